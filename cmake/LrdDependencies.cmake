@@ -1,0 +1,25 @@
+# What the program needs beyond its parsers.
+find_package(OpenMP REQUIRED COMPONENTS C)
+find_package(MPI REQUIRED COMPONENTS C)
+
+# Serial HDF5, also where the MPI flavour is installed: only rank 0 writes.
+set(HDF5_PREFER_PARALLEL FALSE)
+find_package(HDF5 REQUIRED COMPONENTS C)
+
+# Debian's oneDNN has a CMake package that wants OpenCL headers, which nothing here uses.
+find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.h REQUIRED)
+find_library(DNNL_LIBRARY dnnl REQUIRED)
+add_library(lrd_dnnl INTERFACE)
+target_include_directories(lrd_dnnl SYSTEM INTERFACE "${DNNL_INCLUDE_DIR}")
+target_link_libraries(lrd_dnnl INTERFACE "${DNNL_LIBRARY}")
+
+if(LRD_CUDA)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    message(FATAL_ERROR "LRD_CUDA is ON but no CUDA compiler was found: install the CUDA toolkit (nvcc on PATH) or configure with -DLRD_CUDA=OFF")
+  endif()
+  set(CMAKE_CUDA_ARCHITECTURES "80-real;90-real;90-virtual" CACHE STRING "CUDA targets")
+  set(CMAKE_CUDA_STANDARD 17)
+  enable_language(CUDA)
+endif()

@@ -1,0 +1,408 @@
+#include "base/file.h"
+
+#include "base/mem.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+char *lrd_path_join(const char *folder, const char *name)
+{
+    const size_t n = strlen(folder);
+    if (n == 0 || name[0] == '/')
+        return lrd_strdup(name);
+    return lrd_asprintf("%s%s%s", folder, folder[n - 1] == '/' ? "" : "/", name);
+}
+
+const char *lrd_path_base(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+static bool has_mode(const char *path, mode_t mode)
+{
+    struct stat s;
+    return stat(path, &s) == 0 && (s.st_mode & S_IFMT) == mode;
+}
+
+bool lrd_file_exists(const char *path)
+{
+    return has_mode(path, S_IFREG);
+}
+
+bool lrd_folder_exists(const char *path)
+{
+    return has_mode(path, S_IFDIR);
+}
+
+/* Opens a regular file for reading and tells its size. *fd_out is -1 on failure. */
+static lrd_status_t open_regular(const char *path, int *fd_out, size_t *size_out)
+{
+    lrd_status_t status = LRD_OK;
+    *fd_out = open(path, O_RDONLY | O_CLOEXEC |
+                             O_NONBLOCK); /* a named pipe must not block the check below */
+    LRD_CHECK(*fd_out >= 0, LRD_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    struct stat s;
+    LRD_CHECK(fstat(*fd_out, &s) == 0, LRD_ERR_IO, "cannot examine %s: %s", path, strerror(errno));
+    LRD_CHECK(S_ISREG(s.st_mode), LRD_ERR_IO, "%s is %s, expected a file", path,
+              S_ISDIR(s.st_mode) ? "a folder" : "not a regular file");
+    *size_out = (size_t)s.st_size;
+out:
+    if (status != LRD_OK && *fd_out >= 0) {
+        close(*fd_out);
+        *fd_out = -1;
+    }
+    return status;
+}
+
+lrd_status_t lrd_file_read(const char *path, size_t max_bytes, lrd_buf_t *buf)
+{
+    lrd_status_t status = LRD_OK;
+    int fd = -1;
+    size_t size = 0;
+    LRD_TRY(open_regular(path, &fd, &size));
+    LRD_CHECK(size <= max_bytes, LRD_ERR_IO, "%s has %zu bytes, more than the %zu that are read",
+              path, size, max_bytes);
+    LRD_TRY(lrd_buf_reserve(buf, size));
+    size_t got = 0;
+    while (got < size) {
+        const ssize_t n = read(fd, buf->data + buf->size, size - got);
+        if (n < 0 && errno == EINTR)
+            continue;
+        LRD_CHECK(n >= 0, LRD_ERR_IO, "cannot read %s: %s", path, strerror(errno));
+        LRD_CHECK(n > 0, LRD_ERR_IO, "%s became shorter while it was read", path);
+        got += (size_t)n;
+        buf->size += (size_t)n;
+    }
+    if (buf->data != NULL)
+        buf->data[buf->size] = '\0';
+out:
+    if (fd >= 0)
+        close(fd);
+    return status;
+}
+
+lrd_status_t lrd_file_map(const char *path, lrd_map_t *map_out)
+{
+    lrd_status_t status = LRD_OK;
+    int fd = -1;
+    size_t size = 0;
+    LRD_TRY(open_regular(path, &fd, &size));
+    void *data = NULL;
+    if (size > 0) {
+        data = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+        LRD_CHECK(data != MAP_FAILED, LRD_ERR_IO, "cannot map %s: %s", path, strerror(errno));
+    }
+    *map_out = (lrd_map_t){data, size};
+out:
+    if (fd >= 0)
+        close(fd);
+    return status;
+}
+
+void lrd_file_unmap(lrd_map_t *map)
+{
+    if (map->data != NULL)
+        munmap((void *)map->data, map->size);
+    *map = (lrd_map_t){0};
+}
+
+struct lrd_writer {
+    int fd;
+    char *path;
+    char *temporary; /* path.partial.PID */
+};
+
+lrd_status_t lrd_writer_open(const char *path, lrd_writer_t **writer_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_writer_t *w = NULL;
+    LRD_NEW(w, 1);
+    w->fd = -1;
+    LRD_ALLOC(w->path, lrd_strdup(path));
+    LRD_ALLOC(w->temporary, lrd_asprintf("%s.partial.%ld", path, (long)getpid()));
+    w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    LRD_CHECK(w->fd >= 0, LRD_ERR_IO, "cannot write %s: %s", w->temporary, strerror(errno));
+    *writer_out = w;
+    w = NULL;
+out:
+    lrd_writer_abandon(w);
+    return status;
+}
+
+lrd_status_t lrd_writer_add(lrd_writer_t *writer, const void *data, size_t bytes)
+{
+    lrd_status_t status = LRD_OK;
+    const char *at = data;
+    while (bytes > 0) {
+        const ssize_t n = write(writer->fd, at, bytes);
+        if (n < 0 && errno == EINTR)
+            continue;
+        LRD_CHECK(n > 0, LRD_ERR_IO, "cannot write %s: %s", writer->temporary, strerror(errno));
+        at += n;
+        bytes -= (size_t)n;
+    }
+out:
+    return status;
+}
+
+/* Flushes the folder that holds path, so that a rename in it survives a power cut. Some file
+ * systems refuse to flush folders; they have no use for it. */
+static void flush_parent(const char *path)
+{
+    char *parent = lrd_strndup(path, (size_t)(lrd_path_base(path) - path));
+    if (parent == NULL)
+        return;
+    const int fd = open(parent[0] != '\0' ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        fsync(fd);
+        close(fd);
+    }
+    lrd_free(parent);
+}
+
+lrd_status_t lrd_writer_commit(lrd_writer_t **writer)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_writer_t *w = *writer;
+    LRD_CHECK(fsync(w->fd) == 0, LRD_ERR_IO, "cannot flush %s: %s", w->temporary, strerror(errno));
+    const int rc = close(w->fd);
+    w->fd = -1;
+    LRD_CHECK(rc == 0, LRD_ERR_IO, "cannot close %s: %s", w->temporary, strerror(errno));
+    LRD_CHECK(rename(w->temporary, w->path) == 0, LRD_ERR_IO, "cannot rename %s to %s: %s",
+              w->temporary, w->path, strerror(errno));
+    flush_parent(w->path);
+out:
+    lrd_writer_abandon(w); /* after the rename there is nothing left to remove */
+    *writer = NULL;
+    return status;
+}
+
+void lrd_writer_abandon(lrd_writer_t *writer)
+{
+    if (writer == NULL)
+        return;
+    if (writer->fd >= 0)
+        close(writer->fd);
+    if (writer->temporary != NULL)
+        unlink(writer->temporary);
+    lrd_free(writer->temporary);
+    lrd_free(writer->path);
+    lrd_free(writer);
+}
+
+lrd_status_t lrd_file_write(const char *path, const void *data, size_t bytes)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_writer_t *w = NULL;
+    LRD_TRY(lrd_writer_open(path, &w));
+    LRD_TRY(lrd_writer_add(w, data, bytes));
+    LRD_TRY(lrd_writer_commit(&w));
+out:
+    lrd_writer_abandon(w);
+    return status;
+}
+
+lrd_status_t lrd_file_flush(const char *path)
+{
+    lrd_status_t status = LRD_OK;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    LRD_CHECK(fd >= 0, LRD_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    LRD_CHECK(fsync(fd) == 0, LRD_ERR_IO, "cannot flush %s: %s", path, strerror(errno));
+out:
+    if (fd >= 0)
+        close(fd);
+    return status;
+}
+
+lrd_status_t lrd_file_publish(const char *temporary, const char *path)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_file_flush(temporary));
+    LRD_CHECK(rename(temporary, path) == 0, LRD_ERR_IO, "cannot rename %s to %s: %s", temporary,
+              path, strerror(errno));
+    flush_parent(path);
+out:
+    return status;
+}
+
+lrd_status_t lrd_folder_make(const char *path)
+{
+    lrd_status_t status = LRD_OK;
+    char *copy = NULL;
+    LRD_ALLOC(copy, lrd_strdup(path));
+    for (char *at = copy + 1; copy[0] != '\0'; at++) {
+        const char c = *at;
+        if (c != '/' && c != '\0')
+            continue;
+        *at = '\0';
+        if (mkdir(copy, 0777) != 0 && !lrd_folder_exists(copy))
+            LRD_FAIL(LRD_ERR_IO, "cannot make the folder %s: %s", copy, strerror(errno));
+        *at = c;
+        if (c == '\0')
+            break;
+    }
+out:
+    lrd_free(copy);
+    return status;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+lrd_status_t lrd_folder_list(const char *path, lrd_names_t *names_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_names_t names = {0};
+    DIR *folder = opendir(path);
+    LRD_CHECK(folder != NULL, LRD_ERR_IO, "cannot list %s: %s", path, strerror(errno));
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(folder);
+        LRD_CHECK(entry != NULL || errno == 0, LRD_ERR_IO, "cannot list %s: %s", path,
+                  strerror(errno));
+        if (entry == NULL)
+            break;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        char **grown;
+        LRD_ALLOC(grown, lrd_realloc_array(names.name, names.n + 1, sizeof *grown));
+        names.name = grown;
+        LRD_ALLOC(names.name[names.n], lrd_strdup(entry->d_name));
+        names.n++;
+    }
+    if (names.n > 0)
+        qsort(names.name, names.n, sizeof names.name[0], compare_names);
+    *names_out = names;
+    names = (lrd_names_t){0};
+out:
+    if (folder != NULL)
+        closedir(folder);
+    lrd_names_free(&names);
+    return status;
+}
+
+void lrd_names_free(lrd_names_t *names)
+{
+    for (size_t i = 0; i < names->n; i++)
+        lrd_free(names->name[i]);
+    lrd_free(names->name);
+    *names = (lrd_names_t){0};
+}
+
+lrd_status_t lrd_folder_remove(const char *path)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_names_t names = {0};
+    struct stat s;
+    if (lstat(path, &s) != 0) {
+        LRD_CHECK(errno == ENOENT, LRD_ERR_IO, "cannot examine %s: %s", path, strerror(errno));
+        goto out;
+    }
+    if (!S_ISDIR(s.st_mode)) {
+        LRD_CHECK(unlink(path) == 0, LRD_ERR_IO, "cannot remove %s: %s", path, strerror(errno));
+        goto out;
+    }
+    LRD_TRY(lrd_folder_list(path, &names));
+    for (size_t i = 0; i < names.n; i++) {
+        char *child;
+        LRD_ALLOC(child, lrd_path_join(path, names.name[i]));
+        status = lrd_folder_remove(child);
+        lrd_free(child);
+        LRD_TRY(status);
+    }
+    LRD_CHECK(rmdir(path) == 0, LRD_ERR_IO, "cannot remove the folder %s: %s", path,
+              strerror(errno));
+out:
+    lrd_names_free(&names);
+    return status;
+}
+
+lrd_status_t lrd_folder_begin(const char *path, char **partial_out)
+{
+    lrd_status_t status = LRD_OK;
+    char *partial = NULL;
+    LRD_ALLOC(partial, lrd_asprintf("%s.partial", path));
+    LRD_TRY(lrd_folder_remove(partial));
+    LRD_TRY(lrd_folder_make(partial));
+    *partial_out = partial;
+    partial = NULL;
+out:
+    lrd_free(partial);
+    return status;
+}
+
+/* Flushes a file, or a folder and all in it. Nothing else has content of its own. */
+static lrd_status_t flush_all(const char *path)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_names_t names = {0};
+    struct stat s;
+    LRD_CHECK(lstat(path, &s) == 0, LRD_ERR_IO, "cannot examine %s: %s", path, strerror(errno));
+    if (S_ISDIR(s.st_mode))
+        LRD_TRY(lrd_folder_list(path, &names));
+    for (size_t i = 0; i < names.n; i++) {
+        char *child;
+        LRD_ALLOC(child, lrd_path_join(path, names.name[i]));
+        status = flush_all(child);
+        lrd_free(child);
+        LRD_TRY(status);
+    }
+    if (S_ISDIR(s.st_mode) || S_ISREG(s.st_mode))
+        LRD_TRY(lrd_file_flush(path));
+out:
+    lrd_names_free(&names);
+    return status;
+}
+
+/* rename() replaces only empty folders. Where the file system can, both names are exchanged in one
+ * step, so that one complete folder or the other has the name at any time. Elsewhere (NFS) the
+ * older one steps aside first, and comes back when the new one cannot take its place. */
+static lrd_status_t replace_folder(const char *partial, const char *path)
+{
+    lrd_status_t status = LRD_OK;
+    char *old = NULL;
+    if (renameat2(AT_FDCWD, partial, AT_FDCWD, path, RENAME_EXCHANGE) == 0) {
+        flush_parent(path);
+        LRD_TRY(lrd_folder_remove(partial)); /* what had the name before */
+        goto out;
+    }
+    LRD_ALLOC(old, lrd_asprintf("%s.old.partial", path));
+    LRD_TRY(lrd_folder_remove(old));
+    LRD_CHECK(rename(path, old) == 0, LRD_ERR_IO, "cannot rename %s: %s", path, strerror(errno));
+    if (rename(partial, path) != 0) {
+        const int reason = errno;
+        const bool back = rename(old, path) == 0;
+        LRD_FAIL(LRD_ERR_IO, "cannot rename %s to %s: %s (the older folder is %s)", partial, path,
+                 strerror(reason), back ? "back in place" : old);
+    }
+    flush_parent(path);
+    LRD_TRY(lrd_folder_remove(old));
+out:
+    lrd_free(old);
+    return status;
+}
+
+lrd_status_t lrd_folder_commit(const char *partial, const char *path)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(flush_all(partial));
+    if (lrd_folder_exists(path)) {
+        LRD_TRY(replace_folder(partial, path));
+        goto out;
+    }
+    LRD_CHECK(rename(partial, path) == 0, LRD_ERR_IO, "cannot rename %s to %s: %s", partial, path,
+              strerror(errno));
+    flush_parent(path);
+out:
+    return status;
+}

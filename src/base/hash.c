@@ -1,0 +1,71 @@
+#include "base/hash.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+
+struct lrd_sha256 {
+    EVP_MD_CTX *context;
+};
+
+lrd_status_t lrd_sha256_begin(lrd_sha256_t **hash_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_sha256_t *hash = NULL;
+    LRD_NEW(hash, 1);
+    LRD_ALLOC(hash->context, EVP_MD_CTX_new());
+    LRD_CHECK(EVP_DigestInit_ex(hash->context, EVP_sha256(), NULL) == 1, LRD_ERR_UNAVAILABLE,
+              "libcrypto offers no SHA-256");
+    *hash_out = hash;
+    hash = NULL;
+out:
+    lrd_sha256_free(hash);
+    return status;
+}
+
+lrd_status_t lrd_sha256_add(lrd_sha256_t *hash, const void *data, size_t bytes)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_CHECK(EVP_DigestUpdate(hash->context, data, bytes) == 1, LRD_ERR_INTERNAL,
+              "SHA-256 failed");
+out:
+    return status;
+}
+
+lrd_status_t lrd_sha256_end(lrd_sha256_t *hash, char hex_out[LRD_SHA256_HEX])
+{
+    lrd_status_t status = LRD_OK;
+    unsigned char digest[32];
+    unsigned n = 0;
+    LRD_CHECK(EVP_DigestFinal_ex(hash->context, digest, &n) == 1 && n == sizeof digest,
+              LRD_ERR_INTERNAL, "SHA-256 failed");
+    for (unsigned i = 0; i < n; i++)
+        snprintf(hex_out + 2 * i, 3, "%02x", digest[i]);
+out:
+    return status;
+}
+
+void lrd_sha256_free(lrd_sha256_t *hash)
+{
+    if (hash == NULL)
+        return;
+    EVP_MD_CTX_free(hash->context);
+    lrd_free(hash);
+}
+
+lrd_status_t lrd_sha256_file(const char *path, char hex_out[LRD_SHA256_HEX])
+{
+    lrd_status_t status = LRD_OK;
+    lrd_sha256_t *hash = NULL;
+    lrd_map_t map = {0};
+    LRD_TRY(lrd_file_map(path, &map));
+    LRD_TRY(lrd_sha256_begin(&hash));
+    LRD_TRY(lrd_sha256_add(hash, map.data, map.size));
+    LRD_TRY(lrd_sha256_end(hash, hex_out));
+out:
+    lrd_sha256_free(hash);
+    lrd_file_unmap(&map);
+    return status;
+}

@@ -1,0 +1,139 @@
+#include "base/log.h"
+
+#include "base/clock.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const level_names[] = {"error", "warn", "info", "debug"};
+static const char *const format_names[] = {"text", "json"};
+
+static struct {
+    pthread_mutex_t lock;
+    lrd_log_level_t level;
+    lrd_log_format_t format;
+    int rank, size;
+    char status_line[512]; /* empty: none is shown */
+} state = {.lock = PTHREAD_MUTEX_INITIALIZER, .level = LRD_LOG_INFO, .size = 1};
+
+void lrd_log_set_level(lrd_log_level_t level)
+{
+    state.level = level;
+}
+
+void lrd_log_set_format(lrd_log_format_t format)
+{
+    state.format = format;
+}
+
+void lrd_log_set_rank(int rank, int size)
+{
+    state.rank = rank;
+    state.size = size;
+}
+
+bool lrd_log_level_parse(const char *name, lrd_log_level_t *level_out)
+{
+    for (int i = 0; i < 4; i++) {
+        if (strcmp(name, level_names[i]) == 0) {
+            *level_out = (lrd_log_level_t)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool lrd_log_format_parse(const char *name, lrd_log_format_t *format_out)
+{
+    for (int i = 0; i < 2; i++) {
+        if (strcmp(name, format_names[i]) == 0) {
+            *format_out = (lrd_log_format_t)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool lrd_log_enabled(lrd_log_level_t level)
+{
+    if (level > state.level)
+        return false;
+    return state.rank == 0 || level == LRD_LOG_ERROR || state.level == LRD_LOG_DEBUG;
+}
+
+bool lrd_log_is_terminal(void)
+{
+    return state.format == LRD_LOG_TEXT && isatty(STDERR_FILENO);
+}
+
+/* The fewest escapes that make a JSON string; bytes of UTF-8 pass through. */
+static void print_json_string(FILE *f, const char *s)
+{
+    fputc('"', f);
+    for (; *s != '\0'; s++) {
+        const unsigned char c = (unsigned char)*s;
+        if (c == '"' || c == '\\')
+            fprintf(f, "\\%c", c);
+        else if (c < 0x20)
+            fprintf(f, "\\u%04x", c);
+        else
+            fputc(c, f);
+    }
+    fputc('"', f);
+}
+
+static void erase_status_line(void)
+{
+    if (state.status_line[0] != '\0')
+        fputs("\r\033[K", stderr);
+}
+
+static void draw_status_line(void)
+{
+    if (state.status_line[0] != '\0')
+        fputs(state.status_line, stderr);
+}
+
+void lrd_log(lrd_log_level_t level, const char *format, ...)
+{
+    if (!lrd_log_enabled(level))
+        return;
+    char text[4096];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+
+    pthread_mutex_lock(&state.lock);
+    if (state.format == LRD_LOG_JSON) {
+        fprintf(stderr, "{\"time\":%.3f,\"level\":\"%s\",\"rank\":%d,\"message\":",
+                lrd_clock_unix_seconds(), level_names[level], state.rank);
+        print_json_string(stderr, text);
+        fputs("}\n", stderr);
+    } else {
+        erase_status_line();
+        char who[32] = "";
+        if (state.size > 1 && state.rank != 0)
+            snprintf(who, sizeof who, "[rank %d] ", state.rank);
+        static const char *const prefix[] = {"error: ", "warning: ", "", "debug: "};
+        fprintf(stderr, "%s%s%s\n", who, prefix[level], text);
+        draw_status_line();
+    }
+    fflush(stderr);
+    pthread_mutex_unlock(&state.lock);
+}
+
+void lrd_log_status_line(const char *text)
+{
+    if (!lrd_log_is_terminal())
+        return;
+    pthread_mutex_lock(&state.lock);
+    erase_status_line();
+    snprintf(state.status_line, sizeof state.status_line, "%s", text != NULL ? text : "");
+    draw_status_line();
+    fflush(stderr);
+    pthread_mutex_unlock(&state.lock);
+}
