@@ -1,0 +1,204 @@
+#include "kernels/cpu/cpu_backend.h"
+
+#include "base/mem.h"
+#include "kernels/cpu/cpu_product.h"
+#include "kernels/cpu/cpu_tuning.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Which of two ways bfloat16 products take: multiplied as they are, or widened to float32 tile by
+ * tile. AMX and AMD's AVX512_BF16 are faster than float32; Intel's AVX512_BF16 without AMX is
+ * slower (measured, docs/decisions.md). */
+static bool bf16_is_faster(void)
+{
+    const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+    if (isa >= dnnl_cpu_isa_avx512_core_amx)
+        return true;
+    __builtin_cpu_init();
+    return isa >= dnnl_cpu_isa_avx512_core_bf16 && __builtin_cpu_is("amd");
+}
+
+static void cpu_close(lrd_backend_t *backend)
+{
+    cpu_backend_t *be = (cpu_backend_t *)backend;
+    if (be == NULL)
+        return;
+    for (int i = 0; be->streams != NULL && i < be->n_threads; i++) {
+        if (be->streams[i] != NULL)
+            dnnl_stream_destroy(be->streams[i]);
+    }
+    lrd_free(be->streams);
+    product_cache_destroy(be->products);
+    tuning_free(be->tuning);
+    if (be->engine != NULL)
+        dnnl_engine_destroy(be->engine);
+    lrd_free(be);
+}
+
+static lrd_status_t cpu_open(const lrd_backend_options_t *options, lrd_backend_t **backend_out)
+{
+    lrd_status_t status = LRD_OK;
+    cpu_backend_t *be;
+    LRD_NEW(be, 1);
+    be->base.ops = &lrd_cpu_ops;
+    /* Every parallel region here says how many threads it wants. The default is for oneDNN, which
+     * is to run on the thread that calls it, also where that is the only one of its team. */
+    omp_set_num_threads(1);
+    be->n_threads = options->n_threads;
+    be->bf16_native = bf16_is_faster();
+    LRD_NEW(be->streams, be->n_threads);
+    LRD_TRY(product_cache_create(&be->products));
+    dnnl_status_t rc = dnnl_engine_create(&be->engine, dnnl_cpu, 0);
+    for (int i = 0; rc == dnnl_success && i < be->n_threads; i++)
+        rc = dnnl_stream_create(&be->streams[i], be->engine, dnnl_stream_default_flags);
+    LRD_CHECK(rc == dnnl_success, LRD_ERR_UNAVAILABLE, "oneDNN does not start: %s",
+              dnnl_status2str(rc));
+    if (options->tuning_file != NULL)
+        LRD_TRY(tuning_load(options->tuning_file, &be->tuning));
+    *backend_out = &be->base;
+    be = NULL;
+out:
+    cpu_close((lrd_backend_t *)be);
+    return status;
+}
+
+static lrd_status_t cpu_describe(lrd_backend_t *backend, char *text, size_t size)
+{
+    const cpu_backend_t *be = (const cpu_backend_t *)backend;
+    char machine[160];
+    tuning_machine(machine);
+    snprintf(text, size, "%d thread%s, %s, bfloat16 products %s", be->n_threads,
+             be->n_threads == 1 ? "" : "s", machine,
+             be->tuning != NULL ? "as tuned"
+             : be->bf16_native  ? "native"
+                                : "widened to float32");
+    return LRD_OK;
+}
+
+static lrd_status_t cpu_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out)
+{
+    (void)be;
+    lrd_status_t status = LRD_OK;
+    unsigned long long total = 0, available = 0;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        sscanf(line, "MemTotal: %llu", &total);
+        sscanf(line, "MemAvailable: %llu", &available);
+    }
+    if (f != NULL)
+        fclose(f);
+    LRD_CHECK(total > 0 && available > 0, LRD_ERR_DEVICE,
+              "/proc/meminfo does not tell how much memory there is");
+    *total_bytes_out = total * 1024;
+    *free_bytes_out = available * 1024;
+out:
+    return status;
+}
+
+static lrd_status_t cpu_mem_alloc(lrd_backend_t *be, lrd_memkind_t kind, size_t bytes,
+                                  void **ptr_out)
+{
+    (void)be;
+    (void)kind;
+    lrd_status_t status = LRD_OK;
+    void *ptr = lrd_pages_alloc(bytes);
+    LRD_CHECK(ptr != NULL, LRD_ERR_NO_MEMORY, "out of memory: %zu bytes", bytes);
+    *ptr_out = ptr;
+out:
+    return status;
+}
+
+static void cpu_mem_free(lrd_backend_t *be, lrd_memkind_t kind, void *ptr, size_t bytes)
+{
+    (void)be;
+    (void)kind;
+    lrd_pages_free(ptr, bytes);
+}
+
+static lrd_status_t cpu_stream_create(lrd_backend_t *be, lrd_stream_t **stream_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_stream_t *st;
+    LRD_NEW(st, 1);
+    st->backend = be;
+    *stream_out = st;
+out:
+    return status;
+}
+
+static void cpu_stream_destroy(lrd_stream_t *st)
+{
+    lrd_free(st);
+}
+
+static lrd_status_t cpu_stream_sync(lrd_stream_t *st)
+{
+    (void)st;
+    return LRD_OK;
+}
+
+static lrd_status_t cpu_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
+                             size_t bytes)
+{
+    (void)st;
+    (void)dir;
+    memcpy(dst, src, bytes);
+    return LRD_OK;
+}
+
+static lrd_status_t cpu_zero(lrd_stream_t *st, void *dst, size_t bytes)
+{
+    (void)st;
+    memset(dst, 0, bytes);
+    return LRD_OK;
+}
+
+static size_t cpu_scratch_bytes(const lrd_backend_t *backend, const lrd_limits_t *l)
+{
+    const cpu_backend_t *be = (const cpu_backend_t *)backend;
+    const size_t need[] = {cpu_linear_scratch(be, l), cpu_attn_scratch(be, l),
+                           cpu_linear_ce_scratch(be, l), cpu_norm_scratch(be, l)};
+    size_t most = 0;
+    for (size_t i = 0; i < sizeof need / sizeof need[0]; i++)
+        most = need[i] > most ? need[i] : most;
+    return most;
+}
+
+lrd_status_t cpu_scratch_split(const cpu_backend_t *be, lrd_scratch_t scratch, size_t shared_bytes,
+                               size_t thread_bytes, cpu_scratch_t *split_out)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t shared = cpu_round(shared_bytes), part = cpu_round(thread_bytes);
+    LRD_CHECK(shared + part * (size_t)be->n_threads <= scratch.bytes, LRD_ERR_ARG,
+              "an op needs %zu bytes of scratch, %zu were given: its shapes exceed the limits it "
+              "was sized for",
+              shared + part * (size_t)be->n_threads, scratch.bytes);
+    *split_out = (cpu_scratch_t){scratch.data, (uint8_t *)scratch.data + shared, part};
+out:
+    return status;
+}
+
+const lrd_ops_t lrd_cpu_ops = {.name = "cpu",
+                               .abi_version = LRD_OPS_ABI_VERSION,
+                               .reads_host_memory = true,
+                               .open = cpu_open,
+                               .close = cpu_close,
+                               .describe = cpu_describe,
+                               .mem_info = cpu_mem_info,
+                               .mem_alloc = cpu_mem_alloc,
+                               .mem_free = cpu_mem_free,
+                               .stream_create = cpu_stream_create,
+                               .stream_destroy = cpu_stream_destroy,
+                               .stream_sync = cpu_stream_sync,
+                               .copy = cpu_copy,
+                               .zero = cpu_zero,
+                               .scratch_bytes = cpu_scratch_bytes,
+#define OP(name, args) .name = cpu_##name,
+                               LRD_OP_LIST(OP)
+#undef OP
+};

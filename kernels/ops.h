@@ -1,0 +1,395 @@
+/* kernels/ops.h -- the one contract between the model and a device.
+ *
+ * Shape letters used in every comment:
+ *   T tokens in the packed micro-batch   S sequences packed in it
+ *   C hidden size   H heads   D head size (C = H*D)   F MLP size
+ *   V vocabulary    R LoRA rank          K/N inputs/outputs of one linear
+ * All matrices are row-major; element (i, j) is at data[i*ld + j].
+ *
+ * Every op only enqueues work on its stream. It returns argument and launch errors at once; device
+ * faults surface at the next lrd_stream_sync(). No op allocates device memory, prints, aborts or
+ * communicates. Unless said otherwise outputs are overwritten, inputs and outputs do not overlap,
+ * and pointers are device memory; argument structs and the descriptors they point to (lrd_weight_t,
+ * lrd_lora_rows_t, gradient views) are host memory and are read before the op returns. T may exceed
+ * cu_seqlens[S]: rows beyond are padding; their outputs are unspecified but finite inputs give
+ * finite outputs.
+ *
+ * "Compute dtype" is the dtype of activations: float32, bfloat16 or float16. Sums are formed in
+ * float32 at least. Adapters and their gradients are float32.
+ *
+ * Bits: an op's result is a function of its arguments alone on a given device: never of the number
+ * of threads, of timing, or of what ran before.
+ */
+#ifndef LRD_KERNELS_OPS_H
+#define LRD_KERNELS_OPS_H
+
+#include "base/dtype.h"
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A plugin built against another version of this file is refused. */
+enum { LRD_OPS_ABI_VERSION = 1 };
+
+typedef struct lrd_ops lrd_ops_t;
+
+/* A device in use. Backends extend it: this is the first member of their own struct. */
+typedef struct lrd_backend {
+    const lrd_ops_t *ops;
+} lrd_backend_t;
+
+/* An ordered queue of work on a device. Extended by backends likewise. */
+typedef struct lrd_stream {
+    lrd_backend_t *backend;
+} lrd_stream_t;
+
+typedef enum lrd_memkind {
+    LRD_MEM_PINNED, /* host memory that copies to and from the device need */
+    LRD_MEM_DEVICE
+} lrd_memkind_t;
+
+typedef enum lrd_copydir { LRD_COPY_H2D, LRD_COPY_D2H, LRD_COPY_D2D } lrd_copydir_t;
+
+typedef enum lrd_epilogue { LRD_EPILOGUE_NONE, LRD_EPILOGUE_GELU } lrd_epilogue_t;
+
+/* Non-owning views. An absent optional view has data == NULL. */
+typedef struct lrd_mat {
+    void *data;
+    int64_t rows, cols, ld;
+    lrd_dtype_t dtype;
+} lrd_mat_t;
+
+typedef struct lrd_cmat {
+    const void *data;
+    int64_t rows, cols, ld;
+    lrd_dtype_t dtype;
+} lrd_cmat_t;
+
+static inline lrd_cmat_t lrd_const(lrd_mat_t m)
+{
+    lrd_cmat_t c = {m.data, m.rows, m.cols, m.ld, m.dtype};
+    return c;
+}
+
+/* A frozen weight in compute dtype. (Quantized storage will add its scales here.) */
+typedef struct lrd_weight {
+    lrd_cmat_t w; /* [N, K] */
+} lrd_weight_t;
+
+/* Counter-based dropout: element (t, j) is kept iff
+ *   philox4x32(key = seed, counter = {row_key[t] low, row_key[t] high, site, j / 4}).x[j % 4] >=
+ * threshold(p) (base/philox.h) and then scaled by 1 / (1 - p). row_key names the token by sample <<
+ * 32 | epoch << 16 | position in the example, site the linear (4 x global layer + its place in the
+ * block): never rank, row or thread, so that the mask is the same for every backend, packing and
+ * rank count. */
+typedef struct lrd_dropout {
+    float p; /* 0 disables: row_key may then be NULL */
+    uint32_t site;
+    uint64_t seed;
+    const uint64_t *row_key; /* [T] */
+} lrd_dropout_t;
+
+typedef struct lrd_lora {
+    lrd_cmat_t a; /* [R, K] F32; data == NULL: the plain base */
+    lrd_cmat_t b; /* [N, R] F32 */
+    float scale;  /* lora_alpha / R, or lora_alpha / sqrt(R) for rsLoRA */
+    lrd_dropout_t drop;
+} lrd_lora_t;
+
+/* Which adapter acts on which rows: adapter[i] on rows row_begin[i] .. row_begin[i + 1] - 1 of x.
+ * Training one adapter passes n = 1; a batch of requests for several adapters passes more. */
+typedef struct lrd_lora_rows {
+    int32_t n;
+    const lrd_lora_t *adapter; /* [n], host; ranks may differ */
+    const int32_t *row_begin;  /* [n + 1], host; row_begin[0] == 0, row_begin[n] == T */
+} lrd_lora_rows_t;
+
+typedef struct lrd_scratch {
+    void *data; /* device; contents undefined before and after an op */
+    size_t bytes;
+} lrd_scratch_t;
+
+/* y = LN(word_embedding[token]); frozen, so it has no backward. */
+typedef struct lrd_embed_fwd {
+    const int32_t *token; /* [T], each in 0 .. V-1 */
+    lrd_cmat_t table;     /* [V, C] */
+    lrd_cmat_t gamma;     /* [1, C] */
+    lrd_cmat_t beta;      /* [1, C] */
+    float eps;
+    lrd_mat_t y; /* [T, C] */
+} lrd_embed_fwd_t;
+
+/* res = x + delta;  y = LN(res) = (res - mean) * rstd * gamma + beta, variance over C, not C - 1.
+ * delta absent: only the norm. y absent: only the residual add, as at a pipeline boundary.
+ * Statistics and y come from res as rounded to its dtype. */
+typedef struct lrd_addnorm_fwd {
+    lrd_cmat_t x;     /* [T, C] */
+    lrd_cmat_t delta; /* [T, C] optional */
+    lrd_cmat_t gamma; /* [1, C] with y */
+    lrd_cmat_t beta;  /* [1, C] with y */
+    float eps;
+    lrd_mat_t res; /* [T, C] optional (required with delta); may be x or delta itself */
+    lrd_mat_t y;   /* [T, C] optional */
+    float *mean;   /* [T] optional, with y */
+    float *rstd;   /* [T] optional, with y: 1 / sqrt(variance + eps) */
+} lrd_addnorm_fwd_t;
+
+/* dres (+)= J_LN(res)^T dy.  gamma and beta are frozen. */
+typedef struct lrd_norm_bwd {
+    lrd_cmat_t dy;     /* [T, C] */
+    lrd_cmat_t res;    /* [T, C] the input the forward normalized */
+    lrd_cmat_t gamma;  /* [1, C] */
+    const float *mean; /* [T] */
+    const float *rstd; /* [T] */
+    bool accumulate;   /* += (residual before the norm) or = (residual after it) */
+    lrd_mat_t dres;    /* [T, C]; without accumulate it may be dy itself */
+} lrd_norm_bwd_t;
+
+/* y = act(x W^T + bias + scale * u B^T),  u = dropout(x) A^T. */
+typedef struct lrd_linear_fwd {
+    lrd_cmat_t x;                /* [T, K] */
+    const lrd_weight_t *w;       /* [N, K] */
+    lrd_cmat_t bias;             /* [1, N] optional */
+    const lrd_lora_rows_t *lora; /* NULL: no adapter on this linear */
+    lrd_epilogue_t epilogue;
+    lrd_mat_t y;   /* [T, N] compute dtype, or F32 */
+    lrd_mat_t pre; /* [T, N] value before act, kept for the backward; optional */
+    lrd_mat_t u;   /* [T, largest R] F32, kept for the backward; required with lora */
+} lrd_linear_fwd_t;
+
+/* With g = dy:  du = scale * g B;   dB += scale * g^T u;   dA += du^T dropout(x);
+ * dx (+)= (g W + dropout'(du A)) * gelu'(pre).   W and bias are frozen.
+ * dA and dB sum over tokens in fixed tiles of at most 1,024, in order. */
+typedef struct lrd_linear_bwd {
+    lrd_cmat_t dy;               /* [T, N] */
+    const lrd_weight_t *w;       /* [N, K] */
+    const lrd_lora_rows_t *lora; /* NULL: only dx */
+    lrd_cmat_t x;                /* [T, K] required with lora: what the forward saw */
+    lrd_cmat_t u;                /* [T, largest R] F32, required with lora */
+    const lrd_mat_t *da;         /* [n] of [R, K] F32, accumulated */
+    const lrd_mat_t *db;         /* [n] of [N, R] F32, accumulated */
+    lrd_cmat_t pre;              /* [T, K] where x = gelu(pre), else absent */
+    bool accumulate_dx;
+    lrd_mat_t dx; /* [T, K] optional: absent below the first adapter */
+} lrd_linear_bwd_t;
+
+/* y = gelu(pre): Megatron's tanh form, 0.5 x (1 + tanh(0.79788456 x (1 + 0.044715 x^2))). */
+typedef struct lrd_gelu_fwd {
+    lrd_cmat_t pre; /* [T, F] */
+    lrd_mat_t y;    /* [T, F] */
+} lrd_gelu_fwd_t;
+
+/* out = softmax(scale * q k^T + slope[h] * j, causal) v inside each packed sequence (j: the key's
+ * position in its sequence). Nothing of size T*T is written to memory. */
+typedef struct lrd_attn_fwd {
+    lrd_cmat_t qkv;            /* [T, H*3*D], BLOOM order: head, then q|k|v, then D */
+    const int32_t *cu_seqlens; /* [S + 1] token offsets, cu_seqlens[0] == 0, non-decreasing,
+                                  cu_seqlens[S] <= T */
+    int32_t n_seqs, max_seqlen;
+    int32_t n_heads, head_dim;
+    const float *slope; /* [H] ALiBi slopes */
+    float scale;        /* 1 / sqrt(D) */
+    lrd_mat_t out;      /* [T, H*D] */
+    float *lse;         /* [H, T] log-sum-exp of each score row, kept for the backward; optional */
+} lrd_attn_fwd_t;
+
+typedef struct lrd_attn_bwd {
+    lrd_attn_fwd_t fwd; /* the forward's arguments, outputs now inputs */
+    lrd_cmat_t dout;    /* [T, H*D] */
+    lrd_mat_t dqkv;     /* [T, H*3*D] */
+} lrd_attn_bwd_t;
+
+/* State of the optimizer's clock. Lives on the device, so that a step needs no answer from the
+ * host. */
+typedef struct lrd_step_state {
+    int64_t adam_t; /* updates taken: Adam's t; the update in work uses lr_table[adam_t - 1] */
+    double
+        grad_norm; /* of the mean gradient, before clipping; NaN or infinite after a bad update */
+    float loss_scale;     /* 1 without float16 */
+    float grad_factor;    /* what adamw multiplies gradients with: clip coefficient / loss_scale */
+    int32_t good_steps;   /* since the scale last changed */
+    int32_t bad;          /* this update is not finite: adamw does nothing */
+    int32_t bad_in_a_row; /* skipped updates, those of the search for the loss scale apart */
+    int32_t reserved;
+} lrd_step_state_t;
+
+/* nll[0] = sum over targets of -log softmax(h W^T)[target]; [T, V] is never stored.
+ * dh = loss_scale * inv_n_target * gradient of that sum; rows without a target get zero and cost
+ * nothing. */
+typedef struct lrd_linear_ce {
+    lrd_cmat_t h;                  /* [T, C] */
+    const lrd_weight_t *w;         /* [V, C] */
+    const int32_t *target;         /* [T] in 0 .. V-1; negative: not a target */
+    double inv_n_target;           /* 1 / targets of the whole update, over all ranks */
+    const lrd_step_state_t *state; /* loss_scale; NULL for 1 */
+    double *nll;                   /* [1] */
+    float *token_nll;              /* [T] optional; 0 where there is no target */
+    lrd_mat_t dh;                  /* [T, C] optional: absent for evaluation */
+} lrd_linear_ce_t;
+
+/* Sum of squares of each tensor in a flat buffer, in double, in a fixed order. */
+typedef struct lrd_sumsq {
+    const float *x;
+    const int64_t *begin; /* [n_tensors + 1] host: tensor i is x[begin[i]] .. x[begin[i + 1] - 1] */
+    int32_t n_tensors;
+    double *out; /* [n_tensors] */
+} lrd_sumsq_t;
+
+/* From all tensors' sums of squares: finite or bad; norm and clip coefficient as
+ * torch.nn.utils.clip_grad_norm_; with scaler, loss scale and its counters as torch.amp.GradScaler
+ * (backoff 0.5, growth 2 after 2,000 good updates). A good update moves adam_t, a bad one does not.
+ */
+typedef struct lrd_step_finish {
+    const double *sumsq; /* [n_tensors] of the gradient times loss_scale, global parameter order */
+    int32_t n_tensors;
+    float max_norm; /* <= 0: no clipping */
+    bool scaler;    /* float16 */
+    lrd_step_state_t *state;
+} lrd_step_finish_t;
+
+/* One update of a flat range, as torch.optim.AdamW (decoupled decay); nothing when state->bad. */
+typedef struct lrd_adamw {
+    float *p;       /* [n] parameters */
+    float *m, *v;   /* [n] moments */
+    const float *g; /* [n] gradient times loss_scale */
+    int64_t n;
+    const double *lr_table; /* [updates of the run] learning rate of each update */
+    double beta1, beta2, eps, weight_decay;
+    const lrd_step_state_t *state;
+} lrd_adamw_t;
+
+/* dst += src over n floats: one node of the reduction tree. */
+typedef struct lrd_add {
+    float *dst;
+    const float *src;
+    int64_t n;
+} lrd_add_t;
+
+/* dst = src, element by element, rounded to nearest even. F32, BF16, F16; F64 as source. dst and
+ * src must not overlap. */
+typedef struct lrd_cast {
+    const void *src;
+    lrd_dtype_t src_dtype;
+    void *dst;
+    lrd_dtype_t dst_dtype;
+    int64_t n;
+} lrd_cast_t;
+
+#define LRD_OP_LIST(OP)                    \
+    OP(embed_forward, lrd_embed_fwd_t)     \
+    OP(addnorm_forward, lrd_addnorm_fwd_t) \
+    OP(norm_backward, lrd_norm_bwd_t)      \
+    OP(linear_forward, lrd_linear_fwd_t)   \
+    OP(linear_backward, lrd_linear_bwd_t)  \
+    OP(gelu_forward, lrd_gelu_fwd_t)       \
+    OP(attn_forward, lrd_attn_fwd_t)       \
+    OP(attn_backward, lrd_attn_bwd_t)      \
+    OP(linear_ce, lrd_linear_ce_t)         \
+    OP(sumsq, lrd_sumsq_t)                 \
+    OP(step_finish, lrd_step_finish_t)     \
+    OP(adamw, lrd_adamw_t)                 \
+    OP(add, lrd_add_t)                     \
+    OP(cast, lrd_cast_t)
+
+typedef enum lrd_op {
+#define OP(name, args) LRD_OP_##name,
+    LRD_OP_LIST(OP)
+#undef OP
+        LRD_N_OPS
+} lrd_op_t;
+
+/* Largest shapes a run will pass; the scratch is sized once from it. */
+typedef struct lrd_limits {
+    int64_t tokens, max_seqlen, hidden, mlp, vocab, n_heads, head_dim, rank;
+    lrd_dtype_t compute;
+    bool training; /* backward ops will run */
+} lrd_limits_t;
+
+/* What a backend is asked when it is opened. */
+typedef struct lrd_backend_options {
+    int device_index;        /* which of the devices that this process sees */
+    int n_threads;           /* CPU threads; > 0 */
+    const char *tuning_file; /* from lora-dist tune; NULL: the backend's own rules */
+} lrd_backend_options_t;
+
+/* The table that a backend fills. Call through the front functions below. */
+struct lrd_ops {
+    const char *name; /* "cpu" */
+    uint32_t abi_version;
+    bool reads_host_memory; /* ops may be given ordinary host pointers: mapped weights serve in
+                               place */
+
+    lrd_status_t (*open)(const lrd_backend_options_t *options, lrd_backend_t **backend_out);
+    void (*close)(lrd_backend_t *be);
+    lrd_status_t (*describe)(lrd_backend_t *be, char *text, size_t size);
+    lrd_status_t (*mem_info)(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out);
+    lrd_status_t (*mem_alloc)(lrd_backend_t *be, lrd_memkind_t kind, size_t bytes, void **ptr_out);
+    void (*mem_free)(lrd_backend_t *be, lrd_memkind_t kind, void *ptr, size_t bytes);
+    lrd_status_t (*stream_create)(lrd_backend_t *be, lrd_stream_t **stream_out);
+    void (*stream_destroy)(lrd_stream_t *st);
+    lrd_status_t (*stream_sync)(lrd_stream_t *st);
+    lrd_status_t (*copy)(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
+                         size_t bytes);
+    lrd_status_t (*zero)(lrd_stream_t *st, void *dst, size_t bytes);
+    size_t (*scratch_bytes)(const lrd_backend_t *be, const lrd_limits_t *limits);
+
+#define OP(name, args) \
+    lrd_status_t (*name)(lrd_stream_t * st, lrd_scratch_t scratch, const args *a);
+    LRD_OP_LIST(OP)
+#undef OP
+};
+
+/* Backends by name: "cpu", "cpu_checked", "cuda". "auto" takes the GPU where there is one.
+ * LRD_ERR_UNAVAILABLE: not built in, or no such device; the message says which backends there are.
+ * The caller closes it. */
+lrd_status_t lrd_backend_open(const char *name, const lrd_backend_options_t *options,
+                              lrd_backend_t **backend_out);
+void lrd_backend_close(lrd_backend_t *be); /* NULL is fine */
+
+/* Names of the backends of this program, in order of preference; n_out receives their number. */
+const char *const *lrd_backend_names(int *n_out);
+
+/* One line about the device for people, such as "cpu: 2 threads, Intel ..., bfloat16 products:
+ * native". */
+lrd_status_t lrd_backend_describe(lrd_backend_t *be, char *text, size_t size);
+
+/* Memory of the device that is free for this process, and in all. */
+lrd_status_t lrd_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out);
+
+/* Uninitialized memory, aligned to 256. LRD_ERR_NO_MEMORY says how much was asked and how much is
+ * free. */
+lrd_status_t lrd_mem_alloc(lrd_backend_t *be, lrd_memkind_t kind, size_t bytes, void **ptr_out);
+void lrd_mem_free(lrd_backend_t *be, lrd_memkind_t kind, void *ptr,
+                  size_t bytes); /* NULL is fine */
+
+lrd_status_t lrd_stream_create(lrd_backend_t *be, lrd_stream_t **stream_out);
+void lrd_stream_destroy(lrd_stream_t *st); /* NULL is fine; pending work is dropped */
+
+/* Waits for everything enqueued; returns the first error that any of it met. */
+lrd_status_t lrd_stream_sync(lrd_stream_t *st);
+
+/* Enqueued like ops. Host memory of H2D and D2H is LRD_MEM_PINNED and must stay valid until the
+ * next sync. */
+lrd_status_t lrd_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
+                      size_t bytes);
+lrd_status_t lrd_zero(lrd_stream_t *st, void *dst, size_t bytes);
+
+/* Scratch that every op with shapes within the limits is satisfied with. */
+size_t lrd_scratch_bytes(const lrd_backend_t *be, const lrd_limits_t *limits);
+
+/* Front functions: they check the arguments once, measure when asked to, and dispatch. */
+#define OP(name, args) \
+    lrd_status_t lrd_##name(lrd_stream_t *st, lrd_scratch_t scratch, const args *a);
+LRD_OP_LIST(OP)
+#undef OP
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* LRD_KERNELS_OPS_H */
