@@ -1,0 +1,154 @@
+#include "comm/comm.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "comm/comm_table.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CAUSE_BYTES = 2048 };
+
+/* True: a launcher started this process as one of a job's ranks. */
+static bool has_launcher(void)
+{
+    /* Open MPI's mpirun; any PMIx launcher; srun with pmi2. A batch script's own environment has
+     * none of them. */
+    static const char *const marks[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"};
+    for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
+        if (getenv(marks[i]) != NULL)
+            return true;
+    }
+    return false;
+}
+
+lrd_status_t lrd_comm_open(lrd_comm_t **comm_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_comm_t *comm;
+    LRD_NEW(comm, 1);
+    if (gethostname(comm->host, sizeof comm->host - 1) != 0)
+        snprintf(comm->host, sizeof comm->host, "unknown host");
+    if (has_launcher())
+        LRD_TRY(comm_mpi_open(comm));
+    else
+        comm_self_open(comm);
+    lrd_log_set_rank(comm->rank, comm->size);
+    *comm_out = comm;
+    comm = NULL;
+out:
+    lrd_free(comm);
+    return status;
+}
+
+void lrd_comm_close(lrd_comm_t *comm)
+{
+    if (comm == NULL)
+        return;
+    comm->table->close(comm);
+    lrd_free(comm);
+}
+
+int lrd_comm_rank(const lrd_comm_t *comm)
+{
+    return comm->rank;
+}
+
+int lrd_comm_size(const lrd_comm_t *comm)
+{
+    return comm->size;
+}
+
+int lrd_comm_local_rank(const lrd_comm_t *comm)
+{
+    return comm->local_rank;
+}
+
+int lrd_comm_local_size(const lrd_comm_t *comm)
+{
+    return comm->local_size;
+}
+
+const char *lrd_comm_host(const lrd_comm_t *comm)
+{
+    return comm->host;
+}
+
+lrd_status_t lrd_agree(lrd_comm_t *comm, lrd_status_t mine)
+{
+    lrd_status_t status = LRD_OK;
+    if (comm->size == 1)
+        return mine;
+    /* The lowest failing rank wins: the maximum of -rank. A rank that only heard of another's
+     * failure does not count. */
+    int64_t first = mine != LRD_OK && mine != LRD_ERR_PEER ? -comm->rank : -comm->size;
+    LRD_TRY(comm->table->max_i64(comm, &first, 1));
+    const int failed = (int)-first;
+    if (failed == comm->size)
+        goto out;
+    struct {
+        int32_t status;
+        char cause[CAUSE_BYTES];
+    } news = {.status = mine};
+    if (comm->rank == failed)
+        snprintf(news.cause, sizeof news.cause, "rank %d (%s): %s", comm->rank, comm->host,
+                 lrd_error_text(mine));
+    LRD_TRY(comm->table->broadcast(comm, &news, sizeof news, failed));
+    lrd_error_clear();
+    LRD_FAIL((lrd_status_t)news.status, "%s", news.cause);
+out:
+    return status;
+}
+
+lrd_status_t lrd_comm_abort(lrd_comm_t *comm, lrd_status_t status)
+{
+    if (comm->size == 1 || status == LRD_OK)
+        return status;
+    lrd_error("rank %d (%s): %s", comm->rank, comm->host, lrd_error_text(status));
+    comm->table->abort(comm, 1);
+    return status;
+}
+
+lrd_status_t lrd_comm_broadcast(lrd_comm_t *comm, void *data, size_t bytes, int root)
+{
+    return comm->table->broadcast(comm, data, bytes, root);
+}
+
+lrd_status_t lrd_comm_all_gather(lrd_comm_t *comm, const void *mine, void *all,
+                                 const size_t *offset)
+{
+    return comm->table->all_gather(comm, mine, all, offset);
+}
+
+lrd_status_t lrd_comm_exchange(lrd_comm_t *comm, const void *send, const size_t *send_offset,
+                               void *receive, const size_t *receive_offset)
+{
+    return comm->table->exchange(comm, send, send_offset, receive, receive_offset);
+}
+
+lrd_status_t lrd_comm_sum_f32(lrd_comm_t *comm, float *data, size_t n)
+{
+    return comm->table->sum_f32(comm, data, n);
+}
+
+lrd_status_t lrd_comm_max_i64(lrd_comm_t *comm, int64_t *data, size_t n)
+{
+    return comm->table->max_i64(comm, data, n);
+}
+
+lrd_status_t lrd_comm_same(lrd_comm_t *comm, const void *data, size_t bytes, bool *same_out)
+{
+    lrd_status_t status = LRD_OK;
+    /* {v, -v} under MAX: equal on all ranks iff the two maxima are negatives of each other. */
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < bytes; i++)
+        hash = (hash ^ ((const uint8_t *)data)[i]) * 0x100000001b3u;
+    const int64_t value = (int64_t)(hash >> 2);
+    int64_t extremes[2] = {value, -value};
+    LRD_TRY(comm->table->max_i64(comm, extremes, 2));
+    *same_out = extremes[0] == -extremes[1];
+out:
+    return status;
+}

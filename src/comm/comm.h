@@ -1,0 +1,72 @@
+/* comm/comm.h -- ranks: who they are, agreeing on success, exchanging bytes.
+ *
+ * One communicator spans all ranks of the job ("world"). A program that was not started by a
+ * launcher has a world of one rank and never initializes MPI. Every function marked "Collective"
+ * must be called by all ranks in the same order.
+ *
+ * How failures travel. Work between two collectives may fail on some ranks only. A phase (load,
+ * tokenize, checkpoint, export) ends in lrd_agree: all ranks return the same status, and the cause
+ * recorded on each is that of the lowest rank that failed, with its name. Inside a training step
+ * there is no time for that: lrd_comm_abort ends the job.
+ */
+#ifndef LRD_COMM_H
+#define LRD_COMM_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct lrd_comm lrd_comm_t;
+
+/* Joins the world: MPI when the environment says that a launcher started several ranks or this one
+ * of several (mpirun, srun --mpi=pmix), else a world of one. Tells base/log.h this rank's number.
+ * Collective. */
+lrd_status_t lrd_comm_open(lrd_comm_t **comm_out);
+
+/* Leaves the world. Collective, after every rank has agreed to end. NULL is fine. */
+void lrd_comm_close(lrd_comm_t *comm);
+
+int lrd_comm_rank(const lrd_comm_t *comm);
+int lrd_comm_size(const lrd_comm_t *comm);
+int lrd_comm_local_rank(const lrd_comm_t *comm); /* among the ranks of this host */
+int lrd_comm_local_size(const lrd_comm_t *comm);
+const char *lrd_comm_host(const lrd_comm_t *comm); /* this host's name */
+
+/* All ranks return LRD_OK when all came with it; otherwise the status of the lowest rank that
+ * failed, whose recorded cause is now recorded on every rank. Collective. */
+lrd_status_t lrd_agree(lrd_comm_t *comm, lrd_status_t status);
+
+/* For a failure that this rank alone knows of, in a place where the others wait for it: logs the
+ * recorded cause and ends the job with exit code 1. In a world of one it returns the status, for
+ * the caller to pass on. */
+lrd_status_t lrd_comm_abort(lrd_comm_t *comm, lrd_status_t status);
+
+/* Host memory. Sizes in bytes. Collective; a failure of MPI itself is LRD_ERR_COMM. */
+lrd_status_t lrd_comm_broadcast(lrd_comm_t *comm, void *data, size_t bytes, int root);
+
+/* all[offset[r]] .. all[offset[r + 1] - 1] receives what rank r passes as `mine`; offset[size + 1]
+ * is equal on all ranks. mine may lie in place. Collective. */
+lrd_status_t lrd_comm_all_gather(lrd_comm_t *comm, const void *mine, void *all,
+                                 const size_t *offset);
+
+/* Rank s receives what rank r has at send + send_offset[s] (send_offset[size + 1]), at receive +
+ * receive_offset[r]. Collective. */
+lrd_status_t lrd_comm_exchange(lrd_comm_t *comm, const void *send, const size_t *send_offset,
+                               void *receive, const size_t *receive_offset);
+
+/* data[n] becomes the sum over ranks, in whatever order MPI likes; equal bits on all ranks.
+ * Collective. */
+lrd_status_t lrd_comm_sum_f32(lrd_comm_t *comm, float *data, size_t n);
+
+/* data[n] becomes the maximum over ranks. Collective. */
+lrd_status_t lrd_comm_max_i64(lrd_comm_t *comm, int64_t *data, size_t n);
+
+/* True when all ranks passed the same bytes. Collective. */
+lrd_status_t lrd_comm_same(lrd_comm_t *comm, const void *data, size_t bytes, bool *same_out);
+
+/* The message-passing library and its version, for people: text[96]. Needs no world. */
+void lrd_comm_library(char text[96]);
+
+#endif /* LRD_COMM_H */

@@ -1,0 +1,31 @@
+/* comm/comm_table.h -- what a transport implements. Private to src/comm. */
+#ifndef LRD_COMM_TABLE_H
+#define LRD_COMM_TABLE_H
+
+#include "comm/comm.h"
+
+/* Everything on host memory; see the functions of the same names in comm.h. */
+typedef struct comm_table {
+    lrd_status_t (*broadcast)(lrd_comm_t *c, void *data, size_t bytes, int root);
+    lrd_status_t (*all_gather)(lrd_comm_t *c, const void *mine, void *all, const size_t *offset);
+    lrd_status_t (*exchange)(lrd_comm_t *c, const void *send, const size_t *send_offset,
+                             void *receive, const size_t *receive_offset);
+    lrd_status_t (*sum_f32)(lrd_comm_t *c, float *data, size_t n);
+    lrd_status_t (*max_i64)(lrd_comm_t *c, int64_t *data, size_t n);
+    void (*abort)(lrd_comm_t *c, int exit_code);
+    void (*close)(lrd_comm_t *c);
+} comm_table_t;
+
+struct lrd_comm {
+    const comm_table_t *table;
+    int rank, size, local_rank, local_size;
+    char host[64];
+};
+
+/* A world of one: fills *c. */
+void comm_self_open(lrd_comm_t *c);
+
+/* The launcher's world: fills *c. */
+lrd_status_t comm_mpi_open(lrd_comm_t *c);
+
+#endif /* LRD_COMM_TABLE_H */

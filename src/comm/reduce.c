@@ -1,0 +1,305 @@
+#include "comm/reduce.h"
+
+#include "base/mem.h"
+#include "base/share.h"
+
+#include <string.h>
+
+struct lrd_reduce {
+    lrd_reduce_options_t o;
+    int rank, size;
+    bool staged;             /* device memory is not for the host: copies through pinned memory */
+    int n_slots, most_nodes; /* buffers of n floats; maximal nodes of this rank at most */
+    int64_t received_floats;
+    float *slots, *received;        /* device */
+    float *send, *receive, *result; /* pinned, or device memory itself when not staged */
+    size_t send_bytes, receive_bytes, result_bytes;      /* of what was allocated */
+    size_t *send_offset, *receive_offset, *slice_offset; /* [size + 1], bytes */
+    int *n_nodes; /* [size] maximal nodes of each rank in this update */
+    lrd_tree_t tree;
+    int64_t n_leaves, next_leaf;
+    int free_slot[LRD_TREE_DEPTH], n_free, leaf_slot;
+};
+
+static int64_t slice_begin(const lrd_reduce_t *r, int rank)
+{
+    return lrd_share_begin(r->o.n, rank, r->size);
+}
+
+static int64_t slice_size(const lrd_reduce_t *r)
+{
+    return slice_begin(r, r->rank + 1) - slice_begin(r, r->rank);
+}
+
+static int count_nodes(int64_t n_leaves, int rank, int size)
+{
+    lrd_tree_t tree;
+    lrd_tree_maximal(&tree, n_leaves, lrd_share_begin(n_leaves, rank, size),
+                     lrd_share_begin(n_leaves, rank + 1, size));
+    return tree.n;
+}
+
+/* The most buffers, own nodes and received nodes that any update of up to max_leaves micro-batches
+ * can ask for. */
+static void find_sizes(lrd_reduce_t *r)
+{
+    int64_t most_received = 0;
+    r->n_slots = 1;
+    r->most_nodes = 1;
+    for (int64_t m = 1; m <= r->o.max_leaves; m++) {
+        const int buffers = lrd_tree_buffers(m, lrd_share_begin(m, r->rank, r->size),
+                                             lrd_share_begin(m, r->rank + 1, r->size));
+        int64_t received = 0;
+        for (int rank = 0; rank < r->size; rank++) {
+            const int nodes = count_nodes(m, rank, r->size);
+            received += nodes;
+            if (rank == r->rank && nodes > r->most_nodes)
+                r->most_nodes = nodes;
+        }
+        r->n_slots = buffers > r->n_slots ? buffers : r->n_slots;
+        most_received = received > most_received ? received : most_received;
+    }
+    r->received_floats = r->size > 1 && r->o.reproducible ? most_received * slice_size(r) : 0;
+}
+
+static lrd_status_t allocate_pinned(lrd_reduce_t *r)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_backend_t *be = r->o.stream->backend;
+    const size_t whole = (size_t)r->o.n * sizeof(float);
+    if (r->size == 1)
+        goto out;
+    r->send_bytes =
+        r->o.reproducible && (r->staged || r->most_nodes > 1) ? whole * (size_t)r->most_nodes : 0;
+    r->receive_bytes = r->staged ? (size_t)r->received_floats * sizeof(float) : 0;
+    r->result_bytes = r->staged ? whole : 0;
+    if (r->send_bytes > 0)
+        LRD_TRY(lrd_mem_alloc(be, LRD_MEM_PINNED, r->send_bytes, (void **)&r->send));
+    if (r->receive_bytes > 0)
+        LRD_TRY(lrd_mem_alloc(be, LRD_MEM_PINNED, r->receive_bytes, (void **)&r->receive));
+    if (r->result_bytes > 0)
+        LRD_TRY(lrd_mem_alloc(be, LRD_MEM_PINNED, r->result_bytes, (void **)&r->result));
+out:
+    return status;
+}
+
+lrd_status_t lrd_reduce_create(const lrd_reduce_options_t *options, lrd_reduce_t **reduce_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_reduce_t *r;
+    LRD_NEW(r, 1);
+    r->o = *options;
+    r->rank = lrd_comm_rank(options->comm);
+    r->size = lrd_comm_size(options->comm);
+    r->staged = !options->stream->backend->ops->reads_host_memory;
+    LRD_NEW(r->send_offset, r->size + 1);
+    LRD_NEW(r->receive_offset, r->size + 1);
+    LRD_NEW(r->slice_offset, r->size + 1);
+    LRD_NEW(r->n_nodes, r->size);
+    for (int i = 0; i <= r->size; i++)
+        r->slice_offset[i] = (size_t)slice_begin(r, i) * sizeof(float);
+    find_sizes(r);
+    LRD_TRY(allocate_pinned(r));
+    *reduce_out = r;
+    r = NULL;
+out:
+    lrd_reduce_destroy(r);
+    return status;
+}
+
+void lrd_reduce_destroy(lrd_reduce_t *r)
+{
+    if (r == NULL)
+        return;
+    lrd_backend_t *be = r->o.stream->backend;
+    if (r->send_bytes > 0)
+        lrd_mem_free(be, LRD_MEM_PINNED, r->send, r->send_bytes);
+    if (r->receive_bytes > 0)
+        lrd_mem_free(be, LRD_MEM_PINNED, r->receive, r->receive_bytes);
+    if (r->result_bytes > 0)
+        lrd_mem_free(be, LRD_MEM_PINNED, r->result, r->result_bytes);
+    lrd_free(r->n_nodes);
+    lrd_free(r->slice_offset);
+    lrd_free(r->receive_offset);
+    lrd_free(r->send_offset);
+    lrd_free(r);
+}
+
+void lrd_reduce_layout(lrd_reduce_t *r, lrd_arena_t *arena)
+{
+    r->slots =
+        lrd_arena_take(arena, "gradients", (size_t)r->n_slots * (size_t)r->o.n * sizeof(float));
+    r->received = lrd_arena_take(arena, "gradients", (size_t)r->received_floats * sizeof(float));
+}
+
+size_t lrd_reduce_pinned_bytes(const lrd_reduce_t *r)
+{
+    return r->send_bytes + r->receive_bytes + r->result_bytes;
+}
+
+static float *slot_at(const lrd_reduce_t *r, int slot)
+{
+    return r->slots + (int64_t)slot * r->o.n;
+}
+
+void lrd_reduce_begin(lrd_reduce_t *r, int64_t n_leaves, int64_t *first_out, int64_t *last_out)
+{
+    lrd_tree_begin(&r->tree, n_leaves);
+    r->n_leaves = n_leaves;
+    r->next_leaf = *first_out = lrd_share_begin(n_leaves, r->rank, r->size);
+    *last_out = lrd_share_begin(n_leaves, r->rank + 1, r->size);
+    r->n_free = r->n_slots;
+    for (int i = 0; i < r->n_slots; i++)
+        r->free_slot[i] = r->n_slots - 1 - i;
+}
+
+lrd_status_t lrd_reduce_leaf(lrd_reduce_t *r, float **buffer_out)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_CHECK(r->n_free > 0, LRD_ERR_INTERNAL,
+              "no gradient buffer is free at micro-batch %ld of %ld", (long)r->next_leaf,
+              (long)r->n_leaves);
+    r->leaf_slot = r->free_slot[--r->n_free];
+    LRD_TRY(lrd_zero(r->o.stream, slot_at(r, r->leaf_slot), (size_t)r->o.n * sizeof(float)));
+    *buffer_out = slot_at(r, r->leaf_slot);
+out:
+    return status;
+}
+
+static lrd_status_t add(const lrd_reduce_t *r, float *dst, const float *src, int64_t n)
+{
+    return lrd_add(r->o.stream, (lrd_scratch_t){0}, &(lrd_add_t){dst, src, n});
+}
+
+lrd_status_t lrd_reduce_leaf_done(lrd_reduce_t *r)
+{
+    lrd_status_t status = LRD_OK;
+    int dst, src;
+    lrd_tree_push(&r->tree, (lrd_tree_node_t){0, r->next_leaf++, r->leaf_slot});
+    while (lrd_tree_merge(&r->tree, &dst, &src)) {
+        LRD_TRY(add(r, slot_at(r, dst), slot_at(r, src), r->o.n));
+        r->free_slot[r->n_free++] = src;
+    }
+out:
+    return status;
+}
+
+/* Offsets of the exchange: rank s gets its slice of each of my nodes, I get mine of everyone's. */
+static void plan_exchange(lrd_reduce_t *r)
+{
+    r->send_offset[0] = r->receive_offset[0] = 0;
+    for (int s = 0; s < r->size; s++) {
+        const size_t slice = r->slice_offset[s + 1] - r->slice_offset[s];
+        r->n_nodes[s] = count_nodes(r->n_leaves, s, r->size);
+        r->send_offset[s + 1] = r->send_offset[s] + slice * (size_t)r->tree.n;
+        r->receive_offset[s + 1] =
+            r->receive_offset[s] + (size_t)r->n_nodes[s] * (size_t)slice_size(r) * sizeof(float);
+    }
+}
+
+/* My nodes as the exchange wants them: for each rank, its slice of the first node, of the second,
+ * ... */
+static lrd_status_t pack_send(lrd_reduce_t *r, const void **send_out)
+{
+    lrd_status_t status = LRD_OK;
+    if (!r->staged && r->tree.n == 1) {
+        *send_out =
+            slot_at(r, r->tree.node[0].slot); /* one node lies there in the right order already */
+        goto out;
+    }
+    for (int s = 0; s < r->size; s++) {
+        const size_t slice = r->slice_offset[s + 1] - r->slice_offset[s];
+        for (int i = 0; i < r->tree.n; i++) {
+            const char *from = (const char *)slot_at(r, r->tree.node[i].slot) + r->slice_offset[s];
+            LRD_TRY(lrd_copy(r->o.stream, r->staged ? LRD_COPY_D2H : LRD_COPY_D2D,
+                             (char *)r->send + r->send_offset[s] + (size_t)i * slice, from, slice));
+        }
+    }
+    *send_out = r->send;
+out:
+    return status;
+}
+
+/* Adds the received nodes of my slice up in the tree's order; the sum lands in *sum_out. */
+static lrd_status_t add_received(lrd_reduce_t *r, float **sum_out)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t n = slice_size(r);
+    lrd_tree_t all, of_rank;
+    int slot = 0, dst, src;
+    lrd_tree_begin(&all, r->n_leaves);
+    for (int s = 0; s < r->size; s++) {
+        lrd_tree_maximal(&of_rank, r->n_leaves, lrd_share_begin(r->n_leaves, s, r->size),
+                         lrd_share_begin(r->n_leaves, s + 1, r->size));
+        for (int i = 0; i < of_rank.n; i++) {
+            of_rank.node[i].slot = slot++;
+            lrd_tree_push(&all, of_rank.node[i]);
+            while (lrd_tree_merge(&all, &dst, &src))
+                LRD_TRY(add(r, r->received + dst * n, r->received + src * n, n));
+        }
+    }
+    *sum_out = r->received + all.node[0].slot * n;
+out:
+    return status;
+}
+
+static lrd_status_t end_reproducible(lrd_reduce_t *r)
+{
+    lrd_status_t status = LRD_OK;
+    const void *send;
+    float *sum;
+    const size_t slice = (size_t)slice_size(r) * sizeof(float);
+    char *result = r->staged ? (char *)r->result : (char *)slot_at(r, 0);
+    plan_exchange(r);
+    LRD_TRY(pack_send(r, &send));
+    LRD_TRY(lrd_stream_sync(r->o.stream));
+    LRD_TRY(lrd_comm_exchange(r->o.comm, send, r->send_offset, r->staged ? r->receive : r->received,
+                              r->receive_offset));
+    if (r->staged)
+        LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_H2D, r->received, r->receive,
+                         r->receive_offset[r->size]));
+    LRD_TRY(add_received(r, &sum));
+    LRD_TRY(lrd_copy(r->o.stream, r->staged ? LRD_COPY_D2H : LRD_COPY_D2D,
+                     result + r->slice_offset[r->rank], sum, slice));
+    LRD_TRY(lrd_stream_sync(r->o.stream));
+    LRD_TRY(
+        lrd_comm_all_gather(r->o.comm, result + r->slice_offset[r->rank], result, r->slice_offset));
+out:
+    return status;
+}
+
+static lrd_status_t end_fast(lrd_reduce_t *r)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t bytes = (size_t)r->o.n * sizeof(float);
+    /* My sum goes to slot 0, which a node of mine may hold. */
+    float *total = slot_at(r, r->tree.n > 0 ? r->tree.node[0].slot : 0);
+    if (r->tree.n == 0)
+        LRD_TRY(lrd_zero(r->o.stream, total, bytes));
+    for (int i = 1; i < r->tree.n; i++)
+        LRD_TRY(add(r, total, slot_at(r, r->tree.node[i].slot), r->o.n));
+    if (r->staged)
+        LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_D2H, r->result, total, bytes));
+    LRD_TRY(lrd_stream_sync(r->o.stream));
+    LRD_TRY(lrd_comm_sum_f32(r->o.comm, r->staged ? r->result : total, (size_t)r->o.n));
+    if (!r->staged && total != slot_at(r, 0))
+        LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_D2D, slot_at(r, 0), total, bytes));
+out:
+    return status;
+}
+
+lrd_status_t lrd_reduce_end(lrd_reduce_t *r, float **sum_out)
+{
+    lrd_status_t status = LRD_OK;
+    if (r->size == 1) {
+        *sum_out = slot_at(r, r->tree.node[0].slot);
+        goto out;
+    }
+    LRD_TRY(r->o.reproducible ? end_reproducible(r) : end_fast(r));
+    if (r->staged)
+        LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_H2D, slot_at(r, 0), r->result,
+                         (size_t)r->o.n * sizeof(float)));
+    *sum_out = slot_at(r, 0);
+out:
+    return status;
+}
