@@ -1,0 +1,219 @@
+#include "data/dataset_source.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "data/jsonl.h"
+#include "data/squad.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* What {name} may name in a template for squad. */
+enum { ID, TITLE, CONTEXT, QUESTION, ANSWER, N_SQUAD_FIELDS };
+static const char *const squad_field[N_SQUAD_FIELDS] = {"id", "title", "context", "question",
+                                                        "answer"};
+
+static const char template_key[] = "data.prompt_template";
+
+struct lrd_source {
+    const lrd_dataset_spec_t *spec;
+    lrd_prompt_t *prompt;
+    int context_field;
+    int64_t n_read, total;
+    /* squad */
+    lrd_squad_t *squad;
+    int *column; /* [fields of the prompt] which of squad_field */
+    /* jsonl */
+    lrd_map_t map;
+    lrd_jsonl_t lines;
+};
+
+static lrd_status_t check_squad_template(lrd_source_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t n = lrd_prompt_n_fields(s->prompt);
+    LRD_NEW(s->column, n);
+    for (size_t i = 0; i < n; i++) {
+        const char *name = lrd_prompt_field(s->prompt, i);
+        int c = 0;
+        while (c < N_SQUAD_FIELDS && strcmp(name, squad_field[c]) != 0)
+            c++;
+        LRD_CHECK(
+            c < N_SQUAD_FIELDS, LRD_ERR_CONFIG,
+            "%s: {%s} is no field of format squad; its fields are context, question, answer, id "
+            "and title",
+            template_key, name);
+        s->column[i] = c;
+    }
+    const int answer = lrd_prompt_find(s->prompt, squad_field[ANSWER]);
+    LRD_CHECK(answer >= 0, LRD_ERR_CONFIG,
+              "%s does not name {answer}, which format squad needs: the model would never see an "
+              "answer",
+              template_key);
+    LRD_CHECK(
+        (size_t)answer == lrd_prompt_last(s->prompt), LRD_ERR_CONFIG,
+        "%s: the last field is {%s}, but format squad needs {answer} last: the text before it is "
+        "what a question is asked with",
+        template_key, lrd_prompt_field(s->prompt, lrd_prompt_last(s->prompt)));
+    LRD_CHECK(s->spec->settings->no_answer_text != NULL, LRD_ERR_CONFIG,
+              "data.no_answer_text is not set; format squad needs it");
+out:
+    return status;
+}
+
+static lrd_status_t check_template(lrd_source_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_data_settings_t *d = s->spec->settings;
+    LRD_CHECK(d->prompt_template != NULL, LRD_ERR_CONFIG,
+              "%s is not set; formats squad and jsonl need it", template_key);
+    LRD_TRY(lrd_prompt_create(d->prompt_template, template_key, &s->prompt));
+    if (d->format == LRD_FORMAT_SQUAD)
+        LRD_TRY(check_squad_template(s));
+    s->context_field = -1;
+    if (d->on_too_long == LRD_TOO_LONG_TRUNCATE_CONTEXT) {
+        s->context_field = lrd_prompt_find(s->prompt, squad_field[CONTEXT]);
+        LRD_CHECK(s->context_field >= 0, LRD_ERR_CONFIG,
+                  "data.on_too_long is truncate_context, but %s does not name {context}",
+                  template_key);
+        LRD_CHECK(
+            (size_t)s->context_field != lrd_prompt_last(s->prompt), LRD_ERR_CONFIG,
+            "data.on_too_long is truncate_context, but {context} is the last field of %s, that "
+            "is, the answer",
+            template_key);
+    }
+out:
+    return status;
+}
+
+static int64_t count_lines(const char *text, size_t bytes)
+{
+    int64_t n = bytes > 0 && text[bytes - 1] != '\n';
+    for (const char *at = text; (at = memchr(at, '\n', bytes - (size_t)(at - text))) != NULL; at++)
+        n++;
+    return n;
+}
+
+lrd_status_t lrd_source_open(const lrd_dataset_spec_t *spec, lrd_source_t **source_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_source_t *s = NULL;
+    LRD_NEW(s, 1);
+    s->spec = spec;
+    LRD_TRY(check_template(s));
+    if (spec->settings->format == LRD_FORMAT_SQUAD) {
+        LRD_TRY(lrd_squad_read(spec->path, &s->squad));
+        s->total = (int64_t)lrd_squad_n_questions(s->squad);
+    } else {
+        LRD_TRY(lrd_file_map(spec->path, &s->map));
+        lrd_jsonl_begin(&s->lines, spec->path, s->map.data, s->map.size);
+        s->total = s->map.size > 0 ? count_lines((const char *)s->map.data, s->map.size) : 0;
+    }
+    *source_out = s;
+    s = NULL;
+out:
+    lrd_source_close(s);
+    return status;
+}
+
+void lrd_source_close(lrd_source_t *source)
+{
+    if (source == NULL)
+        return;
+    lrd_file_unmap(&source->map);
+    lrd_free(source->column);
+    lrd_squad_free(source->squad);
+    lrd_prompt_free(source->prompt);
+    lrd_free(source);
+}
+
+const lrd_prompt_t *lrd_source_prompt(const lrd_source_t *source)
+{
+    return source->prompt;
+}
+
+int lrd_source_context_field(const lrd_source_t *source)
+{
+    return source->context_field;
+}
+
+int64_t lrd_source_total(const lrd_source_t *source)
+{
+    return source->total;
+}
+
+int64_t lrd_source_n_groups(const lrd_source_t *source)
+{
+    return source->squad != NULL ? (int64_t)lrd_squad_n_articles(source->squad) : source->n_read;
+}
+
+static lrd_text_t squad_value(const lrd_source_t *s, int64_t i, int column)
+{
+    const lrd_squad_question_t *q = lrd_squad_question(s->squad, (size_t)i);
+    const char *none = s->spec->settings->no_answer_text;
+    switch (column) {
+    case ID:
+        return q->id;
+    case TITLE:
+        return q->title;
+    case CONTEXT:
+        return q->context;
+    case QUESTION:
+        return q->question;
+    default:
+        if (q->n_answers > 0)
+            return lrd_squad_answer(s->squad, (size_t)i, 0);
+        return (lrd_text_t){none, strlen(none)};
+    }
+}
+
+static void next_question(lrd_source_t *s, lrd_source_row_t *row)
+{
+    const int64_t i = s->n_read;
+    for (size_t f = 0; f < lrd_prompt_n_fields(s->prompt); f++)
+        row->value[f] = squad_value(s, i, s->column[f]);
+    row->source = i;
+    row->group = lrd_squad_question(s->squad, (size_t)i)->article;
+}
+
+lrd_status_t lrd_source_next(lrd_source_t *source, lrd_source_row_t *row, bool *more_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_source_t *s = source;
+    json_t *object = NULL;
+    bool more = true;
+    row->owner = NULL;
+    if (s->squad != NULL) {
+        more = s->n_read < s->total;
+        if (more)
+            next_question(s, row);
+    } else {
+        LRD_TRY(lrd_jsonl_next(&s->lines, &object));
+        more = object != NULL;
+        if (more)
+            LRD_TRY(lrd_jsonl_fields(&s->lines, object, s->prompt, row->value));
+        row->owner = object;
+        row->source = s->lines.line;
+        row->group = s->n_read;
+        object = NULL;
+    }
+    s->n_read += more;
+    *more_out = more;
+out:
+    json_decref(object);
+    return status;
+}
+
+void lrd_source_row_release(lrd_source_row_t *row)
+{
+    json_decref(row->owner);
+    row->owner = NULL;
+}
+
+lrd_status_t lrd_source_place(const lrd_source_t *source, const lrd_source_row_t *row,
+                              lrd_buf_t *buf)
+{
+    if (source->squad != NULL)
+        return lrd_squad_place(source->squad, (size_t)row->source, buf);
+    return lrd_buf_printf(buf, "%s:%" PRId64, source->spec->path, row->source);
+}
