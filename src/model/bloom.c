@@ -1,0 +1,665 @@
+/* BLOOM: everything that is this family's alone.
+ *
+ *   x = LN(E[ids])                               word_embeddings_layernorm
+ *   each block:  a = LN(x)                       input_layernorm
+ *                y = r(x, a) + dense(attention(qkv(a)))     ALiBi, causal
+ *                m = LN(y)                       post_attention_layernorm
+ *                x = r(y, m) + h4(gelu(h(m)))    dense_h_to_4h, dense_4h_to_h
+ *   logits = LN(x) E'                            ln_f, tied head
+ * where r(before, after) is the residual: before the norm, or after it
+ * (apply_residual_connection_post_layernorm).
+ */
+#include "base/json.h"
+#include "base/json_writer.h"
+#include "base/mem.h"
+#include "model/family.h"
+#include "model/stage.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { WORD_EMBEDDINGS, EMBED_GAMMA, EMBED_BETA, N_EMBED };
+enum { FINAL_GAMMA, FINAL_BETA, N_FINAL };
+enum {
+    INPUT_GAMMA,
+    INPUT_BETA,
+    QKV_W,
+    QKV_B,
+    DENSE_W,
+    DENSE_B,
+    POST_GAMMA,
+    POST_BETA,
+    H4_W,
+    H4_B,
+    H_W,
+    H_B,
+    N_BLOCK
+};
+enum { QKV, DENSE, H_TO_4H, H4_TO_H, N_LINEARS }; /* places */
+
+static const lrd_tensor_decl_t embed_tensors[N_EMBED] = {
+    [WORD_EMBEDDINGS] = {"word_embeddings.weight", {LRD_DIM_VOCAB, LRD_DIM_HIDDEN}},
+    [EMBED_GAMMA] = {"word_embeddings_layernorm.weight", {LRD_DIM_HIDDEN}},
+    [EMBED_BETA] = {"word_embeddings_layernorm.bias", {LRD_DIM_HIDDEN}},
+};
+
+static const lrd_tensor_decl_t block_tensors[N_BLOCK] = {
+    [INPUT_GAMMA] = {"input_layernorm.weight", {LRD_DIM_HIDDEN}},
+    [INPUT_BETA] = {"input_layernorm.bias", {LRD_DIM_HIDDEN}},
+    [QKV_W] = {"self_attention.query_key_value.weight", {LRD_DIM_3HIDDEN, LRD_DIM_HIDDEN}},
+    [QKV_B] = {"self_attention.query_key_value.bias", {LRD_DIM_3HIDDEN}},
+    [DENSE_W] = {"self_attention.dense.weight", {LRD_DIM_HIDDEN, LRD_DIM_HIDDEN}},
+    [DENSE_B] = {"self_attention.dense.bias", {LRD_DIM_HIDDEN}},
+    [POST_GAMMA] = {"post_attention_layernorm.weight", {LRD_DIM_HIDDEN}},
+    [POST_BETA] = {"post_attention_layernorm.bias", {LRD_DIM_HIDDEN}},
+    [H4_W] = {"mlp.dense_h_to_4h.weight", {LRD_DIM_MLP, LRD_DIM_HIDDEN}},
+    [H4_B] = {"mlp.dense_h_to_4h.bias", {LRD_DIM_MLP}},
+    [H_W] = {"mlp.dense_4h_to_h.weight", {LRD_DIM_HIDDEN, LRD_DIM_MLP}},
+    [H_B] = {"mlp.dense_4h_to_h.bias", {LRD_DIM_HIDDEN}},
+};
+
+static const lrd_tensor_decl_t final_tensors[N_FINAL] = {
+    [FINAL_GAMMA] = {"ln_f.weight", {LRD_DIM_HIDDEN}},
+    [FINAL_BETA] = {"ln_f.bias", {LRD_DIM_HIDDEN}},
+};
+
+static const lrd_linear_decl_t linears[N_LINEARS] = {
+    [QKV] = {"self_attention.query_key_value", QKV_W, QKV_B},
+    [DENSE] = {"self_attention.dense", DENSE_W, DENSE_B},
+    [H_TO_4H] = {"mlp.dense_h_to_4h", H4_W, H4_B},
+    [H4_TO_H] = {"mlp.dense_4h_to_h", H_W, H_B},
+};
+
+/* Settings of BLOOM's own dropouts: none of the published models has any. */
+static lrd_status_t refuse_dropout(const json_t *json, const char *path)
+{
+    static const char *const keys[] = {"hidden_dropout", "attention_dropout"};
+    lrd_status_t status = LRD_OK;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        double p;
+        LRD_TRY(lrd_json_get_real(json, path, keys[i], 0, &p));
+        LRD_CHECK(p == 0, LRD_ERR_UNSUPPORTED,
+                  "%s: \"%s\" is %g: dropout inside the frozen base is not supported; set it to 0 "
+                  "(the published "
+                  "BLOOM models have 0) and use lora.lora_dropout",
+                  path, keys[i], p);
+    }
+out:
+    return status;
+}
+
+static lrd_status_t read_dtype(const json_t *json, const char *path, int *dtype_out)
+{
+    lrd_status_t status = LRD_OK;
+    const char *name;
+    LRD_TRY(lrd_json_get_text(json, path, "dtype", NULL, &name));
+    if (name == NULL)
+        LRD_TRY(lrd_json_get_text(json, path, "torch_dtype", NULL, &name));
+    *dtype_out = name != NULL ? lrd_dtype_parse(name) : -1;
+out:
+    return status;
+}
+
+/* Sizes: n_embed wins over hidden_size, the aliases over n_layer and n_head, as in transformers. */
+static lrd_status_t read_sizes(const json_t *json, const char *path, lrd_model_config_t *c)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t most = 1 << 20;
+    LRD_TRY(lrd_json_get_int(json, path, "hidden_size", 64, 1, most, &c->hidden));
+    LRD_TRY(lrd_json_get_int(json, path, "n_embed", c->hidden, 1, most, &c->hidden));
+    LRD_TRY(lrd_json_get_int(json, path, "n_layer", 2, 1, 65535, &c->n_layers));
+    LRD_TRY(lrd_json_get_int(json, path, "num_hidden_layers", c->n_layers, 1, 65535, &c->n_layers));
+    LRD_TRY(lrd_json_get_int(json, path, "n_head", 8, 1, most, &c->n_heads));
+    LRD_TRY(lrd_json_get_int(json, path, "num_attention_heads", c->n_heads, 1, most, &c->n_heads));
+    LRD_TRY(lrd_json_get_int(json, path, "vocab_size", 250880, 1, INT32_MAX, &c->vocab_size));
+    LRD_CHECK(c->hidden % c->n_heads == 0, LRD_ERR_FORMAT,
+              "%s: %lld heads do not divide the hidden size of %lld", path, (long long)c->n_heads,
+              (long long)c->hidden);
+    c->head_dim = c->hidden / c->n_heads;
+    LRD_CHECK(c->head_dim <= 128 && c->head_dim % 8 == 0, LRD_ERR_UNSUPPORTED,
+              "%s: a head size of %lld: multiples of 8 up to 128 are supported", path,
+              (long long)c->head_dim);
+    c->mlp = 4 * c->hidden;
+out:
+    return status;
+}
+
+static lrd_status_t bloom_read_config(const json_t *json, const char *path, lrd_model_config_t *c)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(read_sizes(json, path, c));
+    LRD_TRY(refuse_dropout(json, path));
+    LRD_TRY(read_dtype(json, path, &c->dtype));
+    LRD_TRY(lrd_json_get_real(json, path, "layer_norm_epsilon", 1e-5, &c->layer_norm_epsilon));
+    LRD_TRY(lrd_json_get_bool(json, path, "apply_residual_connection_post_layernorm", false,
+                              &c->residual_after_norm));
+    LRD_TRY(lrd_json_get_bool(json, path, "tie_word_embeddings", true, &c->tie_word_embeddings));
+    LRD_TRY(lrd_json_get_int(json, path, "bos_token_id", 1, -1, INT32_MAX, &c->bos_token_id));
+    LRD_TRY(lrd_json_get_int(json, path, "eos_token_id", 2, -1, INT32_MAX, &c->eos_token_id));
+    LRD_TRY(lrd_json_get_int(json, path, "pad_token_id", -1, -1, INT32_MAX, &c->pad_token_id));
+out:
+    return status;
+}
+
+/* A module of the list below: [block prefix] + name. */
+typedef struct module_decl {
+    const char *name, *class_name;
+    lrd_module_kind_t kind;
+    lrd_dim_t n_in, n_out;
+    int place;
+} module_decl_t;
+
+static const module_decl_t before_blocks[] = {
+    {"transformer", "BloomModel", LRD_MODULE_OTHER, 0, 0, -1},
+    {"transformer.word_embeddings", "Embedding", LRD_MODULE_EMBEDDING, LRD_DIM_VOCAB,
+     LRD_DIM_HIDDEN, -1},
+    {"transformer.word_embeddings_layernorm", "LayerNorm", LRD_MODULE_OTHER, 0, 0, -1},
+    {"transformer.h", "ModuleList", LRD_MODULE_OTHER, 0, 0, -1},
+};
+
+static const module_decl_t in_block[] = {
+    {"", "BloomBlock", LRD_MODULE_OTHER, 0, 0, -1},
+    {".input_layernorm", "LayerNorm", LRD_MODULE_OTHER, 0, 0, -1},
+    {".self_attention", "BloomAttention", LRD_MODULE_OTHER, 0, 0, -1},
+    {".self_attention.query_key_value", "Linear", LRD_MODULE_LINEAR, LRD_DIM_HIDDEN,
+     LRD_DIM_3HIDDEN, QKV},
+    {".self_attention.dense", "Linear", LRD_MODULE_LINEAR, LRD_DIM_HIDDEN, LRD_DIM_HIDDEN, DENSE},
+    {".self_attention.attention_dropout", "Dropout", LRD_MODULE_OTHER, 0, 0, -1},
+    {".post_attention_layernorm", "LayerNorm", LRD_MODULE_OTHER, 0, 0, -1},
+    {".mlp", "BloomMLP", LRD_MODULE_OTHER, 0, 0, -1},
+    {".mlp.dense_h_to_4h", "Linear", LRD_MODULE_LINEAR, LRD_DIM_HIDDEN, LRD_DIM_MLP, H_TO_4H},
+    {".mlp.gelu_impl", "BloomGelu", LRD_MODULE_OTHER, 0, 0, -1},
+    {".mlp.dense_4h_to_h", "Linear", LRD_MODULE_LINEAR, LRD_DIM_MLP, LRD_DIM_HIDDEN, H4_TO_H},
+};
+
+static const module_decl_t after_blocks[] = {
+    {"transformer.ln_f", "LayerNorm", LRD_MODULE_OTHER, 0, 0, -1},
+    {"lm_head", "Linear", LRD_MODULE_HEAD, LRD_DIM_HIDDEN, LRD_DIM_VOCAB, -1},
+};
+
+enum { MODULE_NAME_BYTES = 80 };
+
+static void put_module(const lrd_model_config_t *c, const module_decl_t *d, const char *before,
+                       int layer, lrd_module_t *module, char *name)
+{
+    snprintf(name, MODULE_NAME_BYTES, "%s%s", before, d->name);
+    *module = (lrd_module_t){.path = name,
+                             .class_name = d->class_name,
+                             .kind = d->kind,
+                             .n_in = d->n_in != 0 ? lrd_dim_size(c, d->n_in) : 0,
+                             .n_out = d->n_out != 0 ? lrd_dim_size(c, d->n_out) : 0,
+                             .layer = layer,
+                             .place = d->place};
+}
+
+#define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
+
+static lrd_status_t bloom_list_modules(const lrd_model_config_t *c, lrd_module_t **modules_out,
+                                       size_t *n_out)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t n =
+        LENGTH(before_blocks) + (size_t)c->n_layers * LENGTH(in_block) + LENGTH(after_blocks);
+    lrd_module_t *modules;
+    LRD_ALLOC(modules, lrd_calloc(n, sizeof *modules + MODULE_NAME_BYTES));
+    char *names = (char *)(modules + n);
+    size_t at = 0;
+    for (size_t i = 0; i < LENGTH(before_blocks); i++, at++)
+        put_module(c, &before_blocks[i], "", -1, &modules[at], names + at * MODULE_NAME_BYTES);
+    for (int layer = 0; layer < c->n_layers; layer++) {
+        char before[32];
+        snprintf(before, sizeof before, "transformer.h.%d", layer);
+        for (size_t i = 0; i < LENGTH(in_block); i++, at++)
+            put_module(c, &in_block[i], before, layer, &modules[at],
+                       names + at * MODULE_NAME_BYTES);
+    }
+    for (size_t i = 0; i < LENGTH(after_blocks); i++, at++)
+        put_module(c, &after_blocks[i], "", -1, &modules[at], names + at * MODULE_NAME_BYTES);
+    *modules_out = modules;
+    *n_out = n;
+out:
+    return status;
+}
+
+/* Powers of a float32 base, as transformers forms them. Heads beyond the largest power of two P take
+ * the odd powers of the base for 2 P heads. */
+static void bloom_head_slopes(const lrd_model_config_t *c, float *slope)
+{
+    int log2_p = 0;
+    while ((int64_t)2 << log2_p <= c->n_heads)
+        log2_p++;
+    const int64_t p = (int64_t)1 << log2_p;
+    const float base = (float)exp2(-exp2(-(log2_p - 3.0)));
+    const float extra = (float)exp2(-exp2(-(log2_p + 1 - 3.0)));
+    for (int64_t i = 0; i < c->n_heads; i++)
+        slope[i] = i < p ? (float)pow(base, (double)(i + 1))
+                         : (float)pow(extra, (double)(2 * (i - p) + 1));
+}
+
+/* What one block keeps for its backward pass. */
+typedef struct bloom_state {
+    lrd_mat_t input, qkv, context, middle, pre; /* [T, C], [T, 3C], [T, C], [T, C], [T, F] */
+    lrd_mat_t res0; /* input of the first norm: `input`, once x and delta are added */
+    float *mean0, *rstd0, *mean1, *rstd1; /* [T] */
+    float *lse;                           /* [H, T] */
+    float *u[N_LINEARS];                  /* [T, R] where there is an adapter */
+} bloom_state_t;
+
+static float *take_floats(const lrd_stage_t *stage, lrd_arena_t *arena, int64_t per_token)
+{
+    return lrd_arena_take(arena, "activations",
+                          (size_t)(per_token * stage->limits.tokens) * sizeof(float));
+}
+
+static void bloom_layout_block(const lrd_stage_t *stage, int layer, lrd_arena_t *arena, void *state)
+{
+    const lrd_model_config_t *c = stage->config;
+    bloom_state_t *s = state;
+    s->input = lrd_stage_take(stage, arena, "activations", c->hidden);
+    s->qkv = lrd_stage_take(stage, arena, "activations", 3 * c->hidden);
+    s->context = lrd_stage_take(stage, arena, "activations", c->hidden);
+    s->middle = lrd_stage_take(stage, arena, "activations", c->hidden);
+    s->pre = lrd_stage_take(stage, arena, "activations", c->mlp);
+    s->mean0 = take_floats(stage, arena, 1);
+    s->rstd0 = take_floats(stage, arena, 1);
+    s->mean1 = take_floats(stage, arena, 1);
+    s->rstd1 = take_floats(stage, arena, 1);
+    s->lse = take_floats(stage, arena, c->n_heads);
+    for (int place = 0; layer >= 0 && place < N_LINEARS; place++) {
+        const lrd_adapter_item_t *item = lrd_adapter_find(stage->adapter, layer, place);
+        s->u[place] = item != NULL ? take_floats(stage, arena, item->r) : NULL;
+    }
+}
+
+static lrd_mat_t bloom_block_input(const void *state)
+{
+    return ((const bloom_state_t *)state)->input;
+}
+
+static lrd_status_t bloom_embed_forward(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
+                                        lrd_mat_t x)
+{
+    const lrd_cmat_t *w = stage->weights->embed;
+    return lrd_embed_forward(stage->stream, stage->scratch,
+                             &(lrd_embed_fwd_t){.token = batch->token,
+                                                .table = w[WORD_EMBEDDINGS],
+                                                .gamma = w[EMBED_GAMMA],
+                                                .beta = w[EMBED_BETA],
+                                                .eps = (float)stage->config->layer_norm_epsilon,
+                                                .y = x});
+}
+
+/* y = act(x W' + b + adapter); u is kept in state. */
+static lrd_status_t linear(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer, int place,
+                           bloom_state_t *s, lrd_mat_t x, lrd_mat_t y, lrd_mat_t pre)
+{
+    lrd_lora_t lora;
+    lrd_lora_rows_t rows;
+    int32_t row_begin[2];
+    const bool adapted = lrd_stage_lora(stage, batch, layer, place, &lora, row_begin, &rows);
+    const lrd_weight_t w = {lrd_weights_block(stage->weights, layer, linears[place].weight)};
+    const int64_t r = adapted ? lora.a.rows : 0;
+    float *u = stage->saving ? s->u[place] : stage->u_shared;
+    return lrd_linear_forward(
+        stage->stream, stage->scratch,
+        &(lrd_linear_fwd_t){.x = lrd_const(x),
+                            .w = &w,
+                            .bias = lrd_weights_block(stage->weights, layer, linears[place].bias),
+                            .lora = adapted ? &rows : NULL,
+                            .epilogue = place == H_TO_4H ? LRD_EPILOGUE_GELU : LRD_EPILOGUE_NONE,
+                            .y = y,
+                            .pre = pre,
+                            .u = {adapted ? u : NULL, batch->n_tokens, r, r, LRD_F32}});
+}
+
+/* res = x + delta; y = LN(res). */
+static lrd_status_t norm(lrd_stage_t *stage, int layer, int gamma, lrd_mat_t x, lrd_mat_t delta,
+                         lrd_mat_t res, lrd_mat_t y, float *mean, float *rstd)
+{
+    return lrd_addnorm_forward(
+        stage->stream, stage->scratch,
+        &(lrd_addnorm_fwd_t){.x = lrd_const(x),
+                             .delta = lrd_const(delta),
+                             .gamma = lrd_weights_block(stage->weights, layer, gamma),
+                             .beta = lrd_weights_block(stage->weights, layer, gamma + 1),
+                             .eps = (float)stage->config->layer_norm_epsilon,
+                             .res = res,
+                             .y = y,
+                             .mean = mean,
+                             .rstd = rstd});
+}
+
+static lrd_attn_fwd_t attention(const lrd_stage_t *stage, const lrd_micro_batch_t *batch,
+                                const bloom_state_t *s)
+{
+    const int64_t t = batch->n_tokens;
+    return (lrd_attn_fwd_t){.qkv = lrd_const(lrd_rows(s->qkv, t)),
+                            .cu_seqlens = batch->cu_seqlens,
+                            .n_seqs = batch->n_seqs,
+                            .max_seqlen = batch->max_seqlen,
+                            .n_heads = (int32_t)stage->config->n_heads,
+                            .head_dim = (int32_t)stage->config->head_dim,
+                            .slope = stage->slope,
+                            .scale = (float)(1.0 / sqrt((double)stage->config->head_dim)),
+                            .out = lrd_rows(s->context, t),
+                            .lse = s->lse};
+}
+
+static lrd_status_t bloom_block_forward(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
+                                        int layer, void *state, lrd_residual_t *residual)
+{
+    lrd_status_t status = LRD_OK;
+    bloom_state_t *s = state;
+    const int64_t t = batch->n_tokens;
+    const bool after = stage->config->residual_after_norm;
+    const lrd_mat_t a = lrd_rows(stage->norm, t), m = lrd_rows(stage->norm2, t),
+                    out = lrd_rows(stage->out, t);
+    const lrd_mat_t middle = lrd_rows(s->middle, t), mlp = lrd_rows(stage->mlp, t), none = {0};
+    const bool add = residual->delta.data != NULL;
+    s->res0 = add ? lrd_rows(s->input, t) : residual->x;
+    const lrd_attn_fwd_t attn = attention(stage, batch, s);
+
+    LRD_TRY(norm(stage, layer, INPUT_GAMMA, residual->x, residual->delta, add ? s->res0 : none, a,
+                 s->mean0, s->rstd0));
+    LRD_TRY(linear(stage, batch, layer, QKV, s, a, lrd_rows(s->qkv, t), none));
+    LRD_TRY(lrd_attn_forward(stage->stream, stage->scratch, &attn));
+    LRD_TRY(linear(stage, batch, layer, DENSE, s, attn.out, out, none));
+    LRD_TRY(
+        norm(stage, layer, POST_GAMMA, after ? a : s->res0, out, middle, m, s->mean1, s->rstd1));
+    LRD_TRY(linear(stage, batch, layer, H_TO_4H, s, m, mlp, lrd_rows(s->pre, t)));
+    LRD_TRY(linear(stage, batch, layer, H4_TO_H, s, mlp, out, none));
+    *residual = (lrd_residual_t){after ? m : middle, out};
+out:
+    return status;
+}
+
+/* dx (+)= dy W and the adapter's part; dA and dB. x is what the forward pass saw: needed with an
+ * adapter only. Nothing at all when neither is wanted. */
+static lrd_status_t linear_backward(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer,
+                                    int place, const bloom_state_t *s, lrd_mat_t dy, lrd_mat_t x,
+                                    lrd_mat_t pre, bool accumulate, lrd_mat_t dx)
+{
+    lrd_lora_t lora;
+    lrd_lora_rows_t rows;
+    int32_t row_begin[2];
+    lrd_mat_t da = {0}, db = {0};
+    const bool adapted = lrd_stage_lora(stage, batch, layer, place, &lora, row_begin, &rows);
+    const bool needs_dx = lrd_stage_needs_dx(stage, layer, place);
+    const lrd_weight_t w = {lrd_weights_block(stage->weights, layer, linears[place].weight)};
+    const int64_t r = adapted ? lora.a.rows : 0;
+    if (!adapted && !needs_dx)
+        return LRD_OK;
+    if (adapted)
+        lrd_stage_lora_grads(stage, layer, place, &da, &db);
+    return lrd_linear_backward(
+        stage->stream, stage->scratch,
+        &(lrd_linear_bwd_t){.dy = lrd_const(dy),
+                            .w = &w,
+                            .lora = adapted ? &rows : NULL,
+                            .x = lrd_const(x),
+                            .u = {adapted ? s->u[place] : NULL, batch->n_tokens, r, r, LRD_F32},
+                            .da = &da,
+                            .db = &db,
+                            .pre = lrd_const(pre),
+                            .accumulate_dx = accumulate,
+                            .dx = needs_dx ? dx : (lrd_mat_t){0}});
+}
+
+static lrd_status_t norm_backward(lrd_stage_t *stage, int layer, int gamma, lrd_mat_t dy,
+                                  lrd_mat_t res, const float *mean, const float *rstd,
+                                  bool accumulate, lrd_mat_t dres)
+{
+    return lrd_norm_backward(
+        stage->stream, stage->scratch,
+        &(lrd_norm_bwd_t){.dy = lrd_const(dy),
+                          .res = lrd_const(res),
+                          .gamma = lrd_weights_block(stage->weights, layer, gamma),
+                          .mean = mean,
+                          .rstd = rstd,
+                          .accumulate = accumulate,
+                          .dres = dres});
+}
+
+static bool has_adapter(const lrd_stage_t *stage, int layer, int place)
+{
+    return lrd_adapter_find(stage->adapter, layer, place) != NULL;
+}
+
+/* The MLP's half: d becomes the gradient of `middle`. False in *more_out: nothing below is adapted. */
+static lrd_status_t mlp_backward(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer,
+                                 bloom_state_t *s, lrd_mat_t d)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t t = batch->n_tokens;
+    const bool after = stage->config->residual_after_norm;
+    const lrd_mat_t d_mlp = lrd_rows(stage->d_mlp, t), pre = lrd_rows(s->pre, t),
+                    act = lrd_rows(stage->act_mlp, t);
+    const lrd_mat_t middle = lrd_rows(s->middle, t), m = lrd_rows(stage->norm, t),
+                    d_m = lrd_rows(stage->d_norm, t);
+    const lrd_mat_t none = {0};
+    if (has_adapter(stage, layer, H4_TO_H))
+        LRD_TRY(lrd_gelu_forward(stage->stream, stage->scratch,
+                                 &(lrd_gelu_fwd_t){lrd_const(pre), act}));
+    LRD_TRY(linear_backward(stage, batch, layer, H4_TO_H, s, d, act, pre, false, d_mlp));
+    if (!lrd_stage_needs_dx(stage, layer, H4_TO_H))
+        goto out;
+    if (has_adapter(stage, layer, H_TO_4H))
+        LRD_TRY(norm(stage, layer, POST_GAMMA, middle, none, none, m, NULL, NULL));
+    /* The residual taken after the norm adds its gradient before the norm's backward, else behind. */
+    LRD_TRY(
+        linear_backward(stage, batch, layer, H_TO_4H, s, d_mlp, m, none, after, after ? d : d_m));
+    if (lrd_stage_needs_dx(stage, layer, H_TO_4H))
+        LRD_TRY(norm_backward(stage, layer, POST_GAMMA, after ? d : d_m, middle, s->mean1, s->rstd1,
+                              !after, d));
+out:
+    return status;
+}
+
+static lrd_status_t attention_backward(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
+                                       int layer, bloom_state_t *s, lrd_mat_t d)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t t = batch->n_tokens;
+    const bool after = stage->config->residual_after_norm;
+    const lrd_mat_t context = lrd_rows(s->context, t), d_norm = lrd_rows(stage->d_norm, t);
+    const lrd_mat_t d_qkv = lrd_rows(stage->d_qkv, t), a = lrd_rows(stage->norm, t), none = {0};
+    LRD_TRY(linear_backward(stage, batch, layer, DENSE, s, d, context, none, false, d_norm));
+    if (!lrd_stage_needs_dx(stage, layer, DENSE))
+        goto out;
+    LRD_TRY(
+        lrd_attn_backward(stage->stream, stage->scratch,
+                          &(lrd_attn_bwd_t){attention(stage, batch, s), lrd_const(d_norm), d_qkv}));
+    if (has_adapter(stage, layer, QKV))
+        LRD_TRY(norm(stage, layer, INPUT_GAMMA, s->res0, none, none, a, NULL, NULL));
+    LRD_TRY(
+        linear_backward(stage, batch, layer, QKV, s, d_qkv, a, none, after, after ? d : d_norm));
+    if (lrd_stage_needs_dx(stage, layer, QKV))
+        LRD_TRY(norm_backward(stage, layer, INPUT_GAMMA, after ? d : d_norm, s->res0, s->mean0,
+                              s->rstd0, !after, d));
+out:
+    return status;
+}
+
+static lrd_status_t bloom_block_backward(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
+                                         int layer, void *state, lrd_mat_t d)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(mlp_backward(stage, batch, layer, state, d));
+    if (lrd_stage_needs_dx(stage, layer, H_TO_4H))
+        LRD_TRY(attention_backward(stage, batch, layer, state, d));
+out:
+    return status;
+}
+
+/* A line of the printed tree, indented. */
+static lrd_status_t line(lrd_buf_t *buf, int indent, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+static lrd_status_t line(lrd_buf_t *buf, int indent, const char *format, ...)
+{
+    lrd_status_t status = LRD_OK;
+    char text[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    LRD_TRY(lrd_buf_printf(buf, "%*s%s\n", indent, "", text));
+out:
+    return status;
+}
+
+/* An adapted linear as PEFT's lora.Linear prints it, or a plain one. */
+static lrd_status_t print_linear(const lrd_model_config_t *c, const lrd_adapter_t *adapter,
+                                 double dropout, int layer, int place, lrd_buf_t *buf, int indent)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_tensor_decl_t *w = &block_tensors[linears[place].weight];
+    const long long n_in = lrd_dim_size(c, w->shape[1]), n_out = lrd_dim_size(c, w->shape[0]);
+    const char *name = strchr(linears[place].name, '.') + 1;
+    const lrd_adapter_item_t *item =
+        adapter != NULL ? lrd_adapter_find(adapter, layer, place) : NULL;
+    if (item == NULL) {
+        LRD_TRY(line(buf, indent, "(%s): Linear(in_features=%lld, out_features=%lld, bias=True)",
+                     name, n_in, n_out));
+        goto out;
+    }
+    char p[32], drop[64] = "Identity()";
+    lrd_format_real(dropout, p);
+    if (dropout > 0)
+        snprintf(drop, sizeof drop, "Dropout(p=%s, inplace=False)", p);
+    const long long r = item->r;
+    LRD_TRY(line(buf, indent, "(%s): lora.Linear(", name));
+    LRD_TRY(line(buf, indent + 2,
+                 "(base_layer): Linear(in_features=%lld, out_features=%lld, bias=True)", n_in,
+                 n_out));
+    LRD_TRY(line(buf, indent + 2, "(lora_dropout): ModuleDict("));
+    LRD_TRY(line(buf, indent + 4, "(default): %s", drop));
+    LRD_TRY(line(buf, indent + 2, ")"));
+    LRD_TRY(line(buf, indent + 2, "(lora_A): ModuleDict("));
+    LRD_TRY(line(buf, indent + 4,
+                 "(default): Linear(in_features=%lld, out_features=%lld, bias=False)", n_in, r));
+    LRD_TRY(line(buf, indent + 2, ")"));
+    LRD_TRY(line(buf, indent + 2, "(lora_B): ModuleDict("));
+    LRD_TRY(line(buf, indent + 4,
+                 "(default): Linear(in_features=%lld, out_features=%lld, bias=False)", r, n_out));
+    LRD_TRY(line(buf, indent + 2, ")"));
+    LRD_TRY(line(buf, indent + 2, "(lora_embedding_A): ParameterDict()"));
+    LRD_TRY(line(buf, indent + 2, "(lora_embedding_B): ParameterDict()"));
+    LRD_TRY(line(buf, indent + 2, "(lora_magnitude_vector): ModuleDict()"));
+    LRD_TRY(line(buf, indent, ")"));
+out:
+    return status;
+}
+
+static lrd_status_t print_norm(const lrd_model_config_t *c, const char *name, lrd_buf_t *buf,
+                               int indent)
+{
+    char eps[32];
+    lrd_format_real(c->layer_norm_epsilon, eps);
+    return line(buf, indent, "(%s): LayerNorm((%lld,), eps=%s, elementwise_affine=True, bias=True)",
+                name, (long long)c->hidden, eps);
+}
+
+/* What stands between a block's parentheses. */
+static lrd_status_t print_block(const lrd_model_config_t *c, const lrd_adapter_t *adapter,
+                                double dropout, int layer, lrd_buf_t *buf, int indent)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(print_norm(c, "input_layernorm", buf, indent));
+    LRD_TRY(line(buf, indent, "(self_attention): BloomAttention("));
+    LRD_TRY(print_linear(c, adapter, dropout, layer, QKV, buf, indent + 2));
+    LRD_TRY(print_linear(c, adapter, dropout, layer, DENSE, buf, indent + 2));
+    LRD_TRY(line(buf, indent + 2, "(attention_dropout): Dropout(p=0.0, inplace=False)"));
+    LRD_TRY(line(buf, indent, ")"));
+    LRD_TRY(print_norm(c, "post_attention_layernorm", buf, indent));
+    LRD_TRY(line(buf, indent, "(mlp): BloomMLP("));
+    LRD_TRY(print_linear(c, adapter, dropout, layer, H_TO_4H, buf, indent + 2));
+    LRD_TRY(line(buf, indent + 2, "(gelu_impl): BloomGelu()"));
+    LRD_TRY(print_linear(c, adapter, dropout, layer, H4_TO_H, buf, indent + 2));
+    LRD_TRY(line(buf, indent, ")"));
+out:
+    return status;
+}
+
+/* The list of blocks; equal neighbours stand as one, "(0-23): 24 x". */
+static lrd_status_t print_blocks(const lrd_model_config_t *c, const lrd_adapter_t *adapter,
+                                 double dropout, lrd_buf_t *buf, int indent)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_buf_t first = {0}, next = {0};
+    for (int layer = 0, last; layer < c->n_layers; layer = last + 1) {
+        lrd_buf_clear(&first);
+        LRD_TRY(print_block(c, adapter, dropout, layer, &first, indent + 2));
+        for (last = layer; last + 1 < c->n_layers; last++) {
+            lrd_buf_clear(&next);
+            LRD_TRY(print_block(c, adapter, dropout, last + 1, &next, indent + 2));
+            if (strcmp(first.data, next.data) != 0)
+                break;
+        }
+        if (last > layer)
+            LRD_TRY(line(buf, indent, "(%d-%d): %d x BloomBlock(", layer, last, last - layer + 1));
+        else
+            LRD_TRY(line(buf, indent, "(%d): BloomBlock(", layer));
+        LRD_TRY(lrd_buf_add_text(buf, first.data));
+        LRD_TRY(line(buf, indent, ")"));
+    }
+out:
+    lrd_buf_release(&next);
+    lrd_buf_release(&first);
+    return status;
+}
+
+static lrd_status_t bloom_print(const lrd_model_config_t *c, const lrd_adapter_t *adapter,
+                                double dropout, lrd_buf_t *buf)
+{
+    lrd_status_t status = LRD_OK;
+    const int i = adapter != NULL ? 4 : 0;
+    if (adapter != NULL) {
+        LRD_TRY(line(buf, 0, "PeftModelForCausalLM("));
+        LRD_TRY(line(buf, 2, "(base_model): LoraModel("));
+    }
+    LRD_TRY(line(buf, i, "%sBloomForCausalLM(", adapter != NULL ? "(model): " : ""));
+    LRD_TRY(line(buf, i + 2, "(transformer): BloomModel("));
+    LRD_TRY(line(buf, i + 4, "(word_embeddings): Embedding(%lld, %lld)", (long long)c->vocab_size,
+                 (long long)c->hidden));
+    LRD_TRY(print_norm(c, "word_embeddings_layernorm", buf, i + 4));
+    LRD_TRY(line(buf, i + 4, "(h): ModuleList("));
+    LRD_TRY(print_blocks(c, adapter, dropout, buf, i + 6));
+    LRD_TRY(line(buf, i + 4, ")"));
+    LRD_TRY(print_norm(c, "ln_f", buf, i + 4));
+    LRD_TRY(line(buf, i + 2, ")"));
+    LRD_TRY(line(buf, i + 2, "(lm_head): Linear(in_features=%lld, out_features=%lld, bias=False)",
+                 (long long)c->hidden, (long long)c->vocab_size));
+    for (int indent = i; indent >= 0; indent -= 2)
+        LRD_TRY(line(buf, indent, ")"));
+out:
+    return status;
+}
+
+const lrd_family_t lrd_family_bloom = {
+    .model_type = "bloom",
+    .prefix = "transformer.",
+    .block_prefix = "h.",
+    .embed_tensors = embed_tensors,
+    .n_embed_tensors = N_EMBED,
+    .block_tensors = block_tensors,
+    .n_block_tensors = N_BLOCK,
+    .final_tensors = final_tensors,
+    .n_final_tensors = N_FINAL,
+    .head_name = "lm_head.weight",
+    .word_embeddings = WORD_EMBEDDINGS,
+    .linears = linears,
+    .n_linears = N_LINEARS,
+    .default_target = "query_key_value",
+    .block_state_bytes = sizeof(bloom_state_t),
+    .read_config = bloom_read_config,
+    .list_modules = bloom_list_modules,
+    .print = bloom_print,
+    .head_slopes = bloom_head_slopes,
+    .layout_block = bloom_layout_block,
+    .block_input = bloom_block_input,
+    .embed_forward = bloom_embed_forward,
+    .block_forward = bloom_block_forward,
+    .block_backward = bloom_block_backward,
+};

@@ -1,0 +1,87 @@
+#include "model/memory.h"
+
+#include <string.h>
+
+void lrd_memory_plan(lrd_backend_t *backend, lrd_layout_t *layout, void *context,
+                     size_t scratch_bytes, lrd_memory_t *memory_out)
+{
+    lrd_memory_t m = {
+        .backend = backend, .layout = layout, .context = context, .scratch = {NULL, scratch_bytes}};
+    layout(context, &m.model, &m.step);
+    *memory_out = m;
+}
+
+size_t lrd_memory_total(const lrd_memory_t *m)
+{
+    return m->model.used + m->step.used + m->scratch.bytes;
+}
+
+/* Allocates one arena of the measured size; an empty one stays without memory. */
+static lrd_status_t allocate_arena(lrd_backend_t *be, lrd_arena_t *arena)
+{
+    lrd_status_t status = LRD_OK;
+    void *base;
+    const size_t bytes = arena->used > 0 ? arena->used : LRD_ARENA_ALIGN;
+    LRD_TRY(lrd_mem_alloc(be, LRD_MEM_DEVICE, bytes, &base));
+    *arena = (lrd_arena_t){.base = base, .capacity = bytes};
+out:
+    return status;
+}
+
+lrd_status_t lrd_memory_allocate(lrd_memory_t *m)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t measured = lrd_memory_total(m);
+    size_t free_bytes, total_bytes;
+    LRD_TRY(lrd_mem_info(m->backend, &free_bytes, &total_bytes));
+    LRD_CHECK(measured <= free_bytes, LRD_ERR_NO_MEMORY,
+              "the run needs %.2f GiB (model %.2f, activations and buffers %.2f, scratch %.2f) and "
+              "%.2f GiB of %.2f are "
+              "free. Smaller micro-batches (per_device_train_batch_size, or "
+              "max_tokens_per_micro_batch) or a shorter "
+              "max_length need less; so does model.dtype bfloat16 or float16",
+              (double)measured / 0x1p30, (double)m->model.used / 0x1p30,
+              (double)m->step.used / 0x1p30, (double)m->scratch.bytes / 0x1p30,
+              (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30);
+    LRD_TRY(allocate_arena(m->backend, &m->model));
+    LRD_TRY(allocate_arena(m->backend, &m->step));
+    LRD_TRY(lrd_mem_alloc(m->backend, LRD_MEM_DEVICE, m->scratch.bytes, &m->scratch.data));
+    m->layout(m->context, &m->model, &m->step);
+    LRD_CHECK(!m->model.overflow && !m->step.overflow && lrd_memory_total(m) == measured,
+              LRD_ERR_INTERNAL, "the memory layout takes %zu bytes, it measured %zu",
+              lrd_memory_total(m), measured);
+out:
+    return status;
+}
+
+void lrd_memory_free(lrd_memory_t *m)
+{
+    if (m->backend == NULL)
+        return;
+    lrd_mem_free(m->backend, LRD_MEM_DEVICE, m->model.base, m->model.capacity);
+    lrd_mem_free(m->backend, LRD_MEM_DEVICE, m->step.base, m->step.capacity);
+    lrd_mem_free(m->backend, LRD_MEM_DEVICE, m->scratch.data, m->scratch.bytes);
+    *m = (lrd_memory_t){0};
+}
+
+static lrd_status_t print_row(lrd_buf_t *buf, const char *name, size_t bytes)
+{
+    return bytes > 0 ? lrd_buf_printf(buf, "  %-32s %10.1f MiB\n", name, (double)bytes / 0x1p20)
+                     : LRD_OK;
+}
+
+lrd_status_t lrd_memory_print(const lrd_memory_t *m, lrd_buf_t *buf)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_arena_t *arenas[] = {&m->model, &m->step};
+    for (int a = 0; a < 2; a++) {
+        for (int i = 0; i < arenas[a]->n_categories; i++)
+            LRD_TRY(print_row(buf, arenas[a]->category[i].name, arenas[a]->category[i].bytes));
+    }
+    LRD_TRY(print_row(buf, "scratch", m->scratch.bytes));
+    LRD_TRY(print_row(buf, "pinned host memory", m->pinned_bytes));
+    LRD_TRY(print_row(buf, "weights mapped from their files", m->mapped_bytes));
+    LRD_TRY(print_row(buf, "in all", lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes));
+out:
+    return status;
+}

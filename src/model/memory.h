@@ -1,0 +1,39 @@
+/* model/memory.h -- a run's device memory: three blocks, measured before they are allocated.
+ *
+ * The layout function runs twice, on a measuring arena and on the real one, so that what a plan
+ * prints is what a run allocates.
+ */
+#ifndef LRD_MODEL_MEMORY_H
+#define LRD_MODEL_MEMORY_H
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "kernels/ops.h"
+
+/* Takes everything that lives as long as the run from `model`, as a micro-batch from `step`. */
+typedef void lrd_layout_t(void *context, lrd_arena_t *model, lrd_arena_t *step);
+
+typedef struct lrd_memory {
+    lrd_backend_t *backend;
+    lrd_layout_t *layout;
+    void *context;
+    lrd_arena_t model, step;
+    lrd_scratch_t scratch;
+    size_t mapped_bytes, pinned_bytes; /* told by the caller, for the table */
+} lrd_memory_t;
+
+/* Measures. */
+void lrd_memory_plan(lrd_backend_t *backend, lrd_layout_t *layout, void *context,
+                     size_t scratch_bytes, lrd_memory_t *memory_out);
+
+/* Allocates what was measured and lays it out. LRD_ERR_NO_MEMORY names the category sizes. */
+lrd_status_t lrd_memory_allocate(lrd_memory_t *memory);
+void lrd_memory_free(lrd_memory_t *memory); /* {0} is fine */
+
+/* Device bytes in all, without mapped and pinned ones. */
+size_t lrd_memory_total(const lrd_memory_t *memory);
+
+/* Appends a table: bytes by category. */
+lrd_status_t lrd_memory_print(const lrd_memory_t *memory, lrd_buf_t *buf);
+
+#endif /* LRD_MODEL_MEMORY_H */

@@ -1,0 +1,306 @@
+#include "model/stage.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+/* Final norm tensors: gamma, then beta. */
+enum { FINAL_GAMMA, FINAL_BETA };
+
+static void find_lowest(lrd_stage_t *s)
+{
+    const int n_layers = (int)s->config->n_layers;
+    s->lowest_layer = n_layers;
+    for (int layer = 0; s->adapter != NULL && layer < n_layers; layer++) {
+        for (int place = 0; place < s->family->n_linears; place++) {
+            if (lrd_adapter_find(s->adapter, layer, place) != NULL) {
+                s->lowest_layer = layer;
+                s->lowest_place = place;
+                return;
+            }
+        }
+    }
+}
+
+lrd_status_t lrd_stage_create(lrd_weights_t *weights, const lrd_adapter_t *adapter,
+                              lrd_stream_t *stream, lrd_stage_limits_t limits,
+                              lrd_stage_t **stage_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_stage_t *s = NULL;
+    const lrd_model_config_t *c = weights->config;
+    LRD_NEW(s, 1);
+    s->family = c->family;
+    s->config = c;
+    s->weights = weights;
+    s->adapter = adapter;
+    s->stream = stream;
+    s->limits = limits;
+    find_lowest(s);
+    LRD_NEW(s->state, c->n_layers);
+    for (int layer = s->lowest_layer; limits.training && layer < c->n_layers; layer++)
+        LRD_ALLOC(s->state[layer], lrd_calloc(1, s->family->block_state_bytes));
+    /* A block's own memory serves where nothing is kept. */
+    s->owns_shared_state = !limits.training || s->lowest_layer == c->n_layers;
+    if (s->owns_shared_state)
+        LRD_ALLOC(s->shared_state, lrd_calloc(1, s->family->block_state_bytes));
+    else
+        s->shared_state = s->state[s->lowest_layer];
+    *stage_out = s;
+    s = NULL;
+out:
+    lrd_stage_destroy(s);
+    return status;
+}
+
+void lrd_stage_destroy(lrd_stage_t *s)
+{
+    if (s == NULL)
+        return;
+    for (int layer = 0; s->state != NULL && layer < s->config->n_layers; layer++)
+        lrd_free(s->state[layer]);
+    lrd_free(s->state);
+    if (s->owns_shared_state)
+        lrd_free(s->shared_state);
+    lrd_free(s);
+}
+
+lrd_mat_t lrd_stage_take(const lrd_stage_t *s, lrd_arena_t *arena, const char *category,
+                         int64_t cols)
+{
+    const int64_t rows = s->limits.tokens;
+    void *data =
+        lrd_arena_take(arena, category, (size_t)(rows * cols) * lrd_dtype_bytes(s->weights->dtype));
+    return (lrd_mat_t){data, rows, cols, cols, s->weights->dtype};
+}
+
+static int64_t largest_rank(const lrd_stage_t *s)
+{
+    int64_t r = 0;
+    for (int i = 0; s->adapter != NULL && i < s->adapter->n_items; i++)
+        r = s->adapter->items[i].r > r ? s->adapter->items[i].r : r;
+    return r;
+}
+
+static bool adapts_last_linear(const lrd_stage_t *s)
+{
+    for (int layer = 0; s->adapter != NULL && layer < s->config->n_layers; layer++) {
+        if (lrd_adapter_find(s->adapter, layer, s->family->n_linears - 1) != NULL)
+            return true;
+    }
+    return false;
+}
+
+static void layout_forward(lrd_stage_t *s, lrd_arena_t *arena)
+{
+    const lrd_model_config_t *c = s->config;
+    s->norm2 = lrd_stage_take(s, arena, "buffers", c->hidden);
+    s->out = lrd_stage_take(s, arena, "buffers", c->hidden);
+    s->mlp = lrd_stage_take(s, arena, "buffers", c->mlp);
+}
+
+static void layout_backward(lrd_stage_t *s, lrd_arena_t *arena)
+{
+    const lrd_model_config_t *c = s->config;
+    s->d_norm = lrd_stage_take(s, arena, "buffers", c->hidden);
+    s->d_qkv = lrd_stage_take(s, arena, "buffers", 3 * c->hidden);
+    s->d_mlp = lrd_stage_take(s, arena, "buffers", c->mlp);
+    if (adapts_last_linear(s))
+        s->act_mlp = lrd_stage_take(s, arena, "buffers", c->mlp);
+}
+
+void lrd_stage_layout(lrd_stage_t *s, lrd_arena_t *arena)
+{
+    const lrd_model_config_t *c = s->config;
+    const int64_t t = s->limits.tokens;
+    s->slope = lrd_arena_take(arena, "buffers", (size_t)c->n_heads * sizeof(float));
+    s->u_shared = lrd_arena_take(arena, "buffers", (size_t)(t * largest_rank(s)) * sizeof(float));
+    s->norm = lrd_stage_take(s, arena, "buffers", c->hidden);
+    s->final_res = lrd_stage_take(s, arena, "buffers", c->hidden);
+    s->final_norm = lrd_stage_take(s, arena, "buffers", c->hidden);
+    s->final_mean = lrd_arena_take(arena, "buffers", (size_t)t * sizeof(float));
+    s->final_rstd = lrd_arena_take(arena, "buffers", (size_t)t * sizeof(float));
+    for (int layer = 0; layer < c->n_layers; layer++) {
+        if (s->state[layer] != NULL)
+            s->family->layout_block(s, layer, arena, s->state[layer]);
+    }
+    if (s->owns_shared_state)
+        s->family->layout_block(s, -1, arena, s->shared_state);
+    if (s->limits.training)
+        s->d = lrd_stage_take(s, arena, "buffers", c->hidden);
+    /* Forward and backward are never in the same block's work at once: their buffers overlap. The larger set is taken
+     * last, so that the arena ends behind it. */
+    const lrd_arena_t mark = *arena;
+    layout_forward(s, arena);
+    if (s->limits.training) {
+        lrd_arena_reset(arena, &mark);
+        layout_backward(s, arena);
+    }
+}
+
+size_t lrd_stage_scratch_bytes(const lrd_stage_t *s)
+{
+    const lrd_model_config_t *c = s->config;
+    const lrd_limits_t limits = {.tokens = s->limits.tokens,
+                                 .max_seqlen = s->limits.max_seqlen,
+                                 .hidden = c->hidden,
+                                 .mlp = c->mlp,
+                                 .vocab = c->vocab_size,
+                                 .n_heads = c->n_heads,
+                                 .head_dim = c->head_dim,
+                                 .rank = largest_rank(s),
+                                 .compute = s->weights->dtype,
+                                 .training = s->limits.training};
+    return lrd_scratch_bytes(s->stream->backend, &limits);
+}
+
+lrd_status_t lrd_stage_prepare(lrd_stage_t *s, float *pinned)
+{
+    lrd_status_t status = LRD_OK;
+    s->family->head_slopes(s->config, pinned);
+    LRD_TRY(lrd_copy(s->stream, LRD_COPY_H2D, s->slope, pinned,
+                     (size_t)s->config->n_heads * sizeof(float)));
+    LRD_TRY(lrd_stream_sync(s->stream));
+out:
+    return status;
+}
+
+bool lrd_stage_lora(const lrd_stage_t *s, const lrd_micro_batch_t *batch, int layer, int place,
+                    lrd_lora_t *lora, int32_t row_begin[2], lrd_lora_rows_t *rows_out)
+{
+    const lrd_adapter_item_t *item =
+        s->adapter != NULL ? lrd_adapter_find(s->adapter, layer, place) : NULL;
+    if (item == NULL)
+        return false;
+    const uint32_t site = (uint32_t)(s->family->n_linears * layer + place);
+    *lora = (lrd_lora_t){
+        .a = {s->params + item->a, item->r, item->n_in, item->n_in, LRD_F32},
+        .b = {s->params + item->b, item->n_out, item->r, item->r, LRD_F32},
+        .scale = item->scale,
+        .drop = {s->saving ? s->dropout : 0.0f, site, s->seed, batch->row_key},
+    };
+    row_begin[0] = 0;
+    row_begin[1] = (int32_t)batch->n_tokens;
+    *rows_out = (lrd_lora_rows_t){1, lora, row_begin};
+    return true;
+}
+
+void lrd_stage_lora_grads(const lrd_stage_t *s, int layer, int place, lrd_mat_t *da_out,
+                          lrd_mat_t *db_out)
+{
+    const lrd_adapter_item_t *item = lrd_adapter_find(s->adapter, layer, place);
+    *da_out = (lrd_mat_t){s->grads + item->a, item->r, item->n_in, item->n_in, LRD_F32};
+    *db_out = (lrd_mat_t){s->grads + item->b, item->n_out, item->r, item->r, LRD_F32};
+}
+
+bool lrd_stage_needs_dx(const lrd_stage_t *s, int layer, int place)
+{
+    return layer > s->lowest_layer || (layer == s->lowest_layer && place > s->lowest_place);
+}
+
+static void *state_of(const lrd_stage_t *s, int layer)
+{
+    return s->saving && s->state[layer] != NULL ? s->state[layer] : s->shared_state;
+}
+
+/* Embedding and blocks; the residual stream behind the last one. */
+static lrd_status_t run_blocks(lrd_stage_t *s, const lrd_micro_batch_t *batch,
+                               lrd_residual_t *residual)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_mat_t x = lrd_rows(s->family->block_input(state_of(s, 0)), batch->n_tokens);
+    LRD_TRY(s->family->embed_forward(s, batch, x));
+    *residual = (lrd_residual_t){.x = x};
+    for (int layer = 0; layer < s->config->n_layers; layer++)
+        LRD_TRY(s->family->block_forward(s, batch, layer, state_of(s, layer), residual));
+out:
+    return status;
+}
+
+/* The final norm: final_norm = LN(final_res). */
+static lrd_status_t run_final_norm(lrd_stage_t *s, const lrd_micro_batch_t *batch,
+                                   const lrd_residual_t *residual)
+{
+    const int64_t t = batch->n_tokens;
+    return lrd_addnorm_forward(s->stream, s->scratch,
+                               &(lrd_addnorm_fwd_t){.x = lrd_const(residual->x),
+                                                    .delta = lrd_const(residual->delta),
+                                                    .gamma = s->weights->final[FINAL_GAMMA],
+                                                    .beta = s->weights->final[FINAL_BETA],
+                                                    .eps = (float)s->config->layer_norm_epsilon,
+                                                    .res = lrd_rows(s->final_res, t),
+                                                    .y = lrd_rows(s->final_norm, t),
+                                                    .mean = s->final_mean,
+                                                    .rstd = s->final_rstd});
+}
+
+static lrd_status_t run_forward(lrd_stage_t *s, const lrd_micro_batch_t *batch, bool saving)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_residual_t residual;
+    s->saving = saving;
+    LRD_TRY(run_blocks(s, batch, &residual));
+    LRD_TRY(run_final_norm(s, batch, &residual));
+out:
+    return status;
+}
+
+static lrd_status_t run_loss(lrd_stage_t *s, const lrd_micro_batch_t *batch,
+                             const lrd_stage_loss_t *loss, lrd_mat_t dh)
+{
+    const lrd_weight_t head = {s->weights->head};
+    return lrd_linear_ce(
+        s->stream, s->scratch,
+        &(lrd_linear_ce_t){.h = lrd_const(lrd_rows(s->final_norm, batch->n_tokens)),
+                           .w = &head,
+                           .target = batch->target,
+                           .inv_n_target = loss->inv_n_target,
+                           .state = loss->state,
+                           .nll = loss->nll,
+                           .token_nll = loss->token_nll,
+                           .dh = dh});
+}
+
+lrd_status_t lrd_stage_evaluate(lrd_stage_t *s, const lrd_micro_batch_t *batch,
+                                const lrd_stage_loss_t *loss)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(run_forward(s, batch, false));
+    LRD_TRY(run_loss(s, batch, loss, (lrd_mat_t){0}));
+out:
+    return status;
+}
+
+lrd_status_t lrd_stage_train(lrd_stage_t *s, const lrd_micro_batch_t *batch,
+                             const lrd_stage_loss_t *loss)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_mat_t d = lrd_rows(s->d, batch->n_tokens);
+    LRD_TRY(run_forward(s, batch, true));
+    LRD_TRY(run_loss(s, batch, loss, d));
+    LRD_TRY(lrd_norm_backward(
+        s->stream, s->scratch,
+        &(lrd_norm_bwd_t){.dy = lrd_const(d),
+                          .res = lrd_const(lrd_rows(s->final_res, batch->n_tokens)),
+                          .gamma = s->weights->final[FINAL_GAMMA],
+                          .mean = s->final_mean,
+                          .rstd = s->final_rstd,
+                          .dres = d}));
+    for (int layer = (int)s->config->n_layers - 1; layer >= s->lowest_layer; layer--)
+        LRD_TRY(s->family->block_backward(s, batch, layer, s->state[layer], d));
+out:
+    return status;
+}
+
+lrd_status_t lrd_stage_logits(lrd_stage_t *s, const lrd_micro_batch_t *batch, lrd_mat_t logits)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_weight_t head = {s->weights->head};
+    LRD_TRY(run_forward(s, batch, false));
+    LRD_TRY(lrd_linear_forward(
+        s->stream, s->scratch,
+        &(lrd_linear_fwd_t){
+            .x = lrd_const(lrd_rows(s->final_norm, batch->n_tokens)), .w = &head, .y = logits}));
+out:
+    return status;
+}

@@ -1,0 +1,113 @@
+/* model/stage.h -- a run of layers on one device: memory, forward, backward.
+ *
+ * Memory has three lifetimes, one block each (base/arena.h):
+ *   model    weights, adapter, optimizer: as long as the run
+ *   step     activations, gradients, inputs: as long as a micro-batch, laid out once
+ *   scratch  inside one op
+ * lrd_stage_layout runs on a measuring arena for the size and on the real one for the pointers.
+ *
+ * Blocks from the lowest adapter up keep their activations for the backward pass; those below, and
+ * all in evaluation, share one set that the next block overwrites.
+ */
+#ifndef LRD_MODEL_STAGE_H
+#define LRD_MODEL_STAGE_H
+
+#include "model/family.h"
+#include "model/weights.h"
+
+/* What runs may ask of a stage. */
+typedef struct lrd_stage_limits {
+    int64_t tokens, sequences, max_seqlen; /* of a micro-batch */
+    bool training;
+} lrd_stage_limits_t;
+
+struct lrd_stage {
+    const lrd_family_t *family;
+    const lrd_model_config_t *config;
+    lrd_weights_t *weights;
+    const lrd_adapter_t *adapter; /* NULL: the base alone */
+    lrd_stream_t *stream;
+    lrd_scratch_t scratch;
+    lrd_stage_limits_t limits;
+
+    /* Dropout of the adapters' inputs; p == 0 in evaluation. */
+    float dropout;
+    uint64_t seed;
+
+    float *params; /* device, [adapter->n_params]; set by the owner of the adapter */
+    float *grads;  /* device, [adapter->n_params]: where the backward pass accumulates */
+    float *slope;  /* device, [n_heads] */
+
+    int lowest_layer, lowest_place; /* of the adapters; lowest_layer == n_layers: there are none */
+    void **state;                   /* [n_layers] saved activations of each block */
+    void *shared_state;             /* of blocks that keep none */
+    bool owns_shared_state;         /* else it is that of the lowest adapted block */
+    bool saving;                    /* a backward pass will follow */
+
+    /* Device buffers of a micro-batch, [limits.tokens] rows each. */
+    lrd_mat_t norm, norm2, out, mlp;    /* forward; norm2: the MLP's input; out: a linear's */
+    lrd_mat_t final_res, final_norm, d; /* head: its input before and after the norm; gradient */
+    float *final_mean, *final_rstd;     /* [T] */
+    lrd_mat_t d_norm, d_qkv, d_mlp, act_mlp; /* backward */
+    float *u_shared;                         /* [T, largest R] */
+};
+
+/* What the head makes of a micro-batch. */
+typedef struct lrd_stage_loss {
+    double inv_n_target;           /* 1 / targets of the whole update */
+    const lrd_step_state_t *state; /* device, or NULL: no loss scale */
+    double *nll;                   /* device [1] */
+    float *token_nll;              /* device [T], or NULL */
+} lrd_stage_loss_t;
+
+/* Host side only: borrows everything it is given. The caller destroys it. */
+lrd_status_t lrd_stage_create(lrd_weights_t *weights, const lrd_adapter_t *adapter,
+                              lrd_stream_t *stream, lrd_stage_limits_t limits,
+                              lrd_stage_t **stage_out);
+void lrd_stage_destroy(lrd_stage_t *stage); /* NULL is fine */
+
+/* Step memory (categories "activations", "buffers"). */
+void lrd_stage_layout(lrd_stage_t *stage, lrd_arena_t *arena);
+
+/* Scratch that every op of this stage is satisfied with. */
+size_t lrd_stage_scratch_bytes(const lrd_stage_t *stage);
+
+/* Uploads constants; call once, after the layout on real memory. `pinned` holds at least n_heads
+ * floats. Synchronizes. */
+lrd_status_t lrd_stage_prepare(lrd_stage_t *stage, float *pinned);
+
+/* Losses of a micro-batch, without gradients. Enqueues. */
+lrd_status_t lrd_stage_evaluate(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
+                                const lrd_stage_loss_t *loss);
+
+/* Losses, and gradients of A and B accumulated into stage->grads. Enqueues. */
+lrd_status_t lrd_stage_train(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
+                             const lrd_stage_loss_t *loss);
+
+/* logits [T, V] in float32 (device). Enqueues. */
+lrd_status_t lrd_stage_logits(lrd_stage_t *stage, const lrd_micro_batch_t *batch, lrd_mat_t logits);
+
+/* For families: the first `rows` rows of a buffer. */
+static inline lrd_mat_t lrd_rows(lrd_mat_t m, int64_t rows)
+{
+    m.rows = rows;
+    return m;
+}
+
+/* For families: the adapter of a linear as ops want it. False: this linear has none. The pointers in
+ * *rows_out point into *lora and row_begin[2]. */
+bool lrd_stage_lora(const lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer, int place,
+                    lrd_lora_t *lora, int32_t row_begin[2], lrd_lora_rows_t *rows_out);
+
+/* For families: gradient views of the same linear. */
+void lrd_stage_lora_grads(const lrd_stage_t *stage, int layer, int place, lrd_mat_t *da_out,
+                          lrd_mat_t *db_out);
+
+/* For families: does the backward pass need the gradient of this linear's input? */
+bool lrd_stage_needs_dx(const lrd_stage_t *stage, int layer, int place);
+
+/* For families: takes a [limits.tokens, cols] matrix of the compute dtype. */
+lrd_mat_t lrd_stage_take(const lrd_stage_t *stage, lrd_arena_t *arena, const char *category,
+                         int64_t cols);
+
+#endif /* LRD_MODEL_STAGE_H */

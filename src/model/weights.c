@@ -1,0 +1,328 @@
+#include "model/weights.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/progress.h"
+#include "model/weights_files.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* One tensor on its way: where it comes from, where it goes. */
+typedef struct item {
+    lrd_located_t from;
+    lrd_cmat_t *to; /* data: mapped, or device memory once laid out */
+    bool mapped;
+} item_t;
+
+struct lrd_weights_plan {
+    lrd_weights_files_t *files;
+    item_t *item;
+    size_t n;
+};
+typedef struct lrd_weights_plan plan_t;
+
+static lrd_status_t add_item(plan_t *plan, lrd_located_t from, lrd_cmat_t *to)
+{
+    lrd_status_t status = LRD_OK;
+    item_t *grown;
+    LRD_ALLOC(grown, lrd_realloc_array(plan->item, plan->n + 1, sizeof *grown));
+    plan->item = grown;
+    plan->item[plan->n++] = (item_t){.from = from, .to = to};
+out:
+    return status;
+}
+
+/* Checks one tensor of the file against its declaration. */
+static lrd_status_t check_tensor(const lrd_located_t *t, int64_t rows, int64_t cols, int n_dims)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_tensor_entry_t *e = t->entry;
+    const bool fits =
+        e->n_dims == n_dims &&
+        (n_dims == 1 ? e->shape[0] == cols : e->shape[0] == rows && e->shape[1] == cols);
+    char want[64], have[96] = "";
+    if (!fits) {
+        size_t at = 0;
+        for (int i = 0; i < e->n_dims && at < sizeof have - 24; i++)
+            at += (size_t)snprintf(have + at, sizeof have - at, "%s%lld", i > 0 ? ", " : "",
+                                   (long long)e->shape[i]);
+        if (n_dims == 1)
+            snprintf(want, sizeof want, "%lld", (long long)cols);
+        else
+            snprintf(want, sizeof want, "%lld, %lld", (long long)rows, (long long)cols);
+        LRD_FAIL(LRD_ERR_FORMAT, "%s: tensor \"%s\" has shape [%s], config.json asks for [%s]",
+                 t->file->path, e->name, have, want);
+    }
+    LRD_CHECK(e->dtype == LRD_F32 || e->dtype == LRD_F16 || e->dtype == LRD_BF16,
+              LRD_ERR_UNSUPPORTED, "%s: tensor \"%s\" is %s; F32, F16 and BF16 are supported",
+              t->file->path, e->name, lrd_dtype_file_name(e->dtype));
+out:
+    return status;
+}
+
+static lrd_status_t add_tensor(lrd_weights_t *w, const char *name, const lrd_tensor_decl_t *decl,
+                               lrd_cmat_t *to)
+{
+    lrd_status_t status = LRD_OK;
+    plan_t *plan = w->plan;
+    lrd_located_t from;
+    const bool vector = decl->shape[1] == LRD_DIM_NONE;
+    const int64_t rows = vector ? 1 : lrd_dim_size(w->config, decl->shape[0]);
+    const int64_t cols = lrd_dim_size(w->config, decl->shape[vector ? 0 : 1]);
+    LRD_CHECK(lrd_weights_files_find(plan->files, w->config->family->prefix, name, &from),
+              LRD_ERR_FORMAT, "%s: tensor \"%s%s\" is missing", plan->files->folder,
+              w->config->family->prefix, name);
+    LRD_TRY(check_tensor(&from, rows, cols, vector ? 1 : 2));
+    *to = (lrd_cmat_t){NULL, rows, cols, cols, w->dtype};
+    LRD_TRY(add_item(plan, from, to));
+out:
+    return status;
+}
+
+static lrd_status_t add_list(lrd_weights_t *w, const char *before, const lrd_tensor_decl_t *decl,
+                             int n, lrd_cmat_t *to)
+{
+    lrd_status_t status = LRD_OK;
+    for (int i = 0; i < n; i++) {
+        char name[256];
+        snprintf(name, sizeof name, "%s%s", before, decl[i].name);
+        LRD_TRY(add_tensor(w, name, &decl[i], &to[i]));
+    }
+out:
+    return status;
+}
+
+/* transformers 5: a head that is in the file and differs from the embedding is not tied, whatever the config says. */
+static lrd_status_t add_head(lrd_weights_t *w)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_family_t *f = w->config->family;
+    plan_t *plan = w->plan;
+    const lrd_tensor_decl_t table = {f->embed_tensors[f->word_embeddings].name,
+                                     {LRD_DIM_VOCAB, LRD_DIM_HIDDEN}};
+    lrd_located_t head, embed;
+    const bool has_head = lrd_weights_files_find(plan->files, "", f->head_name, &head);
+    const bool has_embed = lrd_weights_files_find(plan->files, f->prefix, table.name, &embed);
+    LRD_CHECK(has_head || w->config->tie_word_embeddings, LRD_ERR_FORMAT,
+              "%s: config.json says that the head is not tied to the embedding, and tensor \"%s\" "
+              "is missing",
+              plan->files->folder, f->head_name);
+    if (has_head)
+        LRD_TRY(check_tensor(&head, w->config->vocab_size, w->config->hidden, 2));
+    w->tied = w->config->tie_word_embeddings;
+    if (w->tied && has_head && has_embed) {
+        w->tied = head.entry->bytes == embed.entry->bytes &&
+                  head.entry->dtype == embed.entry->dtype &&
+                  memcmp(lrd_safetensors_data(head.file, head.entry),
+                         lrd_safetensors_data(embed.file, embed.entry), head.entry->bytes) == 0;
+        if (!w->tied)
+            lrd_warn("%s: the head differs from the embedding although config.json ties them: both "
+                     "are used, as "
+                     "transformers 5 does",
+                     plan->files->folder);
+    }
+    if (w->span.head && !(w->tied && w->span.embed)) {
+        const lrd_tensor_decl_t decl = {has_head ? f->head_name : table.name,
+                                        {LRD_DIM_VOCAB, LRD_DIM_HIDDEN}};
+        LRD_TRY(add_tensor(w, decl.name, &decl, &w->head));
+    }
+out:
+    return status;
+}
+
+/* A tied file may hold the table under the head's name alone. */
+static lrd_status_t add_embedding(lrd_weights_t *w)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_family_t *f = w->config->family;
+    for (int i = 0; i < f->n_embed_tensors; i++) {
+        lrd_tensor_decl_t decl = f->embed_tensors[i];
+        lrd_located_t found;
+        if (i == f->word_embeddings && w->config->tie_word_embeddings &&
+            !lrd_weights_files_find(w->plan->files, f->prefix, decl.name, &found))
+            decl.name = f->head_name;
+        LRD_TRY(add_tensor(w, decl.name, &decl, &w->embed[i]));
+    }
+out:
+    return status;
+}
+
+static lrd_status_t add_all(lrd_weights_t *w)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_family_t *f = w->config->family;
+    if (w->span.embed)
+        LRD_TRY(add_embedding(w));
+    for (int layer = w->span.first; layer < w->span.last; layer++) {
+        char before[64];
+        snprintf(before, sizeof before, "%s%d.", f->block_prefix, layer);
+        LRD_TRY(add_list(w, before, f->block_tensors, f->n_block_tensors,
+                         &w->block[layer * f->n_block_tensors]));
+    }
+    if (w->span.head)
+        LRD_TRY(add_list(w, "", f->final_tensors, f->n_final_tensors, w->final));
+    LRD_TRY(add_head(w));
+out:
+    return status;
+}
+
+/* transformers' "auto": what config.json names, else the dtype of the files' tensors. */
+static lrd_dtype_t choose_dtype(const lrd_weights_t *w, int dtype)
+{
+    const lrd_family_t *f = w->config->family;
+    lrd_located_t any;
+    if (dtype < 0)
+        dtype = w->config->dtype;
+    if (dtype < 0 && lrd_weights_files_find(w->plan->files, f->prefix,
+                                            f->embed_tensors[f->word_embeddings].name, &any))
+        dtype = (int)any.entry->dtype;
+    return dtype == LRD_BF16 || dtype == LRD_F16 ? (lrd_dtype_t)dtype : LRD_F32;
+}
+
+int lrd_weights_dtype(const lrd_model_settings_t *settings)
+{
+    static const int dtype[] = {[LRD_MODEL_DTYPE_AUTO] = -1,
+                                [LRD_MODEL_DTYPE_FLOAT32] = LRD_F32,
+                                [LRD_MODEL_DTYPE_FLOAT16] = LRD_F16,
+                                [LRD_MODEL_DTYPE_BFLOAT16] = LRD_BF16};
+    return dtype[settings->dtype];
+}
+
+lrd_status_t lrd_weights_open(const char *folder, const lrd_model_config_t *config, lrd_span_t span,
+                              int dtype, lrd_weights_t **weights_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_weights_t *w = NULL;
+    plan_t *plan = NULL;
+    const lrd_family_t *f = config->family;
+    LRD_NEW(w, 1);
+    w->config = config;
+    w->span = span;
+    LRD_NEW(plan, 1);
+    w->plan = plan;
+    LRD_NEW(w->embed, f->n_embed_tensors);
+    LRD_NEW(w->final, f->n_final_tensors);
+    LRD_NEW(w->block, config->n_layers * f->n_block_tensors);
+    LRD_TRY(lrd_weights_files_open(folder, &plan->files));
+    w->dtype = choose_dtype(w, dtype);
+    LRD_TRY(add_all(w));
+    *weights_out = w;
+    w = NULL;
+out:
+    lrd_weights_close(w);
+    return status;
+}
+
+void lrd_weights_close(lrd_weights_t *w)
+{
+    if (w == NULL)
+        return;
+    plan_t *plan = w->plan;
+    if (plan != NULL) {
+        lrd_weights_files_close(plan->files);
+        lrd_free(plan->item);
+        lrd_free(plan);
+    }
+    lrd_free(w->block);
+    lrd_free(w->final);
+    lrd_free(w->embed);
+    lrd_free(w);
+}
+
+static size_t bytes_of(const lrd_weights_t *w, const item_t *item)
+{
+    return (size_t)item->from.entry->n_elements * lrd_dtype_bytes(w->dtype);
+}
+
+void lrd_weights_layout(lrd_weights_t *w, const lrd_backend_t *backend, lrd_arena_t *arena)
+{
+    plan_t *plan = w->plan;
+    w->mapped_bytes = 0;
+    for (size_t i = 0; i < plan->n; i++) {
+        item_t *item = &plan->item[i];
+        const void *data = lrd_safetensors_data(item->from.file, item->from.entry);
+        item->mapped = backend->ops->reads_host_memory && item->from.entry->dtype == w->dtype &&
+                       (uintptr_t)data % lrd_dtype_bytes(w->dtype) == 0;
+        item->to->data = item->mapped ? data : lrd_arena_take(arena, "weights", bytes_of(w, item));
+        w->mapped_bytes += item->mapped ? bytes_of(w, item) : 0;
+    }
+    if (w->tied && w->span.embed)
+        w->head = w->embed[w->config->family->word_embeddings];
+}
+
+enum { PIECE = 16 << 20 }; /* bytes of a file that travel at once */
+
+/* Pinned memory for a piece of the file, device memory for the same before it is converted. */
+typedef struct stop_over {
+    void *pinned, *device;
+} stop_over_t;
+
+/* Converts n elements from host memory at `src` to device memory at `dst`. */
+static lrd_status_t carry(const lrd_weights_t *w, lrd_stream_t *st, const stop_over_t *stop,
+                          const void *src, lrd_dtype_t src_dtype, void *dst, int64_t n)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t bytes = (size_t)n * lrd_dtype_bytes(src_dtype);
+    const bool convert = src_dtype != w->dtype;
+    if (st->backend->ops->reads_host_memory) {
+        LRD_TRY(lrd_cast(st, (lrd_scratch_t){0}, &(lrd_cast_t){src, src_dtype, dst, w->dtype, n}));
+        goto out;
+    }
+    memcpy(stop->pinned, src, bytes);
+    LRD_TRY(lrd_copy(st, LRD_COPY_H2D, convert ? stop->device : dst, stop->pinned, bytes));
+    if (convert)
+        LRD_TRY(lrd_cast(st, (lrd_scratch_t){0},
+                         &(lrd_cast_t){stop->device, src_dtype, dst, w->dtype, n}));
+    LRD_TRY(lrd_stream_sync(st)); /* the pinned piece is used again */
+out:
+    return status;
+}
+
+static lrd_status_t load_item(const lrd_weights_t *w, lrd_stream_t *st, const stop_over_t *stop,
+                              const item_t *item)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_tensor_entry_t *e = item->from.entry;
+    const uint8_t *src = lrd_safetensors_data(item->from.file, e);
+    const int64_t from = (int64_t)lrd_dtype_bytes(e->dtype),
+                  to = (int64_t)lrd_dtype_bytes(w->dtype);
+    for (int64_t at = 0; at < e->n_elements; at += PIECE / from) {
+        const int64_t n = e->n_elements - at < PIECE / from ? e->n_elements - at : PIECE / from;
+        LRD_TRY(
+            carry(w, st, stop, src + at * from, e->dtype, (uint8_t *)item->to->data + at * to, n));
+    }
+out:
+    return status;
+}
+
+lrd_status_t lrd_weights_load(lrd_weights_t *w, lrd_stream_t *st, const char *name)
+{
+    lrd_status_t status = LRD_OK;
+    plan_t *plan = w->plan;
+    stop_over_t stop = {0};
+    lrd_progress_t progress;
+    int64_t done = 0, total = 0;
+    for (size_t i = 0; i < plan->n; i++)
+        total += plan->item[i].mapped ? 0 : (int64_t)(bytes_of(w, &plan->item[i]) >> 10);
+    if (total == 0)
+        goto out;
+    lrd_progress_begin(&progress, name, "KiB", 0, total);
+    if (!st->backend->ops->reads_host_memory) {
+        LRD_TRY(lrd_mem_alloc(st->backend, LRD_MEM_PINNED, PIECE, &stop.pinned));
+        LRD_TRY(lrd_mem_alloc(st->backend, LRD_MEM_DEVICE, PIECE, &stop.device));
+    }
+    for (size_t i = 0; i < plan->n; i++) {
+        if (plan->item[i].mapped)
+            continue;
+        LRD_TRY(load_item(w, st, &stop, &plan->item[i]));
+        done += (int64_t)(bytes_of(w, &plan->item[i]) >> 10);
+        lrd_progress_update(&progress, done, NULL);
+    }
+    LRD_TRY(lrd_stream_sync(st));
+    lrd_progress_end(&progress, done);
+out:
+    lrd_mem_free(st->backend, LRD_MEM_DEVICE, stop.device, PIECE);
+    lrd_mem_free(st->backend, LRD_MEM_PINNED, stop.pinned, PIECE);
+    return status;
+}

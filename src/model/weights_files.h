@@ -1,0 +1,27 @@
+/* model/weights_files.h -- the safetensors files of a model folder as one list of tensors. */
+#ifndef LRD_MODEL_WEIGHTS_FILES_H
+#define LRD_MODEL_WEIGHTS_FILES_H
+
+#include "base/safetensors.h"
+
+typedef struct lrd_weights_files {
+    char *folder;
+    lrd_safetensors_t **file;
+    size_t n_files;
+} lrd_weights_files_t;
+
+/* A tensor and the file it is in. */
+typedef struct lrd_located {
+    const lrd_safetensors_t *file;
+    const lrd_tensor_entry_t *entry;
+} lrd_located_t;
+
+/* Opens model.safetensors, or every shard that model.safetensors.index.json names. */
+lrd_status_t lrd_weights_files_open(const char *folder, lrd_weights_files_t **files_out);
+void lrd_weights_files_close(lrd_weights_files_t *files); /* NULL is fine */
+
+/* Finds prefix + name, or name. False: neither is there. */
+bool lrd_weights_files_find(const lrd_weights_files_t *files, const char *prefix, const char *name,
+                            lrd_located_t *located_out);
+
+#endif /* LRD_MODEL_WEIGHTS_FILES_H */
