@@ -309,7 +309,7 @@ static lrd_status_t read_patterns(const lrd_setting_info_t *info, const char *wh
         place = NULL;
         LRD_TRY(entry_place(where, name, 0, &place));
         if (info->kind == LRD_KIND_INTEGER_MAP) {
-            int64_t whole;
+            int64_t whole = 0;
             LRD_TRY(read_integer(info, place, "a whole number", number, &whole));
             entry->value = (double)whole;
         } else {

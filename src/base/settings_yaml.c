@@ -129,11 +129,14 @@ out:
 static lrd_status_t begin(reader_t *r, const char *text, size_t bytes)
 {
     lrd_status_t status = LRD_OK;
+    if (text == NULL) { /* nothing at all; libyaml wants a pointer */
+        text = "";
+        bytes = 0;
+    }
     LRD_CHECK(yaml_parser_initialize(&r->parser), LRD_ERR_NO_MEMORY, "%s: out of memory for YAML",
               r->name);
     yaml_parser_set_encoding(&r->parser, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&r->parser, (const unsigned char *)(text != NULL ? text : ""),
-                                 bytes);
+    yaml_parser_set_input_string(&r->parser, (const unsigned char *)text, bytes);
     LRD_TRY(check_utf8(r, text, bytes));
     LRD_TRY(next(r)); /* the stream's start */
     LRD_TRY(next(r));

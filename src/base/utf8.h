@@ -12,7 +12,7 @@
 static inline size_t lrd_utf8_next(const char *text, size_t bytes, int32_t *code_out)
 {
     const uint8_t *s = (const uint8_t *)text;
-    const uint8_t first = s[0];
+    const uint8_t first = s[0]; /* NOLINT(clang-analyzer-core.NullDereference): bytes > 0 */
     *code_out = -1;
     if (first < 0x80) {
         *code_out = first;

@@ -51,7 +51,7 @@ lrd_status_t lrd_cpus_threads(lrd_comm_t *comm, int wanted, int *threads_out)
         text != NULL ? strtol(text, NULL, 10) : 0; /* "4,2": the outermost level */
     int threads = wanted > 0 ? wanted : from_text > 0 && from_text <= INT_MAX ? (int)from_text : 0;
     if (threads <= 0)
-        threads = CPU_COUNT(&places[rank].mask) / sharing;
+        threads = CPU_COUNT(&places[rank].mask) / (sharing > 0 ? sharing : 1);
     *threads_out = threads > 0 ? threads : 1;
     lrd_debug("%d threads; %d ranks share this rank's cores", *threads_out, sharing);
 out:

@@ -1,0 +1,32 @@
+/* app/command.h -- the subcommands. Each is one file; main.c picks one. */
+#ifndef LRD_APP_COMMAND_H
+#define LRD_APP_COMMAND_H
+
+#include "app/cli.h"
+#include "comm/comm.h"
+
+#include <signal.h>
+#include <stdbool.h>
+
+typedef struct lrd_app {
+    lrd_comm_t *comm;
+    const lrd_cli_t *cli;
+    const volatile sig_atomic_t *stop; /* this process was asked to stop */
+    bool work_began;                   /* set by commands: failures are not the input's any more */
+    bool interrupted;                  /* set by train */
+} lrd_app_t;
+
+/* Collective. */
+lrd_status_t lrd_command_train(lrd_app_t *app);
+
+/* Not collective: main runs them on rank 0 alone. Results go to standard output. */
+lrd_status_t lrd_command_inspect(lrd_app_t *app);
+lrd_status_t lrd_command_score(lrd_app_t *app);
+lrd_status_t lrd_command_tokenize(lrd_app_t *app);
+lrd_status_t lrd_command_tune(lrd_app_t *app);
+lrd_status_t lrd_command_info(lrd_app_t *app);
+
+/* Writes a whole result to standard output. */
+lrd_status_t lrd_put_result(const char *text, size_t bytes);
+
+#endif /* LRD_APP_COMMAND_H */

@@ -1,0 +1,65 @@
+#include "app/command.h"
+
+#include "base/version.h"
+#include "comm/cpus.h"
+#include "kernels/ops.h"
+
+#include <hdf5.h>
+#include <jansson.h>
+#include <oniguruma.h>
+#include <openssl/crypto.h>
+#include <yaml.h>
+
+static lrd_status_t print_backends(lrd_app_t *app, lrd_buf_t *text)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_backend_t *be = NULL;
+    int n, threads;
+    const char *const *names = lrd_backend_names(&n);
+    LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &threads));
+    for (int i = 0; i < n; i++) {
+        char about[256];
+        size_t free_bytes, total_bytes;
+        LRD_TRY(lrd_backend_open(names[i], &(lrd_backend_options_t){0, threads, NULL}, &be));
+        LRD_TRY(lrd_backend_describe(be, about, sizeof about));
+        LRD_TRY(lrd_mem_info(be, &free_bytes, &total_bytes));
+        LRD_TRY(lrd_buf_printf(text, "backend %s: %s; %.1f of %.1f GiB free\n", names[i], about,
+                               (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30));
+        lrd_backend_close(be);
+        be = NULL;
+    }
+    LRD_TRY(lrd_buf_add_text(text, "backend cuda: not in this program\n"));
+out:
+    lrd_backend_close(be);
+    return status;
+}
+
+static lrd_status_t print_libraries(lrd_buf_t *text)
+{
+    lrd_status_t status = LRD_OK;
+    char mpi[96];
+    unsigned major, minor, release;
+    lrd_comm_library(mpi);
+    LRD_TRY(lrd_buf_printf(text, "MPI: %s\n", mpi));
+    H5get_libversion(&major, &minor, &release);
+    LRD_TRY(lrd_buf_printf(text, "HDF5: %u.%u.%u\n", major, minor, release));
+    LRD_TRY(lrd_buf_printf(text, "Oniguruma: %s\n", onig_version()));
+    LRD_TRY(lrd_buf_printf(text, "jansson: %s\n", JANSSON_VERSION));
+    LRD_TRY(lrd_buf_printf(text, "libyaml: %s\n", yaml_get_version_string()));
+    LRD_TRY(lrd_buf_printf(text, "OpenSSL: %s\n", OpenSSL_version(OPENSSL_VERSION_STRING)));
+out:
+    return status;
+}
+
+lrd_status_t lrd_command_info(lrd_app_t *app)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_buf_t text = {0};
+    LRD_TRY(lrd_buf_add_text(&text, "lora-dist " LRD_VERSION "\n"));
+    LRD_TRY(print_backends(app, &text));
+    LRD_TRY(print_libraries(&text));
+    LRD_TRY(lrd_put_result(text.data, text.size));
+out:
+    lrd_buf_release(&text);
+    return status;
+}

@@ -1,0 +1,130 @@
+/* lora-dist: main. Reads the command line, joins the other ranks, runs one command, and turns what
+ * became of it into an exit code: the same on all ranks. */
+#include "app/command.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/version.h"
+#include "comm/cpus.h"
+
+#include <locale.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_INPUT = 2, EXIT_INTERRUPTED = 75 };
+
+static volatile sig_atomic_t stop;
+
+/* The first signal asks for a checkpoint; a second one leaves at once. */
+static void on_signal(int number)
+{
+    if (stop != 0)
+        _exit(128 + number);
+    stop = 1;
+}
+
+static void watch_signals(void)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_signal;
+    action.sa_flags = SA_RESTART;
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        sigaction(numbers[i], &action, NULL);
+}
+
+lrd_status_t lrd_put_result(const char *text, size_t bytes)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_CHECK(bytes == 0 || fwrite(text, 1, bytes, stdout) == bytes, LRD_ERR_IO,
+              "cannot write to standard output");
+    LRD_CHECK(fflush(stdout) == 0, LRD_ERR_IO, "cannot write to standard output");
+out:
+    return status;
+}
+
+static lrd_status_t run_command(lrd_app_t *app)
+{
+    static lrd_status_t (*const alone[LRD_N_COMMANDS])(lrd_app_t *) = {
+        [LRD_COMMAND_INSPECT] = lrd_command_inspect,
+        [LRD_COMMAND_SCORE] = lrd_command_score,
+        [LRD_COMMAND_TOKENIZE] = lrd_command_tokenize,
+        [LRD_COMMAND_TUNE] = lrd_command_tune,
+        [LRD_COMMAND_INFO] = lrd_command_info};
+    if (app->cli->command == LRD_COMMAND_TRAIN)
+        return lrd_command_train(app);
+    if (app->cli->command == LRD_COMMAND_TRAIN || alone[app->cli->command] == NULL)
+        return LRD_ERR_INTERNAL;
+    if (lrd_comm_rank(app->comm) != 0)
+        return LRD_OK;
+    return alone[app->cli->command](app);
+}
+
+/* Failures that lie in what the user gave, found before any work began, have a code of their own. */
+static int exit_code(const lrd_app_t *app, lrd_status_t status)
+{
+    switch (status) {
+    case LRD_OK:
+        return app->interrupted ? EXIT_INTERRUPTED : EXIT_DONE;
+    case LRD_ERR_ARG:
+    case LRD_ERR_SHAPE:
+    case LRD_ERR_CONFIG:
+    case LRD_ERR_UNSUPPORTED:
+    case LRD_ERR_UNAVAILABLE:
+    case LRD_ERR_IO:
+    case LRD_ERR_FORMAT:
+        return app->work_began ? EXIT_FAILED : EXIT_INPUT;
+    default:
+        return EXIT_FAILED;
+    }
+}
+
+static int fail(lrd_app_t *app, lrd_status_t status)
+{
+    if (status != LRD_OK && (app->comm == NULL || lrd_comm_rank(app->comm) == 0))
+        lrd_error("%s", lrd_error_text(status));
+    return exit_code(app, status);
+}
+
+/* Help and version need no ranks. */
+static lrd_status_t print_about(const lrd_cli_t *cli)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_buf_t text = {0};
+    if (cli->version)
+        LRD_TRY(lrd_buf_add_text(&text, "lora-dist " LRD_VERSION "\n"));
+    else
+        LRD_TRY(lrd_cli_print_help(cli, &text));
+    LRD_TRY(lrd_put_result(text.data, text.size));
+out:
+    lrd_buf_release(&text);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_cli_t cli = {0};
+    lrd_app_t app = {.cli = &cli, .stop = &stop};
+    setlocale(LC_CTYPE, "C.UTF-8");
+    lrd_mem_adopt_json();
+    lrd_cpus_undo_default_binding();
+    watch_signals();
+    const lrd_status_t parsed = lrd_cli_parse(argc, (const char *const *)argv, &cli);
+    if (parsed == LRD_OK && (cli.help || cli.version)) {
+        status = print_about(&cli);
+        goto out;
+    }
+    LRD_TRY(lrd_comm_open(&app.comm));
+    if (parsed == LRD_OK)
+        lrd_cli_apply_log(&cli);
+    LRD_TRY(lrd_agree(app.comm, parsed));
+    status = lrd_agree(app.comm, run_command(&app));
+out:;
+    const int code = fail(&app, status);
+    lrd_comm_close(app.comm);
+    lrd_cli_release(&cli);
+    return code;
+}

@@ -1,0 +1,31 @@
+/* train/evaluate.h -- eval_loss as one transformers process reports it, computed by all ranks.
+ *
+ * Batches of per_device_eval_batch_size records in file order; the loss of a batch is the mean over
+ * its targets; eval_loss is the mean over records of their batch's loss. Batches without a target
+ * are left out, as transformers 5.23 does.
+ */
+#ifndef LRD_TRAIN_EVALUATE_H
+#define LRD_TRAIN_EVALUATE_H
+
+#include "comm/comm.h"
+#include "data/loader.h"
+#include "model/feed.h"
+#include "model/stage.h"
+
+typedef struct lrd_evaluator {
+    lrd_comm_t *comm;
+    lrd_stage_t *stage;
+    lrd_feed_t *feed;
+    const lrd_dataset_t *set;
+    int64_t records_per_batch;
+    double *nll; /* device [1] */
+} lrd_evaluator_t;
+
+void lrd_evaluator_layout(lrd_evaluator_t *evaluator, lrd_arena_t *arena);
+
+/* Every batch is computed by one rank, in pieces that fit the stage's memory; all ranks combine all
+ * batches in order, so that the result does not depend on their number. With a progress bar.
+ * Collective; failures are agreed on. */
+lrd_status_t lrd_evaluate(lrd_evaluator_t *evaluator, double *loss_out);
+
+#endif /* LRD_TRAIN_EVALUATE_H */

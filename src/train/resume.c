@@ -1,0 +1,218 @@
+#include "train/resume.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Keys that say where and how, not what is computed. */
+static bool is_harmless(lrd_key_t key)
+{
+    static const char *const names[] = {
+        "model.name_or_path",
+        "data.train_file",
+        "data.eval_file",
+        "data.cache_dir",
+        "training.output_dir",
+        "training.overwrite_output_dir",
+        "training.logging_steps",
+        "training.save_steps",
+        "training.eval_steps",
+        "training.save_total_limit",
+        "training.push_to_hub",
+        "training.hub_model_id",
+        "training.max_nonfinite_steps",
+        "training.resume_from_checkpoint",
+        "training.per_device_eval_batch_size",
+        "training.gradient_accumulation_steps",
+        "training.global_batch_size",
+        "parallel.",
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const size_t n = strlen(names[i]);
+        if (strncmp(lrd_key_name(key), names[i], n) == 0 &&
+            (names[i][n - 1] == '.' || lrd_key_name(key)[n] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+/* Keys whose change leaves the data order and the adapter's shape as they are: named, allowed. */
+static bool is_allowed(lrd_key_t key)
+{
+    static const char *const names[] = {"training.max_steps",
+                                        "training.num_train_epochs",
+                                        "training.learning_rate",
+                                        "training.weight_decay",
+                                        "training.max_grad_norm",
+                                        "training.lr_scheduler_type",
+                                        "training.warmup_steps",
+                                        "training.warmup_ratio",
+                                        "training.load_best_model_at_end",
+                                        "training.metric_for_best_model",
+                                        "model.revision"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(lrd_key_name(key), names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+typedef struct changes {
+    lrd_buf_t named, refused;
+    lrd_status_t status;
+} changes_t;
+
+static void note_change(void *user, lrd_key_t key, const char *before, const char *now)
+{
+    changes_t *c = user;
+    if (is_harmless(key) || c->status != LRD_OK)
+        return;
+    lrd_buf_t *list = is_allowed(key) ? &c->named : &c->refused;
+    c->status = lrd_buf_printf(list, "%s%s was %s, is %s", list->size > 0 ? "; " : "",
+                               lrd_key_name(key), before, now);
+}
+
+/* Compares the checkpoint's settings with the run's. */
+static lrd_status_t compare(const lrd_session_t *s, const char *folder, const lrd_checkpoint_t *c)
+{
+    lrd_status_t status = LRD_OK;
+    changes_t changes = {.status = LRD_OK};
+    LRD_TRY(lrd_settings_compare(c->settings, s->o.settings, note_change, &changes));
+    LRD_TRY(changes.status);
+    LRD_CHECK(
+        changes.refused.size == 0, LRD_ERR_CONFIG,
+        "%s is of a run with other settings: %s. Go on with the settings of that run, or start "
+        "anew: overwrite_output_dir: true and resume_from_checkpoint: false",
+        folder, changes.refused.data);
+    if (changes.named.size > 0)
+        lrd_warn("Going on from %s with changed settings: %s", folder, changes.named.data);
+out:
+    lrd_buf_release(&changes.named);
+    lrd_buf_release(&changes.refused);
+    return status;
+}
+
+/* The newest checkpoint that can be read; *found_out false: there is none. */
+static lrd_status_t read_newest(lrd_session_t *s, char **folder_out, bool *any_out)
+{
+    lrd_status_t status = LRD_OK;
+    const char *output_dir = s->o.settings->training.output_dir;
+    int64_t *steps = NULL;
+    size_t n = 0;
+    char *folder = NULL;
+    LRD_TRY(lrd_checkpoint_list(output_dir, &steps, &n));
+    *any_out = n > 0;
+    while (n > 0) {
+        lrd_free(folder);
+        LRD_ALLOC(folder, lrd_checkpoint_path(output_dir, steps[--n]));
+        const lrd_status_t read = lrd_checkpoint_read(folder, s->adapter, &s->checkpoint);
+        if (read == LRD_OK) {
+            *folder_out = folder;
+            folder = NULL;
+            goto out;
+        }
+        if (read != LRD_ERR_FORMAT && read != LRD_ERR_IO)
+            LRD_TRY(read);
+        if (lrd_comm_rank(s->o.comm) == 0)
+            lrd_warn("%s cannot be used: %s", folder, lrd_error_text(read));
+        lrd_error_clear();
+    }
+out:
+    lrd_free(folder);
+    lrd_free(steps);
+    return status;
+}
+
+/* A start in a folder that holds checkpoints needs leave. */
+static lrd_status_t check_overwrite(const lrd_session_t *s, bool any)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_training_settings_t *t = &s->o.settings->training;
+    LRD_CHECK(
+        !any || t->overwrite_output_dir, LRD_ERR_CONFIG,
+        "%s holds checkpoints of an earlier run. Write training.overwrite_output_dir: true to "
+        "start anew, training.resume_from_checkpoint: true to go on, or another output_dir",
+        t->output_dir);
+out:
+    return status;
+}
+
+static lrd_status_t take_up(lrd_session_t *s, const char *folder)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(compare(s, folder, &s->checkpoint));
+    LRD_TRY(lrd_history_read(folder, &s->history));
+    s->history.loss_sum = s->checkpoint.loss_sum;
+    s->history.loss_count = s->checkpoint.loss_count;
+    s->resumes = true;
+    lrd_info("Going on from %s: %lld of %lld updates are done", folder,
+             (long long)s->checkpoint.step, (long long)s->checkpoint.n_updates);
+out:
+    return status;
+}
+
+lrd_status_t lrd_resume_find(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_training_settings_t *t = &s->o.settings->training;
+    const lrd_resume_t *resume = &t->resume_from_checkpoint;
+    char *folder = NULL;
+    bool any = false;
+    if (resume->kind == LRD_RESUME_FOLDER) {
+        LRD_ALLOC(folder, lrd_strdup(resume->folder));
+        LRD_TRY(lrd_checkpoint_read(folder, s->adapter, &s->checkpoint));
+    } else if (!t->overwrite_output_dir) {
+        LRD_TRY(read_newest(s, &folder, &any));
+    }
+    const bool goes_on =
+        folder != NULL && (resume->kind == LRD_RESUME_FOLDER || resume->kind == LRD_RESUME_NEWEST ||
+                           (resume->kind == LRD_RESUME_INTERRUPTED && s->checkpoint.interrupted));
+    if (goes_on) {
+        LRD_TRY(take_up(s, folder));
+        goto out;
+    }
+    lrd_checkpoint_release(&s->checkpoint);
+    if (resume->kind == LRD_RESUME_NEWEST)
+        lrd_info("No checkpoint in %s: starting", t->output_dir);
+    else
+        LRD_TRY(check_overwrite(s, any));
+    LRD_TRY(lrd_history_create(&s->history));
+out:
+    lrd_free(folder);
+    return status;
+}
+
+lrd_status_t lrd_resume_check_batch(const lrd_checkpoint_t *c, const lrd_training_settings_t *t,
+                                    int64_t *records_per_update)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_CHECK(t->global_batch_size == LRD_SETTING_NULL ||
+                  t->global_batch_size == c->records_per_update,
+              LRD_ERR_CONFIG,
+              "training.global_batch_size: %lld: the run to go on with has updates of %lld records",
+              (long long)t->global_batch_size, (long long)c->records_per_update);
+    if (*records_per_update != c->records_per_update)
+        lrd_info("Updates keep the %lld records that they had when the run began",
+                 (long long)c->records_per_update);
+    *records_per_update = c->records_per_update;
+out:
+    return status;
+}
+
+lrd_status_t lrd_resume_check_data(const lrd_checkpoint_t *c, const char *data_key,
+                                   int64_t n_updates)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_CHECK(strcmp(c->data_key, data_key) == 0, LRD_ERR_CONFIG,
+              "the training data is not that of the run to go on with: file, tokenizer or prompt "
+              "have changed");
+    LRD_CHECK(c->step <= n_updates, LRD_ERR_CONFIG,
+              "the run to go on with has done %lld updates, and %lld are asked for: raise "
+              "training.max_steps",
+              (long long)c->step, (long long)n_updates);
+out:
+    return status;
+}

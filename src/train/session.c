@@ -1,0 +1,352 @@
+#include "train/session.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "lora/peft.h"
+#include "train/resume.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* What settings ask for that this program does not do. */
+static lrd_status_t refuse_unsupported(const lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_settings_t *x = s->o.settings;
+    const int size = lrd_comm_size(s->o.comm);
+    LRD_TRY(lrd_settings_require(x, LRD_KEY_model_name_or_path));
+    LRD_TRY(lrd_settings_require(x, LRD_KEY_data_train_file));
+    LRD_CHECK(x->parallel.pipeline == LRD_SETTING_AUTO || x->parallel.pipeline == 1,
+              LRD_ERR_UNSUPPORTED,
+              "parallel.pipeline: %lld: layers are not sharded over ranks yet; leave it out",
+              (long long)x->parallel.pipeline);
+    LRD_CHECK(x->parallel.data == LRD_SETTING_AUTO || x->parallel.data == size, LRD_ERR_CONFIG,
+              "parallel.data: %lld does not fit the %d rank%s of this run; leave it out",
+              (long long)x->parallel.data, size, size == 1 ? "" : "s");
+    LRD_CHECK(
+        x->parallel.device_map.kind == LRD_DEVICE_MAP_AUTO && x->parallel.max_memory.n == 0 &&
+            x->parallel.offload_folder == NULL,
+        LRD_ERR_UNSUPPORTED,
+        "parallel.device_map, max_memory and offload_folder are not supported yet; leave them "
+        "out");
+    LRD_CHECK(x->training.gradient_checkpointing == LRD_CHECKPOINTING_NONE ||
+                  x->training.gradient_checkpointing == LRD_CHECKPOINTING_AUTO,
+              LRD_ERR_UNSUPPORTED,
+              "training.gradient_checkpointing: nothing is computed again yet; write none");
+    LRD_CHECK(!x->training.push_to_hub, LRD_ERR_UNSUPPORTED,
+              "training.push_to_hub: publishing is not supported yet; upload output_dir with "
+              "`hf upload`");
+    LRD_CHECK(x->training.metric_for_best_model == LRD_METRIC_LOSS, LRD_ERR_UNSUPPORTED,
+              "training.metric_for_best_model: answers are not generated yet; write loss");
+out:
+    return status;
+}
+
+static lrd_status_t open_model(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_settings_t *x = s->o.settings;
+    LRD_TRY(refuse_unsupported(s));
+    LRD_TRY(lrd_model_config_read(x->model.name_or_path, &s->config));
+    s->lora = &x->lora;
+    if (x->lora.adapter_name_or_path != NULL) {
+        LRD_TRY(lrd_peft_read_config(x->lora.adapter_name_or_path, &s->adapter_settings));
+        s->lora = &s->adapter_settings->lora;
+    }
+    LRD_TRY(lrd_model_adapter_create(&s->config, s->lora, &s->adapter));
+    LRD_TRY(lrd_folder_make(x->training.output_dir));
+out:
+    return status;
+}
+
+/* <cache>/<key>.h5: the key is the name's. */
+static void remember_key(const char *path, char key[80])
+{
+    const char *base = lrd_path_base(path);
+    const char *dot = strrchr(base, '.');
+    snprintf(key, 80, "%.*s", (int)(dot != NULL ? dot - base : (long)strlen(base)), base);
+}
+
+/* The tokenized data set of a file: built by rank 0 where need be, mapped by all. Collective. */
+static lrd_status_t open_data_file(lrd_session_t *s, const char *file, const char *cache,
+                                   const lrd_tokenizer_t *tokenizer, char key[80],
+                                   lrd_dataset_t **set_out)
+{
+    enum { PATH_BYTES = 4096 };
+    lrd_status_t status = LRD_OK;
+    char *path = NULL, shared[PATH_BYTES] = "";
+    const bool is_root = lrd_comm_rank(s->o.comm) == 0;
+    const lrd_dataset_spec_t spec = {.path = file,
+                                     .settings = &s->o.settings->data,
+                                     .tokenizer = tokenizer,
+                                     .vocab_size = s->config.vocab_size,
+                                     .n_threads = s->o.n_threads};
+    if (is_root) {
+        LRD_TRY(lrd_dataset_build(&spec, cache, &path));
+        LRD_CHECK(strlen(path) < sizeof shared, LRD_ERR_CONFIG, "%s: the path is too long", path);
+        snprintf(shared, sizeof shared, "%s", path);
+    }
+out:
+    status = lrd_agree(s->o.comm, status);
+    if (status == LRD_OK)
+        status = lrd_comm_broadcast(s->o.comm, shared, sizeof shared, 0);
+    if (status == LRD_OK)
+        status = lrd_dataset_open(shared, set_out);
+    status = lrd_agree(s->o.comm, status);
+    remember_key(shared, key);
+    lrd_free(path);
+    return status;
+}
+
+/* Only rank 0 reads text. */
+static lrd_status_t open_tokenizer(const lrd_session_t *s, lrd_tokenizer_t **tokenizer_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_tokenizer_t *t = NULL;
+    const lrd_settings_t *x = s->o.settings;
+    if (x->data.format == LRD_FORMAT_TOKENIZED || lrd_comm_rank(s->o.comm) != 0)
+        goto out;
+    LRD_TRY(lrd_tokenizer_load(x->model.name_or_path, &t));
+    LRD_CHECK(lrd_tokenizer_size(t) <= s->config.vocab_size, LRD_ERR_FORMAT,
+              "%s: its tokenizer.json has ids up to %d, the model's vocabulary has %lld rows: "
+              "tokenizer and model do not match",
+              x->model.name_or_path, (int)lrd_tokenizer_size(t) - 1,
+              (long long)s->config.vocab_size);
+    *tokenizer_out = t;
+    t = NULL;
+out:
+    lrd_tokenizer_free(t);
+    return status;
+}
+
+static uint64_t data_seed(const lrd_training_settings_t *t)
+{
+    return (uint64_t)(t->data_seed != LRD_SETTING_NULL ? t->data_seed : t->seed);
+}
+
+static lrd_status_t split_data(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_dataset_t *train, *eval;
+    if (s->o.settings->data.validation_split <= 0)
+        goto out;
+    LRD_TRY(lrd_dataset_split(s->train, s->o.settings->data.validation_split,
+                              data_seed(&s->o.settings->training), &train, &eval));
+    lrd_dataset_close(s->train);
+    s->train = train;
+    s->eval = eval;
+out:
+    return status;
+}
+
+/* Collective. */
+static lrd_status_t open_data(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_settings_t *x = s->o.settings;
+    lrd_tokenizer_t *tokenizer = NULL;
+    char *cache = NULL, eval_key[80];
+    if (x->data.cache_dir != NULL)
+        cache = lrd_strdup(x->data.cache_dir);
+    else
+        cache = lrd_path_join(x->training.output_dir, "data");
+    status = cache != NULL ? open_tokenizer(s, &tokenizer)
+                           : lrd_fail(LRD_ERR_NO_MEMORY, __FILE__, __LINE__, "out of memory");
+    LRD_TRY(lrd_agree(s->o.comm, status));
+    LRD_TRY(open_data_file(s, x->data.train_file, cache, tokenizer, s->data_key, &s->train));
+    if (x->data.eval_file != NULL)
+        LRD_TRY(open_data_file(s, x->data.eval_file, cache, tokenizer, eval_key, &s->eval));
+    LRD_TRY(lrd_agree(s->o.comm, split_data(s)));
+out:
+    lrd_tokenizer_free(tokenizer);
+    lrd_free(cache);
+    return status;
+}
+
+static lrd_status_t open_loader(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_training_settings_t *t = &s->o.settings->training;
+    s->records_per_update = t->global_batch_size != LRD_SETTING_NULL
+                                ? t->global_batch_size
+                                : t->per_device_train_batch_size * t->gradient_accumulation_steps *
+                                      lrd_comm_size(s->o.comm);
+    if (s->resumes)
+        LRD_TRY(lrd_resume_check_batch(&s->checkpoint, t, &s->records_per_update));
+    LRD_TRY(lrd_loader_create(
+        s->train,
+        &(lrd_loader_settings_t){.records_per_micro_batch = t->per_device_train_batch_size,
+                                 .max_tokens = t->max_tokens_per_micro_batch != LRD_SETTING_NULL
+                                                   ? t->max_tokens_per_micro_batch
+                                                   : 0,
+                                 .records_per_update = s->records_per_update,
+                                 .seed = data_seed(t)},
+        &s->loader));
+    s->n_updates = lrd_loader_total_updates(s->loader, t->max_steps, t->num_train_epochs);
+    if (s->resumes)
+        LRD_TRY(lrd_resume_check_data(&s->checkpoint, s->data_key, s->n_updates));
+out:
+    return status;
+}
+
+static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
+{
+    lrd_session_t *s = context;
+    lrd_weights_layout(s->weights, s->backend, model);
+    lrd_optimizer_layout(&s->optimizer, model);
+    lrd_reduce_layout(s->reduce, model);
+    lrd_feed_layout(&s->feed, step);
+    lrd_stepper_layout(&s->stepper, step);
+    lrd_evaluator_layout(&s->evaluator, step);
+    lrd_stage_layout(s->stage, step);
+}
+
+static int64_t largest(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static lrd_status_t open_stage(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_settings_t *x = s->o.settings;
+    const lrd_loader_limits_t l = lrd_loader_limits(s->loader);
+    const int64_t longest_eval = s->eval != NULL ? lrd_dataset_info(s->eval)->longest_tokens : 0;
+    lrd_stage_limits_t limits = {.tokens = largest(l.tokens, longest_eval),
+                                 .sequences = l.sequences,
+                                 .max_seqlen = largest(l.longest_tokens, longest_eval),
+                                 .training = true};
+    const lrd_span_t all = {0, (int)s->config.n_layers, true, true};
+    LRD_TRY(lrd_backend_open(s->o.backend,
+                             &(lrd_backend_options_t){lrd_comm_local_rank(s->o.comm),
+                                                      s->o.n_threads, x->parallel.tuning_file},
+                             &s->backend));
+    LRD_TRY(lrd_backend_describe(s->backend, s->machine, sizeof s->machine));
+    LRD_TRY(lrd_stream_create(s->backend, &s->stream));
+    LRD_TRY(lrd_weights_open(x->model.name_or_path, &s->config, all, lrd_weights_dtype(&x->model),
+                             &s->weights));
+    LRD_TRY(lrd_stage_create(s->weights, s->adapter, s->stream, limits, &s->stage));
+    s->stage->dropout = (float)s->lora->lora_dropout;
+    s->stage->seed = (uint64_t)x->training.seed;
+    LRD_TRY(lrd_feed_open(s->stream, limits.tokens, limits.sequences, &s->feed));
+    LRD_TRY(lrd_reduce_create(
+        &(lrd_reduce_options_t){s->o.comm, s->stream, s->adapter->n_params, l.micro_batches,
+                                x->parallel.reduction == LRD_REDUCTION_REPRODUCIBLE},
+        &s->reduce));
+    s->optimizer = (lrd_optimizer_t){.adapter = s->adapter,
+                                     .settings = &x->training,
+                                     .stream = s->stream,
+                                     .scaler = s->weights->dtype == LRD_F16,
+                                     .n_updates = s->n_updates};
+    s->evaluator = (lrd_evaluator_t){.comm = s->o.comm,
+                                     .stage = s->stage,
+                                     .feed = &s->feed,
+                                     .set = s->eval,
+                                     .records_per_batch = x->training.per_device_eval_batch_size};
+    s->stepper = (lrd_stepper_t){.comm = s->o.comm,
+                                 .stage = s->stage,
+                                 .feed = &s->feed,
+                                 .reduce = s->reduce,
+                                 .optimizer = &s->optimizer,
+                                 .set = s->train,
+                                 .max_micro_batches = l.micro_batches};
+    LRD_TRY(lrd_stepper_open(&s->stepper));
+out:
+    return status;
+}
+
+static lrd_status_t report_memory(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_buf_t text = {0};
+    s->memory.mapped_bytes = s->weights->mapped_bytes;
+    s->memory.pinned_bytes =
+        s->feed.bytes + s->stepper.pinned_bytes + lrd_reduce_pinned_bytes(s->reduce);
+    LRD_TRY(lrd_memory_print(&s->memory, &text));
+    if (lrd_comm_rank(s->o.comm) == 0)
+        lrd_info("Memory of each rank:\n%s", text.data != NULL ? text.data : "");
+out:
+    lrd_buf_release(&text);
+    return status;
+}
+
+static lrd_status_t open_memory(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_memory_plan(s->backend, layout, s, lrd_stage_scratch_bytes(s->stage), &s->memory);
+    LRD_TRY(report_memory(s));
+    LRD_TRY(lrd_memory_allocate(&s->memory));
+    s->stage->scratch = s->memory.scratch;
+    s->stage->params = s->optimizer.params;
+    LRD_TRY(lrd_weights_load(s->weights, s->stream, "Loading weights"));
+out:
+    return status;
+}
+
+/* Constants, and the adapter's first parameters: from the checkpoint, an adapter, or fresh. */
+static lrd_status_t load_parameters(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_optimizer_state_t state = {.clock = lrd_optimizer_fresh_clock(s->optimizer.scaler)};
+    float *params = NULL, *pinned = NULL;
+    const size_t pinned_bytes = (size_t)s->config.n_heads * sizeof(float);
+    const char *from = s->o.settings->lora.adapter_name_or_path;
+    LRD_TRY(lrd_mem_alloc(s->backend, LRD_MEM_PINNED, pinned_bytes, (void **)&pinned));
+    LRD_TRY(lrd_stage_prepare(s->stage, pinned));
+    if (s->resumes) {
+        state = s->checkpoint.optimizer;
+    } else {
+        LRD_NEW(params, s->adapter->n_params);
+        if (from != NULL)
+            LRD_TRY(lrd_peft_read_params(from, s->adapter, params));
+        else
+            LRD_TRY(lrd_adapter_init(s->adapter, s->lora, s->weights->dtype, params));
+        state.params = params;
+    }
+    LRD_TRY(lrd_optimizer_upload(&s->optimizer, &state));
+out:
+    lrd_mem_free(s->backend, LRD_MEM_PINNED, pinned, pinned_bytes);
+    lrd_free(params);
+    return status;
+}
+
+lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_t *session_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_session_t *s = session_out;
+    *s = (lrd_session_t){.o = *options};
+    LRD_TRY(lrd_agree(options->comm, open_model(s)));
+    LRD_TRY(lrd_agree(options->comm, lrd_resume_find(s)));
+    LRD_TRY(open_data(s));
+    LRD_TRY(lrd_agree(options->comm, open_loader(s)));
+    LRD_TRY(lrd_agree(options->comm, open_stage(s)));
+    LRD_TRY(lrd_agree(options->comm, open_memory(s)));
+    LRD_TRY(lrd_agree(options->comm, load_parameters(s)));
+out:
+    if (status != LRD_OK)
+        lrd_session_close(s);
+    return status;
+}
+
+void lrd_session_close(lrd_session_t *s)
+{
+    if (s->o.comm == NULL)
+        return;
+    lrd_stepper_close(&s->stepper);
+    lrd_reduce_destroy(s->reduce);
+    lrd_feed_close(&s->feed);
+    lrd_stage_destroy(s->stage);
+    lrd_memory_free(&s->memory);
+    lrd_weights_close(s->weights);
+    lrd_stream_destroy(s->stream);
+    lrd_backend_close(s->backend);
+    lrd_loader_free(s->loader);
+    lrd_dataset_close(s->eval);
+    lrd_dataset_close(s->train);
+    lrd_history_release(&s->history);
+    lrd_checkpoint_release(&s->checkpoint);
+    lrd_adapter_free(s->adapter);
+    lrd_settings_free(s->adapter_settings);
+    *s = (lrd_session_t){0};
+}

@@ -1,0 +1,61 @@
+/* train/session.h -- everything that one rank of a run holds: model, data, memory, in the order in
+ * which it is made.
+ *
+ *   config.json -> adapter's shape -> checkpoint to go on from -> data set -> loader -> backend
+ *   -> weights, stage, optimizer -> one memory plan -> memory -> weights and parameters loaded
+ *
+ * Each phase ends in lrd_agree: all ranks fail together, with one cause.
+ */
+#ifndef LRD_TRAIN_SESSION_H
+#define LRD_TRAIN_SESSION_H
+
+#include "base/settings.h"
+#include "comm/comm.h"
+#include "comm/reduce.h"
+#include "data/loader.h"
+#include "model/feed.h"
+#include "model/memory.h"
+#include "model/stage.h"
+#include "train/checkpoint.h"
+#include "train/evaluate.h"
+#include "train/optimizer.h"
+#include "train/step.h"
+
+typedef struct lrd_session_options {
+    lrd_comm_t *comm;
+    const lrd_settings_t *settings; /* checked */
+    const char *backend;            /* as lrd_backend_open takes it */
+    int n_threads;
+} lrd_session_options_t;
+
+typedef struct lrd_session {
+    lrd_session_options_t o;
+    lrd_model_config_t config;
+    lrd_settings_t *adapter_settings; /* of lora.adapter_name_or_path, or NULL */
+    const lrd_lora_settings_t *lora;  /* what the adapter is made by: theirs, or the run's own */
+    lrd_adapter_t *adapter;
+    bool resumes; /* the run goes on from `checkpoint`, whose arrays are freed after the upload */
+    lrd_checkpoint_t checkpoint;
+    lrd_history_t history;
+    lrd_dataset_t *train, *eval; /* eval: NULL without one */
+    char data_key[80];           /* of the tokenized training set */
+    char machine[160];
+    lrd_loader_t *loader;
+    int64_t records_per_update, n_updates;
+    lrd_backend_t *backend;
+    lrd_stream_t *stream;
+    lrd_weights_t *weights;
+    lrd_stage_t *stage;
+    lrd_feed_t feed;
+    lrd_reduce_t *reduce;
+    lrd_optimizer_t optimizer;
+    lrd_stepper_t stepper;
+    lrd_evaluator_t evaluator;
+    lrd_memory_t memory;
+} lrd_session_t;
+
+/* Makes all of it. On failure it is closed again. Collective. */
+lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_t *session_out);
+void lrd_session_close(lrd_session_t *session); /* {0} is fine; not collective */
+
+#endif /* LRD_TRAIN_SESSION_H */

@@ -1,0 +1,49 @@
+/* train/step.h -- one update: micro-batches, one reduction, one optimizer step, one small exchange.
+ *
+ *   for each micro-batch of this rank's share:  upload, forward, loss, backward into a leaf
+ *   reduce the leaves over all ranks            the flat A/B gradient, the only large exchange
+ *   norm, clip, loss scale, AdamW               on the device, alike on all ranks
+ *   exchange                                    losses of the micro-batches, and who wants to stop
+ */
+#ifndef LRD_TRAIN_STEP_H
+#define LRD_TRAIN_STEP_H
+
+#include "comm/reduce.h"
+#include "data/loader.h"
+#include "model/feed.h"
+#include "model/stage.h"
+#include "train/optimizer.h"
+
+typedef struct lrd_stepper {
+    lrd_comm_t *comm;
+    lrd_stage_t *stage;
+    lrd_feed_t *feed;
+    lrd_reduce_t *reduce;
+    lrd_optimizer_t *optimizer;
+    const lrd_dataset_t *set;
+    int64_t max_micro_batches; /* of an update */
+    double *nll;               /* device [max_micro_batches]: this rank's, in its order */
+    lrd_batch_t batch;         /* host memory of the one in work */
+    double *pinned;            /* [max_micro_batches] and, behind it, the clock */
+    size_t pinned_bytes;
+    double *news;        /* [max_micro_batches + ranks]: the exchange */
+    size_t *news_offset; /* [ranks + 1] */
+} lrd_stepper_t;
+
+/* What an update was; equal on all ranks. */
+typedef struct lrd_step_result {
+    double loss;            /* mean over the update's targets; 0 when it has none */
+    lrd_step_state_t clock; /* after the update */
+    bool stop;              /* some rank was asked to stop */
+} lrd_step_result_t;
+
+/* Fills in what it allocates; the members above it are the caller's. */
+lrd_status_t lrd_stepper_open(lrd_stepper_t *stepper);
+void lrd_stepper_close(lrd_stepper_t *stepper); /* {0} is fine */
+void lrd_stepper_layout(lrd_stepper_t *stepper, lrd_arena_t *arena);
+
+/* Runs an update. A failure inside is this rank's alone: pass it to lrd_comm_abort. Collective. */
+lrd_status_t lrd_stepper_run(lrd_stepper_t *stepper, const lrd_update_t *update, bool stop,
+                             lrd_step_result_t *result_out);
+
+#endif /* LRD_TRAIN_STEP_H */

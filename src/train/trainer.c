@@ -1,0 +1,195 @@
+#include "train/trainer.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/progress.h"
+#include "train/output.h"
+#include "train/schedule.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <sys/resource.h>
+
+typedef struct trainer {
+    lrd_session_t s;
+    double *lr;     /* [n_updates] */
+    int64_t adam_t; /* updates taken before the one in work */
+    lrd_progress_t progress;
+    double begun; /* of the window since the last log entry */
+    int64_t tokens;
+} trainer_t;
+
+static lrd_status_t report_start(const lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_buf_t text = {0};
+    const lrd_dataset_info_t *d = lrd_dataset_info(s->train);
+    const int size = lrd_comm_size(s->o.comm);
+    LRD_TRY(lrd_model_print_trainable(&s->config, s->weights->tied, s->adapter, &text));
+    lrd_info("%s", text.data);
+    lrd_info("%lld records of %lld tokens on average (%lld to %lld), %lld left out, %lld cut",
+             (long long)d->n_records, (long long)(d->n_tokens / d->n_records),
+             (long long)d->shortest_tokens, (long long)d->longest_tokens, (long long)d->n_dropped,
+             (long long)d->n_truncated);
+    lrd_info("%lld updates of %lld records on %d rank%s; %s", (long long)s->n_updates,
+             (long long)s->records_per_update, size, size == 1 ? "" : "s", s->machine);
+out:
+    lrd_buf_release(&text);
+    return status;
+}
+
+/* A log entry, and its line or its place beside the bar. */
+static lrd_status_t log_step(trainer_t *t, const lrd_step_result_t *r, double lr)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_history_t *h = &t->s.history;
+    double loss;
+    char note[160];
+    LRD_TRY(lrd_history_log_step(h, r->clock.grad_norm, lr, &loss));
+    const double seconds = lrd_clock_seconds() - t->begun;
+    const double rate = seconds > 0 ? (double)t->tokens / seconds : 0;
+    snprintf(note, sizeof note, "loss %.4f grad_norm %.4g lr %.4g %.0f tokens/s", loss,
+             r->clock.grad_norm, lr, rate);
+    lrd_progress_update(&t->progress, h->global_step, note);
+    if (!lrd_log_is_terminal()) {
+        char left[24];
+        const int64_t to_go = t->s.n_updates - h->global_step;
+        const double per_update = seconds / (double)t->s.o.settings->training.logging_steps;
+        lrd_format_duration(per_update * (double)to_go, left);
+        lrd_info("update %lld/%lld epoch %.4g %s, %s left", (long long)h->global_step,
+                 (long long)t->s.n_updates, h->epoch, note, left);
+    }
+    t->begun = lrd_clock_seconds();
+    t->tokens = 0;
+out:
+    return status;
+}
+
+static lrd_status_t evaluate(trainer_t *t)
+{
+    lrd_status_t status = LRD_OK;
+    double loss;
+    const double begun = lrd_clock_seconds();
+    LRD_TRY(lrd_evaluate(&t->s.evaluator, &loss));
+    LRD_TRY(lrd_history_log_eval(&t->s.history, loss));
+    lrd_info("update %lld/%lld eval_loss %.6g", (long long)t->s.history.global_step,
+             (long long)t->s.n_updates, loss);
+    t->begun += lrd_clock_seconds() - begun;
+out:
+    return status;
+}
+
+/* Too many updates in a row that came to nothing end the run, on all ranks alike. */
+static lrd_status_t check_finite(const trainer_t *t, const lrd_step_result_t *r)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t most = t->s.o.settings->training.max_nonfinite_steps;
+    LRD_CHECK(r->clock.bad_in_a_row < most, LRD_ERR_NONFINITE,
+              "update %lld: loss or gradient was not finite in %d updates in a row (loss %g, "
+              "gradient norm %g). Lower training.learning_rate, or look at the data; "
+              "training.max_nonfinite_steps says how many are borne",
+              (long long)t->s.history.global_step, (int)r->clock.bad_in_a_row, r->loss,
+              r->clock.grad_norm);
+    if (r->clock.bad && !t->s.optimizer.scaler)
+        lrd_warn("update %lld was skipped: its gradient is not finite",
+                 (long long)t->s.history.global_step);
+out:
+    return status;
+}
+
+/* One update, with all that is due behind it. */
+static lrd_status_t run_update(trainer_t *t, bool wants_stop, bool *stopped_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_session_t *s = &t->s;
+    const lrd_training_settings_t *x = &s->o.settings->training;
+    lrd_update_t update;
+    lrd_step_result_t r;
+    status = lrd_loader_update(s->loader, s->history.global_step, &update);
+    if (status == LRD_OK)
+        status = lrd_stepper_run(&s->stepper, &update, wants_stop, &r);
+    LRD_TRY(lrd_comm_abort(s->o.comm, status));
+    const double lr = t->lr[t->adam_t < s->n_updates ? t->adam_t : s->n_updates - 1];
+    t->adam_t = r.clock.adam_t;
+    s->history.global_step++;
+    s->history.epoch = update.epoch_after;
+    s->history.loss_sum += r.loss;
+    s->history.loss_count++;
+    t->tokens += update.n_tokens;
+    const int64_t step = s->history.global_step;
+    const bool is_last = step == s->n_updates;
+    if (step % x->logging_steps == 0)
+        LRD_TRY(log_step(t, &r, lr));
+    LRD_TRY(check_finite(t, &r));
+    if (x->eval_steps != LRD_SETTING_NULL && (step % x->eval_steps == 0 || is_last))
+        LRD_TRY(evaluate(t));
+    *stopped_out = r.stop && !is_last;
+    if (step % x->save_steps == 0 || is_last || *stopped_out) {
+        const double begun = lrd_clock_seconds();
+        LRD_TRY(lrd_output_checkpoint(s, *stopped_out));
+        t->begun += lrd_clock_seconds() - begun;
+    }
+out:
+    return status;
+}
+
+/* Peak memory as the system counted it, beside what the layout said. */
+static void report_end(const trainer_t *t, double seconds)
+{
+    struct rusage usage;
+    char text[24];
+    getrusage(RUSAGE_SELF, &usage);
+    lrd_format_duration(seconds, text);
+    const lrd_memory_t *m = &t->s.memory;
+    lrd_info("Done in %s: %s/adapter_model.safetensors", text,
+             t->s.o.settings->training.output_dir);
+    lrd_info("Peak memory of rank 0: %.1f MiB resident; planned %.1f MiB (%.1f of them mapped)",
+             (double)usage.ru_maxrss / 1024.0,
+             (double)(lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes) / 0x1p20,
+             (double)m->mapped_bytes / 0x1p20);
+}
+
+static lrd_status_t run(trainer_t *t, const volatile sig_atomic_t *stop, lrd_train_end_t *end)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_session_t *s = &t->s;
+    const double begun = lrd_clock_seconds();
+    bool stopped = false;
+    LRD_NEW(t->lr, s->n_updates);
+    lrd_schedule_fill(&s->o.settings->training, s->n_updates, t->lr);
+    LRD_TRY(report_start(s));
+    s->history.global_step = s->resumes ? s->checkpoint.step : 0;
+    t->adam_t = s->resumes ? s->checkpoint.optimizer.clock.adam_t : 0;
+    lrd_progress_begin(&t->progress, "Training", "updates", s->history.global_step, s->n_updates);
+    t->progress.quiet = true;
+    t->begun = begun;
+    *end = LRD_TRAIN_FAILED;
+    while (s->history.global_step < s->n_updates && !stopped)
+        LRD_TRY(run_update(t, *stop != 0, &stopped));
+    lrd_progress_end(&t->progress, s->history.global_step);
+    if (stopped) {
+        *end = LRD_TRAIN_INTERRUPTED;
+        goto out;
+    }
+    LRD_TRY(lrd_output_final(s));
+    *end = LRD_TRAIN_DONE;
+    report_end(t, lrd_clock_seconds() - begun);
+out:
+    return status;
+}
+
+lrd_status_t lrd_train(const lrd_session_options_t *options, const volatile sig_atomic_t *stop,
+                       lrd_train_end_t *end_out)
+{
+    lrd_status_t status = LRD_OK;
+    trainer_t t = {.adam_t = 0};
+    *end_out = LRD_TRAIN_NOT_BEGUN;
+    LRD_TRY(lrd_session_open(options, &t.s));
+    LRD_TRY(run(&t, stop, end_out));
+out:
+    lrd_log_status_line(NULL);
+    lrd_free(t.lr);
+    lrd_session_close(&t.s);
+    return status;
+}
