@@ -153,12 +153,12 @@ out:
 
 /* An attribute must have this text. */
 static lrd_status_t expect_text(hid_t file, const char *path, const char *name, const char *text,
-                                const char *meaning)
+                                lrd_status_t otherwise, const char *meaning)
 {
     lrd_status_t status = LRD_OK;
     lrd_buf_t found = {0};
     LRD_TRY(lrd_h5_get_text(file, path, name, &found));
-    LRD_CHECK(strcmp(found.data, text) == 0, LRD_ERR_FORMAT, "%s: %s", path, meaning);
+    LRD_CHECK(strcmp(found.data, text) == 0, otherwise, "%s: %s", path, meaning);
 out:
     lrd_buf_release(&found);
     return status;
@@ -243,16 +243,18 @@ lrd_status_t lrd_checkpoint_read(const char *folder, const lrd_adapter_t *adapte
     LRD_ALLOC(path, lrd_path_join(folder, file_name));
     LRD_TRY(lrd_h5_open(path, &file));
     LRD_TRY(lrd_file_map(path, &map));
-    LRD_TRY(expect_text(file, path, "format", format_name, "not a checkpoint of this version"));
+    LRD_TRY(expect_text(file, path, "format", format_name, LRD_ERR_FORMAT,
+                        "not a checkpoint of this version"));
     LRD_TRY(describe_shape(adapter, hex));
-    LRD_TRY(expect_text(file, path, "adapter_sha256", hex,
+    LRD_TRY(expect_text(file, path, "adapter_sha256", hex, LRD_ERR_CONFIG,
                         "it is of another adapter: targets, ranks or model differ"));
     LRD_TRY(get_facts(file, path, &c));
     LRD_TRY(get_array(file, path, &map, "params", n, &c.optimizer.params));
     LRD_TRY(get_array(file, path, &map, "exp_avg", n, &c.optimizer.m));
     LRD_TRY(get_array(file, path, &map, "exp_avg_sq", n, &c.optimizer.v));
     LRD_TRY(hash_arrays(&c.optimizer, n, hex));
-    LRD_TRY(expect_text(file, path, "content_sha256", hex, "its arrays are damaged"));
+    LRD_TRY(
+        expect_text(file, path, "content_sha256", hex, LRD_ERR_FORMAT, "its arrays are damaged"));
     *checkpoint_out = c;
     c = (lrd_checkpoint_t){0};
 out:

@@ -35,7 +35,8 @@ typedef struct lrd_checkpoint {
 lrd_status_t lrd_checkpoint_write(const char *folder, const lrd_adapter_t *adapter,
                                   const lrd_checkpoint_t *checkpoint);
 
-/* Reads it; the arrays are allocated. LRD_ERR_FORMAT: damaged, or of another adapter. */
+/* Reads it; the arrays are allocated. LRD_ERR_FORMAT: damaged.
+ * LRD_ERR_CONFIG: it is of another adapter. */
 lrd_status_t lrd_checkpoint_read(const char *folder, const lrd_adapter_t *adapter,
                                  lrd_checkpoint_t *checkpoint_out);
 void lrd_checkpoint_release(lrd_checkpoint_t *checkpoint); /* what reading has allocated */

@@ -175,10 +175,9 @@ lrd_status_t lrd_resume_find(lrd_session_t *s)
         goto out;
     }
     lrd_checkpoint_release(&s->checkpoint);
+    LRD_TRY(check_overwrite(s, any)); /* also where all of them are damaged */
     if (resume->kind == LRD_RESUME_NEWEST)
         lrd_info("No checkpoint in %s: starting", t->output_dir);
-    else
-        LRD_TRY(check_overwrite(s, any));
     LRD_TRY(lrd_history_create(&s->history));
 out:
     lrd_free(folder);

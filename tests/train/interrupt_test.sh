@@ -5,14 +5,15 @@ set -euo pipefail
 cd "$LRD_SOURCE_DIR/tests/golden/runs/all-linear"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+common=(--config config.yaml --set training.max_steps=200 --set training.save_steps=1000
+        --set training.eval_steps=null --threads 1)
 run() {
-  "$LRD_PROGRAM" --config config.yaml --set training.max_steps=200 --set training.save_steps=1000 \
-    --set training.eval_steps=null --set training.output_dir="$work/$1" --threads 1 "${@:2}"
+  "$LRD_PROGRAM" "${common[@]}" --set training.output_dir="$work/$1" "${@:2}"
 }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
 run whole --log-level warn
-run cut 2> "$work/log" & pid=$!
+"$LRD_PROGRAM" "${common[@]}" --set training.output_dir="$work/cut" 2> "$work/log" & pid=$!
 for _ in $(seq 200); do grep -q 'update 5/' "$work/log" && break; sleep 0.05; done
 kill -USR1 $pid
 code=0; wait $pid || code=$?
