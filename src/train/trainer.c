@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/progress.h"
+#include "kernels/op_profile.h"
 #include "train/output.h"
 #include "train/schedule.h"
 
@@ -150,6 +151,28 @@ static void report_end(const trainer_t *t, double seconds)
              (double)m->mapped_bytes / 0x1p20);
 }
 
+/* Where the time of the updates went, at log level debug. */
+static lrd_status_t report_profile(void)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_buf_t text = {0};
+    double total = 0;
+    for (int op = 0; op < LRD_N_OPS; op++)
+        total += lrd_profile_read((lrd_op_t)op).seconds;
+    for (int op = 0; op < LRD_N_OPS; op++) {
+        const lrd_op_cost_t c = lrd_profile_read((lrd_op_t)op);
+        if (c.calls > 0)
+            LRD_TRY(lrd_buf_printf(
+                &text, "\n  %-16s %8lld calls %9.3f s %5.1f %% %8.1f GFLOP/s %7.2f GB/s",
+                lrd_op_name((lrd_op_t)op), (long long)c.calls, c.seconds, 100 * c.seconds / total,
+                c.flops / c.seconds / 1e9, c.bytes / c.seconds / 1e9));
+    }
+    lrd_debug("Time of each op:%s", text.data != NULL ? text.data : " none ran");
+out:
+    lrd_buf_release(&text);
+    return status;
+}
+
 static lrd_status_t run(trainer_t *t, const volatile sig_atomic_t *stop, lrd_train_end_t *end)
 {
     lrd_status_t status = LRD_OK;
@@ -165,9 +188,14 @@ static lrd_status_t run(trainer_t *t, const volatile sig_atomic_t *stop, lrd_tra
     t->progress.quiet = true;
     t->begun = begun;
     *end = LRD_TRAIN_FAILED;
+    if (lrd_log_enabled(LRD_LOG_DEBUG))
+        lrd_profile_start();
     while (s->history.global_step < s->n_updates && !stopped)
         LRD_TRY(run_update(t, *stop != 0, &stopped));
     lrd_progress_end(&t->progress, s->history.global_step);
+    if (lrd_profile_is_on())
+        LRD_TRY(report_profile());
+    lrd_profile_stop();
     if (stopped) {
         *end = LRD_TRAIN_INTERRUPTED;
         goto out;
