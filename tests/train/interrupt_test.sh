@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$LRD_SOURCE_DIR/tests/golden/runs/all-linear"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-common=(--config config.yaml --set training.max_steps=200 --set training.save_steps=1000
+common=(--config config.yaml --set training.max_steps=80 --set training.save_steps=1000
         --set training.eval_steps=null --threads 1)
 run() {
   "$LRD_PROGRAM" "${common[@]}" --set training.output_dir="$work/$1" "${@:2}"
@@ -29,11 +29,11 @@ code=0; run cut --set training.resume_from_checkpoint=true --set lora.r=2 --log-
 [ $code = 2 ] || fail "exit code $code for another rank, expected 2"
 
 # A damaged newest checkpoint is named, and the one before it used.
-run two --set training.save_steps=100 --log-level warn
-state="$work/two/checkpoint-200/state.h5" # most of it is arrays
+run two --set training.save_steps=40 --log-level warn
+state="$work/two/checkpoint-80/state.h5" # most of it is arrays
 printf 'damaged' | dd of="$state" bs=1 seek=$(($(stat -c %s "$state") / 2)) conv=notrunc status=none
-run two --set training.resume_from_checkpoint=true --set training.save_steps=100 2> "$work/damaged"
-grep -q 'checkpoint-200 cannot be used' "$work/damaged" || fail "damage went unnoticed"
-grep -q 'Going on from .*checkpoint-100' "$work/damaged" || fail "the older checkpoint was not used"
+run two --set training.resume_from_checkpoint=true --set training.save_steps=40 2> "$work/damaged"
+grep -q 'checkpoint-80 cannot be used' "$work/damaged" || fail "damage went unnoticed"
+grep -q 'Going on from .*checkpoint-40' "$work/damaged" || fail "the older checkpoint was not used"
 cmp "$work/whole/adapter_model.safetensors" "$work/two/adapter_model.safetensors"
 echo "PASSED"

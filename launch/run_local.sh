@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Sets up what is missing and trains on this machine.
+#
+#   launch/run_local.sh [-n RANKS] [--config F [OPTION...]]
+#
+# Without --config: a tiny BLOOM with random weights (tests/golden/runs/all-linear) on two ranks, which shows in
+# seconds that everything works. Options behind it are lora-dist's own.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+ranks=2
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    sed -n '2,7s/^# \{0,1\}//p' "$0"
+    exit 0
+fi
+if [[ ${1:-} == -n ]]; then
+    ranks=${2:?"-n needs a number of ranks"}
+    shift 2
+fi
+bash "$root/launch/setup.sh"
+program=$root/build/cpu-release/src/app/lora-dist
+options=("$@")
+if ((${#options[@]} == 0)); then
+    out=$PWD/out-tiny
+    cd "$root/tests/golden/runs/all-linear"
+    options=(--config config.yaml --set training.output_dir="$out" --set training.overwrite_output_dir=true)
+fi
+# Open MPI binds each of few ranks to one core unless told otherwise, and asks root for a second thought.
+launch=()
+if ((ranks > 1)); then
+    ((EUID != 0)) || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    launch=(mpirun -np "$ranks" --oversubscribe --bind-to none)
+fi
+exec "${launch[@]}" "$program" "${options[@]}"
