@@ -1,0 +1,176 @@
+/* The sum of the micro-batches' gradients on any number of ranks: a toy of a few parameters. Run
+ * under mpirun; every rank checks, rank 0 speaks. */
+#include "base/mem.h"
+#include "comm/comm.h"
+#include "comm/reduce.h"
+#include "support/test_support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { N = 37, MAX_LEAVES = 19 };
+static lrd_comm_t *comm;
+static const char *backend_name = "cpu";
+
+/* Gradient of micro-batch m of an update: sizes that make the order of additions visible. */
+static void leaf(int64_t n_leaves, int64_t m, float *g)
+{
+    uint64_t seed = (uint64_t)(n_leaves * 1000 + m);
+    for (int i = 0; i < N; i++)
+        g[i] = (float)(lrd_test_random(&seed) * pow(10, (double)lrd_test_random_int(&seed, 6)));
+}
+
+/* The tree by its definition: node (level, index) over leaves; a missing right half is skipped. */
+static void node(int64_t n_leaves, int64_t first, int64_t width, float *sum)
+{
+    float right[N];
+    if (width == 1) {
+        leaf(n_leaves, first, sum);
+        return;
+    }
+    node(n_leaves, first, width / 2, sum);
+    if (first + width / 2 >= n_leaves)
+        return;
+    node(n_leaves, first + width / 2, width / 2, right);
+    for (int i = 0; i < N; i++)
+        sum[i] += right[i];
+}
+
+static void want_sum(int64_t n_leaves, float *sum)
+{
+    int64_t width = 1;
+    while (width < n_leaves)
+        width *= 2;
+    node(n_leaves, 0, width, sum);
+}
+
+static void run_update(lrd_reduce_t *r, lrd_stream_t *st, float *pinned, int64_t n_leaves,
+                       float *sum)
+{
+    int64_t first, last;
+    float *buffer;
+    lrd_reduce_begin(r, n_leaves, &first, &last);
+    for (int64_t m = first; m < last; m++) {
+        assert_ok(lrd_reduce_leaf(r, &buffer));
+        leaf(n_leaves, m, pinned);
+        assert_ok(lrd_copy(st, LRD_COPY_H2D, buffer, pinned, N * sizeof(float)));
+        assert_ok(lrd_stream_sync(st));
+        assert_ok(lrd_reduce_leaf_done(r));
+    }
+    assert_ok(lrd_reduce_end(r, &buffer));
+    assert_ok(lrd_copy(st, LRD_COPY_D2H, pinned, buffer, N * sizeof(float)));
+    assert_ok(lrd_stream_sync(st));
+    memcpy(sum, pinned, N * sizeof(float));
+}
+
+static void check(bool reproducible)
+{
+    lrd_backend_t *be;
+    lrd_stream_t *st;
+    lrd_reduce_t *r;
+    lrd_arena_t arena = {0};
+    float *pinned, have[N], want[N];
+    void *memory;
+    assert_ok(lrd_backend_open(backend_name, &(lrd_backend_options_t){0, 1, NULL}, &be));
+    assert_ok(lrd_stream_create(be, &st));
+    assert_ok(lrd_mem_alloc(be, LRD_MEM_PINNED, sizeof have, (void **)&pinned));
+    assert_ok(
+        lrd_reduce_create(&(lrd_reduce_options_t){comm, st, N, MAX_LEAVES, reproducible}, &r));
+    lrd_reduce_layout(r, &arena);
+    const size_t bytes = arena.used;
+    assert_ok(lrd_mem_alloc(be, LRD_MEM_DEVICE, bytes, &memory));
+    arena = (lrd_arena_t){.base = memory, .capacity = bytes};
+    lrd_reduce_layout(r, &arena);
+    for (int64_t n_leaves = 1; n_leaves <= MAX_LEAVES; n_leaves++) {
+        run_update(r, st, pinned, n_leaves, have);
+        want_sum(n_leaves, want);
+        if (reproducible)
+            assert_memory_equal(have, want, sizeof have);
+        for (int i = 0; i < N; i++) /* 19 terms of up to 1e5 */
+            assert_true(fabs((double)have[i] - want[i]) <= 19 * 1e5 * 0x1p-24 * 19);
+    }
+    lrd_reduce_destroy(r);
+    lrd_mem_free(be, LRD_MEM_DEVICE, memory, bytes);
+    lrd_mem_free(be, LRD_MEM_PINNED, pinned, sizeof have);
+    lrd_stream_destroy(st);
+    lrd_backend_close(be);
+}
+
+static void test_reproducible(void **state)
+{
+    (void)state;
+    check(true);
+}
+
+static void test_fast(void **state)
+{
+    (void)state;
+    check(false);
+}
+
+static lrd_status_t fail_on(int rank)
+{
+    if (lrd_comm_rank(comm) != rank)
+        return LRD_OK;
+    return lrd_fail(LRD_ERR_FORMAT, __FILE__, __LINE__, "planted on %d", rank);
+}
+
+static void test_agree(void **state)
+{
+    (void)state;
+    assert_ok(lrd_agree(comm, LRD_OK));
+    for (int rank = 0; rank < lrd_comm_size(comm); rank++) {
+        char text[64];
+        snprintf(text, sizeof text, "planted on %d", rank);
+        assert_fails(lrd_agree(comm, fail_on(rank)), LRD_ERR_FORMAT, text);
+    }
+    /* All fail: the lowest rank's cause stands. */
+    assert_fails(lrd_agree(comm, fail_on(lrd_comm_rank(comm))), LRD_ERR_FORMAT, "planted on 0");
+}
+
+static void test_exchange(void **state)
+{
+    (void)state;
+    const int rank = lrd_comm_rank(comm), size = lrd_comm_size(comm);
+    int64_t value[2] = {rank, -rank}, shared = rank == 0 ? 77 : 0;
+    bool same;
+    assert_ok(lrd_comm_broadcast(comm, &shared, sizeof shared, 0));
+    assert_int_equal(shared, 77);
+    assert_ok(lrd_comm_max_i64(comm, value, 2));
+    assert_int_equal(value[0], size - 1);
+    assert_int_equal(value[1], 0);
+    assert_ok(lrd_comm_same(comm, &shared, sizeof shared, &same));
+    assert_true(same);
+    assert_ok(lrd_comm_same(comm, &rank, sizeof rank, &same));
+    assert_true(same == (size == 1));
+    /* Rank r gives r bytes: rank 0's share is empty. */
+    size_t offset[9] = {0};
+    char mine[8], all[64];
+    for (int r = 0; r < size; r++)
+        offset[r + 1] = offset[r] + (size_t)r;
+    memset(mine, 'a' + rank, sizeof mine);
+    assert_ok(lrd_comm_all_gather(comm, mine, all, offset));
+    for (int r = 0; r < size; r++) {
+        for (size_t i = offset[r]; i < offset[r + 1]; i++)
+            assert_int_equal(all[i], 'a' + r);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        backend_name = argv[1];
+    if (lrd_comm_open(&comm) != LRD_OK)
+        return 1;
+    if (lrd_comm_rank(comm) != 0 && freopen("/dev/null", "w", stdout) == NULL)
+        return 1;
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_reproducible),
+                                       cmocka_unit_test(test_fast), cmocka_unit_test(test_agree),
+                                       cmocka_unit_test(test_exchange)};
+    int64_t failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (lrd_comm_max_i64(comm, &failed, 1) != LRD_OK)
+        failed = 1;
+    lrd_comm_close(comm);
+    return (int)failed;
+}
