@@ -127,3 +127,17 @@ bool lrd_mem_json_failed(void)
     json_failed = false;
     return failed;
 }
+
+size_t lrd_mem_peak_bytes(void)
+{
+    unsigned long long kib = 0;
+    char line[128];
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        if (sscanf(line, "VmHWM: %llu", &kib) == 1)
+            break;
+    }
+    if (f != NULL)
+        fclose(f);
+    return (size_t)kib * 1024;
+}

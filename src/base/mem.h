@@ -28,6 +28,10 @@ void *lrd_pages_alloc(size_t bytes);
 void lrd_pages_free(void *ptr,
                     size_t bytes); /* NULL is fine; `bytes` as given to lrd_pages_alloc */
 
+/* The most memory that this process has had resident so far, in bytes; 0: the system does not say.
+ * (getrusage's figure would count what the parent had before exec.) */
+size_t lrd_mem_peak_bytes(void);
+
 /* Makes jansson allocate here too. Call once, before any other use of jansson. */
 void lrd_mem_adopt_json(void);
 

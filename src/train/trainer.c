@@ -10,7 +10,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <sys/resource.h>
 
 typedef struct trainer {
     lrd_session_t s;
@@ -138,15 +137,13 @@ out:
 /* Peak memory as the system counted it, beside what the layout said. */
 static void report_end(const trainer_t *t, double seconds)
 {
-    struct rusage usage;
     char text[24];
-    getrusage(RUSAGE_SELF, &usage);
     lrd_format_duration(seconds, text);
     const lrd_memory_t *m = &t->s.memory;
     lrd_info("Done in %s: %s/adapter_model.safetensors", text,
              t->s.o.settings->training.output_dir);
     lrd_info("Peak memory of rank 0: %.1f MiB resident; planned %.1f MiB (%.1f of them mapped)",
-             (double)usage.ru_maxrss / 1024.0,
+             (double)lrd_mem_peak_bytes() / 0x1p20,
              (double)(lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes) / 0x1p20,
              (double)m->mapped_bytes / 0x1p20);
 }
