@@ -191,7 +191,6 @@ static lrd_status_t apply(lrd_cli_t *cli, const option_t *option, const char *ar
         *(bool *)member = true;
         break;
     case TEXT:
-        LRD_CHECK(argument[0] != '\0', LRD_ERR_ARG, "%s: the argument is empty", option->name);
         *(const char **)member = argument;
         break;
     case CHOICE:
@@ -235,6 +234,8 @@ static lrd_status_t parse_option(lrd_cli_t *cli, int argc, const char *const *ar
                   "%s needs an argument: %s %s", option->name, option->name, option->argument);
         argument = argv[(*at)++];
     }
+    LRD_CHECK(option->kind == FLAG || argument[0] != '\0', LRD_ERR_ARG,
+              "%s: the argument is empty: %s %s", option->name, option->name, option->argument);
     LRD_TRY(apply(cli, option, argument));
 out:
     return status;

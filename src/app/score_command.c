@@ -159,6 +159,16 @@ out:
     return status;
 }
 
+/* JSON has no NaN, which is the loss of a record without targets, and no infinity. */
+static void add_number(lrd_json_writer_t *w, const char *key, double value)
+{
+    lrd_json_key(w, key);
+    if (isfinite(value))
+        lrd_json_real(w, value);
+    else
+        lrd_json_null(w);
+}
+
 static lrd_status_t score_record(score_t *s, int64_t record)
 {
     lrd_status_t status = LRD_OK;
@@ -173,10 +183,8 @@ static lrd_status_t score_record(score_t *s, int64_t record)
     lrd_json_open(&w, '{');
     lrd_json_key(&w, "n_tokens");
     lrd_json_int(&w, s->batch.n_tokens);
-    lrd_json_key(&w, "loss");
-    lrd_json_real(&w, loss);
-    lrd_json_key(&w, "perplexity");
-    lrd_json_real(&w, exp(loss));
+    add_number(&w, "loss", loss);
+    add_number(&w, "perplexity", exp(loss));
     lrd_json_close(&w, '}');
     LRD_TRY(lrd_json_writer_status(&w));
     LRD_TRY(lrd_buf_add_text(&line, "\n"));

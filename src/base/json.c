@@ -41,7 +41,9 @@ lrd_status_t lrd_json_parse(const char *text, size_t bytes, const char *name, js
     json_t *json = NULL;
     LRD_CHECK(nesting(text, bytes) <= MAX_DEPTH, LRD_ERR_FORMAT, "%s: nested deeper than %d levels",
               name, MAX_DEPTH);
-    lrd_mem_json_failed(); /* forgets an older failure */
+    LRD_CHECK(bytes == 0 || memchr(text, '\0', bytes) == NULL, LRD_ERR_FORMAT,
+              "%s: not valid JSON: it holds a zero byte", name); /* jansson skips some */
+    lrd_mem_json_failed();                                       /* forgets an older failure */
     json =
         json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
     LRD_CHECK(!lrd_mem_json_failed(), LRD_ERR_NO_MEMORY, "%s: out of memory for %zu bytes of JSON",

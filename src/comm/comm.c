@@ -82,10 +82,12 @@ lrd_status_t lrd_agree(lrd_comm_t *comm, lrd_status_t mine)
     if (comm->size == 1)
         return mine;
     /* The lowest failing rank wins: the maximum of -rank. A rank that only heard of another's
-     * failure does not count. */
-    int64_t first = mine != LRD_OK && mine != LRD_ERR_PEER ? -comm->rank : -comm->size;
-    LRD_TRY(comm->table->max_i64(comm, &first, 1));
-    const int failed = (int)-first;
+     * failure counts where no rank has a cause of its own. */
+    const int64_t me = -comm->rank, none = -comm->size;
+    int64_t first[2] = {mine != LRD_OK && mine != LRD_ERR_PEER ? me : none,
+                        mine != LRD_OK ? me : none};
+    LRD_TRY(comm->table->max_i64(comm, first, 2));
+    const int failed = (int)-(first[0] > none ? first[0] : first[1]);
     if (failed == comm->size)
         goto out;
     struct {

@@ -133,6 +133,8 @@ static lrd_status_t bloom_read_config(const json_t *json, const char *path, lrd_
     LRD_TRY(refuse_dropout(json, path));
     LRD_TRY(read_dtype(json, path, &c->dtype));
     LRD_TRY(lrd_json_get_real(json, path, "layer_norm_epsilon", 1e-5, &c->layer_norm_epsilon));
+    LRD_CHECK(c->layer_norm_epsilon >= 0 && isfinite(c->layer_norm_epsilon), LRD_ERR_FORMAT,
+              "%s: \"layer_norm_epsilon\" is %g, expected 0 or more", path, c->layer_norm_epsilon);
     LRD_TRY(lrd_json_get_bool(json, path, "apply_residual_connection_post_layernorm", false,
                               &c->residual_after_norm));
     LRD_TRY(lrd_json_get_bool(json, path, "tie_word_embeddings", true, &c->tie_word_embeddings));

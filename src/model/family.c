@@ -41,6 +41,10 @@ lrd_status_t lrd_model_config_read(const char *folder, lrd_model_config_t *confi
     char *path = NULL;
     json_t *json = NULL;
     const char *type;
+    LRD_CHECK(lrd_folder_exists(folder), LRD_ERR_IO,
+              "no model folder %s here. A model of the Hub is not downloaded: hf download NAME "
+              "--local-dir FOLDER does that, and FOLDER is what to give",
+              folder);
     LRD_ALLOC(path, lrd_path_join(folder, "config.json"));
     LRD_TRY(lrd_json_read(path, 1 << 20, &json));
     LRD_CHECK(json_is_object(json), LRD_ERR_FORMAT, "%s: expected an object", path);

@@ -140,6 +140,22 @@ out:
     return status;
 }
 
+/* The loss of no target is no number. */
+static lrd_status_t check_targets(const lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_dataset_t *const sets[] = {s->train, s->eval};
+    for (int i = 0; i < 2; i++) {
+        const lrd_dataset_info_t *d = sets[i] != NULL ? lrd_dataset_info(sets[i]) : NULL;
+        LRD_CHECK(
+            d == NULL || d->n_targets > 0, LRD_ERR_FORMAT,
+            "%s: no token is a target: every label is -100, or the records have one token each",
+            d->name);
+    }
+out:
+    return status;
+}
+
 /* Collective. */
 static lrd_status_t open_data(lrd_session_t *s)
 {
@@ -158,6 +174,7 @@ static lrd_status_t open_data(lrd_session_t *s)
     if (x->data.eval_file != NULL)
         LRD_TRY(open_data_file(s, x->data.eval_file, cache, tokenizer, eval_key, &s->eval));
     LRD_TRY(lrd_agree(s->o.comm, split_data(s)));
+    LRD_TRY(lrd_agree(s->o.comm, check_targets(s)));
 out:
     lrd_tokenizer_free(tokenizer);
     lrd_free(cache);

@@ -22,16 +22,20 @@ def compare(adapter, name):
         warnings.simplefilter("ignore", FutureWarning)  # PEFT's use of transformers, not the adapter
         base = AutoModelForCausalLM.from_pretrained(f"{case}/model", dtype=torch.float32)
         model = PeftModel.from_pretrained(base, adapter).eval()
-    records = [json.loads(line)["input_ids"] for line in open(f"{case}/train.jsonl")][:8]
+    records = [json.loads(line) for line in open(f"{case}/train.jsonl")][:8]
     data, logits = f"{work}/{name}.jsonl", f"{work}/{name}.safetensors"
-    open(data, "w").write("".join(json.dumps({"input_ids": r}) + "\n" for r in records))
+    for record in records[1::2]:  # half of them with labels of their own
+        record.pop("labels", None)
+    assert any(-100 in r.get("labels", []) for r in records)
+    open(data, "w").write("".join(json.dumps(r) + "\n" for r in records))
     lines = run("score", "--model", "model", "--dtype", "float32", "--adapter", adapter, "--data", data,
                 "--logits-out", logits).splitlines()
     ours = load_file(logits)
-    for i, ids in enumerate(records):
+    assert len(ours) == len(lines) == len(records)
+    for i, record in enumerate(records):
         with torch.no_grad():
-            ids = torch.tensor([ids])
-            out = model(input_ids=ids, labels=ids)
+            ids = torch.tensor([record["input_ids"]])
+            out = model(input_ids=ids, labels=torch.tensor([record.get("labels", record["input_ids"])]))
         error = (ours[str(i)] - out.logits[0]).abs().max() / out.logits.abs().max()
         assert error < 2e-5, (name, i, error)
         loss = json.loads(lines[i])["loss"]

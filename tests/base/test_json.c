@@ -247,7 +247,7 @@ static void test_parse_refuses(void **state)
         assert_null(json);
     }
     json_t *json = NULL;
-    assert_fails(lrd_json_parse("{}\0", 3, "test", &json), LRD_ERR_FORMAT, "end of file expected");
+    assert_fails(lrd_json_parse("{}\0", 3, "test", &json), LRD_ERR_FORMAT, "zero byte");
 }
 
 static void test_parse_limits_nesting(void **state)
