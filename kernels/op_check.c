@@ -30,6 +30,9 @@ lrd_status_t lrd_check_embed_forward(const lrd_embed_fwd_t *a)
     CHECK_MAT(a->gamma, 1, a->y.cols);
     CHECK_MAT(a->beta, 1, a->y.cols);
     CHECK_MAT(a->y, a->y.rows, a->table.cols);
+    CHECK_COMPUTE(a->table);
+    CHECK_COMPUTE(a->gamma);
+    CHECK_COMPUTE(a->beta);
     CHECK_COMPUTE(a->y);
 out:
     return status;
@@ -43,14 +46,20 @@ lrd_status_t lrd_check_addnorm_forward(const lrd_addnorm_fwd_t *a)
     CHECK_COMPUTE(a->x);
     if (a->delta.data != NULL) {
         CHECK_MAT(a->delta, t, c);
+        CHECK_COMPUTE(a->delta);
         CHECK_MAT(a->res, t, c);
     }
-    if (a->res.data != NULL)
+    if (a->res.data != NULL) {
         CHECK_MAT(a->res, t, c);
+        CHECK_COMPUTE(a->res);
+    }
     if (a->y.data != NULL) {
         CHECK_MAT(a->y, t, c);
+        CHECK_COMPUTE(a->y);
         CHECK_MAT(a->gamma, 1, c);
+        CHECK_COMPUTE(a->gamma);
         CHECK_MAT(a->beta, 1, c);
+        CHECK_COMPUTE(a->beta);
     }
 out:
     return status;
@@ -64,6 +73,10 @@ lrd_status_t lrd_check_norm_backward(const lrd_norm_bwd_t *a)
     CHECK_MAT(a->res, t, c);
     CHECK_MAT(a->gamma, 1, c);
     CHECK_MAT(a->dres, t, c);
+    CHECK_COMPUTE(a->dy);
+    CHECK_COMPUTE(a->res);
+    CHECK_COMPUTE(a->gamma);
+    CHECK_COMPUTE(a->dres);
     CHECK_THERE(a->mean);
     CHECK_THERE(a->rstd);
 out:
@@ -115,8 +128,10 @@ lrd_status_t lrd_check_linear_forward(const lrd_linear_fwd_t *a)
     CHECK_MAT(a->y, t, n);
     CHECK_COMPUTE(a->x);
     CHECK_DTYPE(a->w->w, a->x.dtype);
-    if (a->bias.data != NULL)
+    if (a->bias.data != NULL) {
         CHECK_MAT(a->bias, 1, n);
+        CHECK_COMPUTE(a->bias);
+    }
     if (a->pre.data != NULL) {
         CHECK_MAT(a->pre, t, n);
         CHECK_DTYPE(a->pre, a->y.dtype);
@@ -138,14 +153,19 @@ lrd_status_t lrd_check_linear_backward(const lrd_linear_bwd_t *a)
     CHECK_MAT(a->w->w, n, k);
     CHECK_COMPUTE(a->dy);
     CHECK_DTYPE(a->w->w, a->dy.dtype);
-    if (a->dx.data != NULL)
+    if (a->dx.data != NULL) {
         CHECK_MAT(a->dx, t, k);
-    if (a->pre.data != NULL)
+        CHECK_COMPUTE(a->dx);
+    }
+    if (a->pre.data != NULL) {
         CHECK_MAT(a->pre, t, k);
+        CHECK_COMPUTE(a->pre);
+    }
     LRD_CHECK(a->dx.data != NULL || a->lora != NULL, LRD_ERR_ARG,
               "linear_backward: neither dx nor lora is wanted");
     if (a->lora != NULL) {
         CHECK_MAT(a->x, t, k);
+        CHECK_COMPUTE(a->x);
         CHECK_THERE(a->da);
         CHECK_THERE(a->db);
         LRD_TRY(check_lora("linear_backward", a->lora, t, n, k, a->u));
@@ -154,7 +174,9 @@ lrd_status_t lrd_check_linear_backward(const lrd_linear_bwd_t *a)
             if (a->lora->adapter[i].a.data == NULL)
                 continue;
             CHECK_MAT(a->da[i], r, k);
+            CHECK_DTYPE(a->da[i], LRD_F32);
             CHECK_MAT(a->db[i], n, r);
+            CHECK_DTYPE(a->db[i], LRD_F32);
         }
     }
 out:
@@ -166,6 +188,7 @@ lrd_status_t lrd_check_gelu_forward(const lrd_gelu_fwd_t *a)
     lrd_status_t status = LRD_OK;
     CHECK_MAT(a->pre, a->y.rows, a->y.cols);
     CHECK_MAT(a->y, a->pre.rows, a->pre.cols);
+    CHECK_COMPUTE(a->pre);
     CHECK_DTYPE(a->y, a->pre.dtype);
 out:
     return status;
@@ -182,6 +205,8 @@ lrd_status_t lrd_check_attn_forward(const lrd_attn_fwd_t *a)
               a->max_seqlen, (long)t);
     CHECK_MAT(a->qkv, t, 3 * h * d);
     CHECK_MAT(a->out, t, h * d);
+    CHECK_COMPUTE(a->qkv);
+    CHECK_COMPUTE(a->out);
     CHECK_THERE(a->cu_seqlens);
     CHECK_THERE(a->slope);
 out:
@@ -195,6 +220,8 @@ lrd_status_t lrd_check_attn_backward(const lrd_attn_bwd_t *a)
     CHECK_THERE(a->fwd.lse);
     CHECK_MAT(a->dout, a->fwd.out.rows, a->fwd.out.cols);
     CHECK_MAT(a->dqkv, a->fwd.qkv.rows, a->fwd.qkv.cols);
+    CHECK_COMPUTE(a->dout);
+    CHECK_COMPUTE(a->dqkv);
 out:
     return status;
 }

@@ -70,7 +70,8 @@ lrd_status_t cpu_step_finish(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_
     s->bad_in_a_row = 0;
     s->adam_t++;
     if (a->scaler && ++s->good_steps == scale_growth_interval) {
-        s->loss_scale *= scale_growth;
+        const float grown = s->loss_scale * scale_growth;
+        s->loss_scale = isfinite(grown) ? grown : s->loss_scale;
         s->good_steps = 0;
     }
     return LRD_OK;

@@ -1,0 +1,124 @@
+/* The head with cross entropy on a backend, against the reference. */
+#include "op_support.h"
+
+#include <math.h>
+
+typedef struct head_case {
+    int64_t t, c, v, pad;
+    int every;        /* rows i with i % every == 1 are not targets; 0: all are, -1: none is */
+    float loss_scale; /* 0: no clock */
+} head_case_t;
+
+static void check_losses(const char *what, const lrd_linear_ce_t *op, double want, const float *nll,
+                         int64_t t)
+{
+    double got;
+    op_download(op->nll, &got, sizeof got);
+    /* Log-sum-exp and the target's logit are float32 values of up to about 20. */
+    if (!(fabs(got - want) <= 1e-6 * fabs(want) + (double)t * 20 * 0x1p-24))
+        fail_msg("%s: loss %.9g, expected %.9g", what, got, want);
+    if (nll == NULL)
+        return;
+    for (int64_t i = 0; i < t; i++)
+        got -= (double)nll[i];
+    assert_true(fabs(got) <= (double)t * 20 * 0x1p-24); /* each rounded to float32 */
+}
+
+static void check_head(lrd_dtype_t d, const head_case_t *x)
+{
+    enum { MAX_T = 80 };
+    uint64_t seed = (uint64_t)(x->t + x->v);
+    const int64_t t = x->t, c = x->c, v = x->v;
+    const double scale = 0.25 * (x->loss_scale > 0 ? (double)x->loss_scale : 1);
+    int32_t target[MAX_T];
+    float each[MAX_T];
+    op_context("T %ld, C %ld, V %ld", (long)t, (long)c, (long)v);
+    for (int64_t i = 0; i < t; i++)
+        target[i] = x->every < 0 || (x->every > 0 && i % x->every == 1)
+                        ? -100
+                        : (int32_t)(i == 0 ? v - 1 : lrd_test_random_int(&seed, v));
+    ref_mat_t h = op_random(&seed, t, c, 2), w = op_random(&seed, v, c, 0.5), dh = op_zeros(t, c);
+    const lrd_mat_t dev_h = op_put(h, d, x->pad), dev_w = op_put(w, d, x->pad);
+    const lrd_mat_t dev_dh = op_empty(t, c, d, x->pad);
+    const lrd_weight_t weight = {lrd_const(dev_w)};
+    const lrd_step_state_t clock = {.loss_scale = x->loss_scale};
+    float *token_nll = op_device((size_t)t * 4);
+    const lrd_linear_ce_t op = {.h = lrd_const(dev_h),
+                                .w = &weight,
+                                .target = op_upload(target, (size_t)t * 4),
+                                .inv_n_target = 0.25,
+                                .state = x->loss_scale > 0 ? op_upload(&clock, sizeof clock) : NULL,
+                                .nll = op_device(8),
+                                .token_nll = token_nll,
+                                .dh = dev_dh};
+    assert_ok(lrd_linear_ce(op_st, op_scratch, &op));
+    const double want = ref_linear_ce(h, w, target, scale, dh);
+    op_download(token_nll, each, (size_t)t * 4);
+    check_losses("linear_ce", &op, want, each, t);
+    ref_mat_t got = op_get(dev_dh);
+    op_near("linear_ce dh", OP_HEAD_DH, d, (double)v, got, dh);
+    for (int64_t i = 0; i < t; i++) {
+        ref_mat_t row = {h.v + i * c, 1, c};
+        const double alone = ref_linear_ce(row, w, &target[i], 1, (ref_mat_t){0});
+        assert_true(fabs(alone - (double)each[i]) <= 40 * 0x1p-24 + 1e-6 * alone);
+        for (int64_t j = 0; target[i] < 0 && j < c; j++)
+            assert_true(got.v[i * c + j] == 0); /* zero, not nearly */
+    }
+    lrd_linear_ce_t without = op;
+    without.dh = (lrd_mat_t){0};
+    without.token_nll = NULL;
+    assert_ok(lrd_linear_ce(op_st, op_scratch, &without));
+    check_losses("linear_ce without dh", &without, want, NULL, t);
+    op_free_all();
+}
+
+static void test_linear_ce(void **state)
+{
+    (void)state;
+    static const head_case_t cases[] = {
+        {37, 88, 3001, 0, 4, 8}, {1, 8, 5, 3, 0, 0},     {2, 24, 1, 0, 0, 1},
+        {9, 40, 129, 0, -1, 2},  {65, 64, 513, 8, 0, 0}, {7, 17, 4099, 1, 3, 1024},
+        {80, 24, 5003, 0, 2, 0},
+    };
+    for (int k = 0; k < 3; k++) {
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+            check_head(op_dtypes[k], &cases[i]);
+    }
+}
+
+/* Logits far apart: the loss stays finite and exact. */
+static void test_extremes(void **state)
+{
+    (void)state;
+    enum { V = 300, C = 8 };
+    ref_mat_t h = op_zeros(2, C), w = op_zeros(V, C), dh = op_zeros(2, C);
+    h.v[0] = 1000;
+    h.v[C] = -1000;
+    for (int i = 0; i < V; i++)
+        w.v[i * C] = (double)i / 16;
+    const int32_t target[] = {V - 1, V - 1};
+    const lrd_mat_t dev_h = op_put(h, LRD_F32, 0), dev_w = op_put(w, LRD_F32, 0);
+    const lrd_mat_t dev_dh = op_empty(2, C, LRD_F32, 0);
+    const lrd_weight_t weight = {lrd_const(dev_w)};
+    const lrd_linear_ce_t op = {.h = lrd_const(dev_h),
+                                .w = &weight,
+                                .target = op_upload(target, sizeof target),
+                                .inv_n_target = 1,
+                                .nll = op_device(8),
+                                .dh = dev_dh};
+    double got;
+    assert_ok(lrd_linear_ce(op_st, op_scratch, &op));
+    const double want = ref_linear_ce(h, w, target, 1, dh);
+    op_download(op.nll, &got, sizeof got);
+    assert_true(fabs(got - want) <= 1e-6 * want);
+    op_check("linear_ce dh", OP_HEAD_DH, LRD_F32, V, dev_dh, dh);
+    op_free_all();
+}
+
+int main(int argc, char **argv)
+{
+    op_arguments(argc, argv);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear_ce),
+                                       cmocka_unit_test(test_extremes)};
+    return cmocka_run_group_tests(tests, op_setup, op_teardown);
+}
