@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# More hostile input than refusals_test.sh has. Every case, on one rank or several ($1): the expected exit
+# Hostile input. Every case, on one rank or several ($1): the expected exit
 # code on every rank, one line of error that says what and where, within 20 seconds, nothing half-written.
 set -uo pipefail
 ranks=${1:-1}
@@ -82,6 +82,8 @@ mv model/model.safetensors model/a.safetensors; echo '{"weight_map": {"h.0.input
 refuse "shard outside the folder" 2 model.safetensors.index.json
 mv model/model.safetensors model/a.safetensors; echo '{"weight_map": {"word_embeddings.weight": "b.safetensors"}}' > model/model.safetensors.index.json
 refuse "missing shard" 2 b.safetensors
+mv model/model.safetensors model/pytorch_model.bin;        refuse "pickled weights only" 2 pytorch_model.bin
+rm model/model.safetensors;                                refuse "no weights" 2 "model has no weights"
 
 # ---- config.json
 set_config hidden_size 192;                                refuse "other hidden size" 2 shape
@@ -103,10 +105,16 @@ head -c 100000 /dev/zero | tr '\0' '[' > model/config.json; refuse "deep config.
 rm model/config.json;                                      refuse "no config.json" 2 config.json
 refuse "model that is a Hub name" 2 "no model folder bigscience/bloom-560m here. A model of the Hub is not downloaded" --set model.name_or_path=bigscience/bloom-560m
 refuse "model that is a file" 2 train.jsonl --set model.name_or_path=train.jsonl
+set_config vocab_size 700;                                 refuse "other vocabulary" 2 shape
+set_config n_layer 30;                                     refuse "more layers" 2 'h.2.input_layernorm.weight'
+set_config hidden_dropout 0.1;                             refuse "dropout in the base" 2 hidden_dropout
+set_config model_type '"gpt2"';                            refuse "other family" 2 gpt2
+rm -r model;                                               refuse "no model" 2 "no model folder model here"
 
 # ---- data
 for line in '{"input_ids": []}' '{"input_ids": "1"}' '{"input_ids": [1.5, 2]}' '{"input_ids": [1, 99999999999999999999]}' \
-  '{"input_ids": [1, 300]}' '{"input_ids": [1, 9223372036854775807]}' '{"input_ids": [1, 4294967297]}' '{"input_ids": [1, null]}' '{}' '[]' '7' \
+  '{"input_ids": [1, 300]}' '{"input_ids": [1, -2]}' '{"input_ids": [1, 2], "labels": [1]}' \
+  '{"input_ids": [1, 9223372036854775807]}' '{"input_ids": [1, 4294967297]}' '{"input_ids": [1, null]}' '{}' '[]' '7' \
   '{"input_ids": [1, 2], "labels": [1, 300]}' '{"input_ids": [1, 2], "labels": [1, -5]}' \
   '{"input_ids": [1, 2], "labels": 5}' '{"input_ids": [1, 2]} {}' '{"input_ids": [1, 2]'; do
   lines=$(wc -l < train.jsonl)
@@ -118,6 +126,10 @@ head -c 100000 /dev/zero | tr '\0' '[' > train.jsonl;      refuse "deep record" 
 printf '\n\n' > train.jsonl;                               refuse "empty lines" 2 train.jsonl
 echo '{"input_ids": [1, 2], "labels": [-100, -100]}' > train.jsonl; refuse "nothing to learn" 2 train.jsonl
 rm train.jsonl; mkdir train.jsonl;                         refuse "data is a folder" 2 train.jsonl
+printf '{"input_ids": "\377"}\n' > train.jsonl;           refuse "record that is not UTF-8" 2 "train.jsonl:1"
+: > train.jsonl;                                           refuse "empty data" 2 train.jsonl
+rm train.jsonl;                                            refuse "no data" 2 train.jsonl
+refuse "too long" 2 "train.jsonl:1" --set data.max_length=3
 refuse "all too long" 2 train.jsonl --set data.max_length=3 --set data.on_too_long=drop
 echo '{"input_ids": [1, 300]}' >> eval.jsonl
 refuse "bad record to evaluate on" 2 "eval.jsonl:" --set training.eval_steps=1
@@ -133,6 +145,8 @@ squad_case "no questions" '{"version": "v2.0", "data": []}'
 squad_case "no questions in a paragraph" '{"data": [{"title": "t", "paragraphs": [{"context": "c", "qas": []}]}]}'
 squad_case "question without an id" '{"data": [{"title": "t", "paragraphs": [{"context": "c", "qas": [{"question": "q", "answers": []}]}]}]}' 'data[0].paragraphs[0].qas[0]'
 squad_case "answer that is a number" '{"data": [{"title": "t", "paragraphs": [{"context": "c", "qas": [{"id": "1", "question": "q", "is_impossible": false, "answers": [{"text": 5, "answer_start": 0}]}]}]}]}' 'qas[0].answers[0]'
+echo '{"data": []}' > squad.json; cp "$LRD_SOURCE_DIR/tests/golden/tokenizer/tokenizer.json" model/
+refuse "another model's tokenizer" 2 "do not match" "${squad[@]}"
 echo '{"data": []}' > squad.json;                          refuse "no tokenizer" 2 tokenizer.json "${squad[@]}"
 echo '{"data": []}' > squad.json; echo '{' > model/tokenizer.json; refuse "bad tokenizer" 2 tokenizer.json "${squad[@]}"
 
@@ -150,10 +164,17 @@ for change in lora.r=x lora.rr=3 lora.r=99999999999999999999 lora.lora_dropout=1
   refuse "--set $change" 2 "${key%rr}" --set "$change"
 done
 refuse "no such checkpoint" 2 none-such --set training.resume_from_checkpoint=none-such
+sed -i 's/learning_rate:/learning_rat:/' config.yaml;      refuse "unknown key" 2 "learning_rate"
+refuse "bias" 2 bias --set lora.bias=all
+refuse "rank 0" 2 lora.r --set lora.r=0
+refuse "nothing to adapt" 2 no_such_module --set lora.target_modules=[no_such_module]
+refuse "pipeline" 2 parallel.pipeline --set parallel.pipeline=7
+refuse "no such backend" 2 cuda --backend cuda
 refuse "two sizes of an update" 2 global_batch_size --set training.global_batch_size=4
 refuse "evaluation of nothing" 2 eval_steps --set training.eval_steps=1 --set data.eval_file=null
 
 # ---- where results go
+touch out;                                                 refuse "output is a file" 2 out
 touch file;                                                refuse "output below a file" 2 "the folder file" --set training.output_dir=file/out
 refuse "output where nobody can write" 2 /proc/lora-dist --set training.output_dir=/proc/lora-dist
 
@@ -166,6 +187,7 @@ sed -i 's/"bias": *"none"/"bias": "all"/' adapter/adapter_config.json; refuse "a
 sed -i 's/"peft_type": *"LORA"/"peft_type": "IA3"/' adapter/adapter_config.json; refuse "adapter of another kind" 2 IA3 "${from[@]}"
 sed -i 's/"use_dora": *false/"use_dora": true/' adapter/adapter_config.json; refuse "DoRA" 2 use_dora "${from[@]}"
 set_header 'lora_A.weight' 'lora_C.weight' adapter/adapter_model.safetensors; refuse "adapter without a tensor" 2 'lora_A' "${from[@]}"
+sed -i 's/"r": *[0-9]*/"r": 3/' adapter/adapter_config.json; refuse "adapter of another rank" 2 lora_A "${from[@]}"
 refuse "no adapter" 2 none-such --set lora.adapter_name_or_path=none-such
 
 # ---- while it runs

@@ -1,5 +1,7 @@
-/* An op's bits do not depend on the number of threads: 4,096 tokens on 1, 2, 3 and 8 threads, in one
- * block of memory that is compared byte by byte. Dropout is on. */
+/* An op's bits do not depend on the number of threads: 4,096 tokens on 1, 2, 3 and 8 threads, and
+ * once more on one, in one block of memory that is compared byte by byte. Dropout is on. And a row
+ * of a forward op does not depend on the rows after it; of a product, a row of a whole tile does
+ * not (oneDNN adds up in another order for some numbers of rows). */
 #include "base/hash.h"
 #include "base/mem.h"
 #include "kernels/ops.h"
@@ -18,7 +20,7 @@ static void fill(void *data, int64_t n, lrd_dtype_t d, uint64_t seed)
         if (d == LRD_F32)
             ((float *)data)[i] = x;
         else
-            ((uint16_t *)data)[i] = lrd_f32_to_bf16(x);
+            ((uint16_t *)data)[i] = d == LRD_F16 ? lrd_f32_to_f16(x) : lrd_f32_to_bf16(x);
     }
 }
 
@@ -107,14 +109,18 @@ static void run_ops(lrd_stream_t *st, lrd_scratch_t scratch, block_t *b, lrd_dty
     assert_ok(lrd_stream_sync(st));
 }
 
-static void digest(lrd_dtype_t d, int n_threads, char hex[LRD_SHA256_HEX])
-{
-    enum { BYTES = 64 << 20 };
+typedef struct machine {
     lrd_backend_t *be;
     lrd_stream_t *st;
-    lrd_sha256_t *hash = NULL;
     lrd_scratch_t scratch;
-    block_t block = {.used = 0};
+    block_t block;
+} machine_t;
+
+enum { BYTES = 64 << 20 };
+
+static machine_t machine_open(lrd_dtype_t d, int n_threads)
+{
+    machine_t m = {.block = {.used = 0}};
     const lrd_limits_t limits = {.tokens = T,
                                  .max_seqlen = T,
                                  .hidden = C,
@@ -125,43 +131,171 @@ static void digest(lrd_dtype_t d, int n_threads, char hex[LRD_SHA256_HEX])
                                  .rank = R,
                                  .compute = d,
                                  .training = true};
-    assert_ok(lrd_backend_open("cpu", &(lrd_backend_options_t){0, n_threads, NULL}, &be));
-    assert_ok(lrd_stream_create(be, &st));
-    scratch.bytes = lrd_scratch_bytes(be, &limits);
-    assert_ok(lrd_mem_alloc(be, LRD_MEM_DEVICE, scratch.bytes, &scratch.data));
-    assert_ok(lrd_mem_alloc(be, LRD_MEM_DEVICE, BYTES, (void **)&block.data));
-    memset(block.data, 0, BYTES);
-    run_ops(st, scratch, &block, d);
-    assert_true(block.used <= BYTES);
+    assert_ok(lrd_backend_open("cpu", &(lrd_backend_options_t){0, n_threads, NULL}, &m.be));
+    assert_ok(lrd_stream_create(m.be, &m.st));
+    m.scratch.bytes = lrd_scratch_bytes(m.be, &limits);
+    assert_ok(lrd_mem_alloc(m.be, LRD_MEM_DEVICE, m.scratch.bytes, &m.scratch.data));
+    assert_ok(lrd_mem_alloc(m.be, LRD_MEM_DEVICE, BYTES, (void **)&m.block.data));
+    memset(m.block.data, 0, BYTES);
+    memset(m.scratch.data, 0xff, m.scratch.bytes); /* NaN: no result may come from it */
+    return m;
+}
+
+static void machine_close(machine_t *m)
+{
+    assert_true(m->block.used <= BYTES);
+    lrd_mem_free(m->be, LRD_MEM_DEVICE, m->block.data, BYTES);
+    lrd_mem_free(m->be, LRD_MEM_DEVICE, m->scratch.data, m->scratch.bytes);
+    lrd_stream_destroy(m->st);
+    lrd_backend_close(m->be);
+}
+
+static void digest(lrd_dtype_t d, int n_threads, char hex[LRD_SHA256_HEX])
+{
+    lrd_sha256_t *hash = NULL;
+    machine_t m = machine_open(d, n_threads);
+    run_ops(m.st, m.scratch, &m.block, d);
     assert_ok(lrd_sha256_begin(&hash));
-    assert_ok(lrd_sha256_add(hash, block.data, block.used));
+    assert_ok(lrd_sha256_add(hash, m.block.data, m.block.used));
     assert_ok(lrd_sha256_end(hash, hex));
     lrd_sha256_free(hash);
-    lrd_mem_free(be, LRD_MEM_DEVICE, block.data, BYTES);
-    lrd_mem_free(be, LRD_MEM_DEVICE, scratch.data, scratch.bytes);
-    lrd_stream_destroy(st);
-    lrd_backend_close(be);
+    machine_close(&m);
 }
 
 static void test_threads(void **state)
 {
     (void)state;
-    static const lrd_dtype_t dtypes[] = {LRD_F32, LRD_BF16};
-    static const int threads[] = {2, 3, 8};
-    for (int k = 0; k < 2; k++) {
+    static const lrd_dtype_t dtypes[] = {LRD_F32, LRD_BF16, LRD_F16};
+    static const int threads[] = {1, 2, 3, 8};
+    for (int k = 0; k < 3; k++) {
         char one[LRD_SHA256_HEX], many[LRD_SHA256_HEX];
         digest(dtypes[k], 1, one);
-        for (size_t i = 0; i < 3; i++) {
+        for (size_t i = 0; i < 4; i++) {
             digest(dtypes[k], threads[i], many);
             if (strcmp(one, many) != 0)
-                fail_msg("%s: %d threads give other bits than one",
+                fail_msg("%s: %d threads give other bits than the first run on one",
                          lrd_dtype_setting_name(dtypes[k]), threads[i]);
         }
     }
 }
 
+/* Outputs of the forward ops on the first n of the T rows. */
+typedef struct outputs {
+    lrd_mat_t y, u, act, out, res, norm, gelu, embed, token_nll;
+} outputs_t;
+
+static lrd_cmat_t first_rows(lrd_mat_t m, int64_t n)
+{
+    m.rows = n;
+    return lrd_const(m);
+}
+
+static outputs_t forward_rows(machine_t *m, lrd_dtype_t d, int32_t n)
+{
+    static const float slope[H] = {0.5f, 0.25f, 0.125f, 0.0625f};
+    static uint64_t key[T];
+    static int32_t target[T];
+    static double nll;
+    block_t *b = &m->block;
+    const int32_t cu[] = {0, n < 13 ? n : 13, n < 213 ? n : 213, n}, begin[] = {0, n};
+    b->used = 0;
+    memset(b->data, 0, BYTES);
+    for (int i = 0; i < T; i++) {
+        key[i] = (uint64_t)i << 16;
+        target[i] = i * 7 % V;
+    }
+    const lrd_mat_t x = take(b, T, C, d, 1), w = take(b, F, C, d, 2), bias = take(b, 1, F, d, 3);
+    const lrd_mat_t la = take(b, R, C, LRD_F32, 4), lb = take(b, F, R, LRD_F32, 5);
+    const lrd_mat_t head = take(b, V, C, d, 7), gamma = take(b, 1, C, d, 8);
+    const lrd_mat_t delta = take(b, T, C, d, 9), qkv = take(b, T, F, d, 10);
+    const outputs_t o = {take(b, n, F, d, 0), take(b, n, R, LRD_F32, 0), take(b, n, F, d, 0),
+                         take(b, n, C, d, 0), take(b, n, C, d, 0),       take(b, n, C, d, 0),
+                         take(b, n, F, d, 0), take(b, n, C, d, 0),       take(b, n, 1, LRD_F32, 0)};
+    const lrd_weight_t weight = {lrd_const(w)}, head_weight = {lrd_const(head)};
+    const lrd_lora_t lora = {lrd_const(la), lrd_const(lb), 2, {0.1f, 4, 42, key}};
+    const lrd_lora_rows_t rows = {1, &lora, begin};
+    lrd_linear_fwd_t linear = {.x = first_rows(x, n),
+                               .w = &weight,
+                               .bias = lrd_const(bias),
+                               .lora = &rows,
+                               .y = o.y,
+                               .u = o.u};
+    assert_ok(lrd_linear_forward(m->st, m->scratch, &linear));
+    linear.y = o.act;
+    linear.epilogue = LRD_EPILOGUE_GELU;
+    assert_ok(lrd_linear_forward(m->st, m->scratch, &linear));
+    assert_ok(lrd_attn_forward(m->st, m->scratch,
+                               &(lrd_attn_fwd_t){.qkv = first_rows(qkv, n),
+                                                 .cu_seqlens = cu,
+                                                 .n_seqs = 3,
+                                                 .max_seqlen = n,
+                                                 .n_heads = H,
+                                                 .head_dim = D,
+                                                 .slope = slope,
+                                                 .scale = 0.25f,
+                                                 .out = o.out}));
+    assert_ok(lrd_addnorm_forward(m->st, m->scratch,
+                                  &(lrd_addnorm_fwd_t){.x = first_rows(x, n),
+                                                       .delta = first_rows(delta, n),
+                                                       .gamma = lrd_const(gamma),
+                                                       .beta = lrd_const(gamma),
+                                                       .eps = 1e-5f,
+                                                       .res = o.res,
+                                                       .y = o.norm}));
+    assert_ok(lrd_linear_ce(m->st, m->scratch,
+                            &(lrd_linear_ce_t){.h = first_rows(x, n),
+                                               .w = &head_weight,
+                                               .target = target,
+                                               .inv_n_target = 1,
+                                               .nll = &nll,
+                                               .token_nll = o.token_nll.data}));
+    assert_ok(lrd_gelu_forward(m->st, m->scratch, &(lrd_gelu_fwd_t){first_rows(qkv, n), o.gelu}));
+    assert_ok(lrd_embed_forward(m->st, m->scratch,
+                                &(lrd_embed_fwd_t){target, lrd_const(head), lrd_const(gamma),
+                                                   lrd_const(gamma), 1e-5f, o.embed}));
+    return o;
+}
+
+static void same_rows(const char *what, lrd_dtype_t d, int32_t n, lrd_mat_t some, lrd_mat_t all)
+{
+    const size_t row = (size_t)some.cols * lrd_dtype_bytes(some.dtype);
+    for (int64_t t = 0; t < n; t++) {
+        if (memcmp((uint8_t *)some.data + (size_t)t * row, (uint8_t *)all.data + (size_t)t * row,
+                   row) != 0)
+            fail_msg("%s, %s: row %ld of the first %d has other bits than among more rows", what,
+                     lrd_dtype_setting_name(d), (long)t, n);
+    }
+}
+
+static void test_rows(void **state)
+{
+    (void)state;
+    static const lrd_dtype_t dtypes[] = {LRD_F32, LRD_BF16, LRD_F16};
+    static const int32_t sizes[] = {1, 2, 7, 13, 100, 213, 512, 513, 700, 1024};
+    for (int k = 0; k < 3; k++) {
+        machine_t all = machine_open(dtypes[k], 2), some = machine_open(dtypes[k], 2);
+        const outputs_t a = forward_rows(&all, dtypes[k], 1030);
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            const int32_t n = sizes[i];
+            const outputs_t s = forward_rows(&some, dtypes[k], n);
+            const int32_t whole = n / 512 * 512; /* rows in whole tiles of a product */
+            same_rows("linear", dtypes[k], whole, s.y, a.y);
+            same_rows("linear u", dtypes[k], n, s.u, a.u);
+            same_rows("linear with GELU", dtypes[k], whole, s.act, a.act);
+            same_rows("attention", dtypes[k], n, s.out, a.out);
+            same_rows("residual", dtypes[k], n, s.res, a.res);
+            same_rows("norm", dtypes[k], n, s.norm, a.norm);
+            same_rows("gelu", dtypes[k], n, s.gelu, a.gelu);
+            same_rows("embed", dtypes[k], n, s.embed, a.embed);
+            same_rows("head", dtypes[k], whole, s.token_nll, a.token_nll);
+        }
+        machine_close(&some);
+        machine_close(&all);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_threads)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_threads), cmocka_unit_test(test_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
