@@ -196,7 +196,8 @@ typedef struct lrd_attn_fwd {
     const float *slope; /* [H] ALiBi slopes */
     float scale;        /* 1 / sqrt(D) */
     lrd_mat_t out;      /* [T, H*D] */
-    float *lse;         /* [H, T] log-sum-exp of each score row, kept for the backward; optional */
+    float *lse; /* [H, T] log-sum-exp of each score row less slope[h] * its own position, kept
+                           for the backward; optional */
 } lrd_attn_fwd_t;
 
 typedef struct lrd_attn_bwd {

@@ -39,29 +39,56 @@ static lrd_mat_t take(block_t *b, int64_t rows, int64_t cols, lrd_dtype_t d, uin
     return m;
 }
 
+static const float slope[H] = {0.5f, 0.25f, 0.125f, 0.0625f};
+static uint64_t key[T];
+
+static void make_keys(void)
+{
+    for (int i = 0; i < T; i++)
+        key[i] = (uint64_t)i << 16;
+}
+
+/* Norm and head, forward and backward. */
+static void run_head(lrd_stream_t *st, lrd_scratch_t scratch, block_t *b, lrd_dtype_t d,
+                     lrd_cmat_t x, lrd_cmat_t delta, lrd_cmat_t dy)
+{
+    static int32_t target[T];
+    for (int i = 0; i < T; i++)
+        target[i] = i % 3 == 0 ? -1 : i * 7 % V;
+    const lrd_mat_t head = take(b, V, C, d, 7), dh = take(b, T, C, d, 0);
+    const lrd_mat_t nll = take(b, 1, 2, LRD_F32, 0), mean = take(b, 1, T, LRD_F32, 0);
+    const lrd_mat_t rstd = take(b, 1, T, LRD_F32, 0), gamma = take(b, 1, C, d, 8);
+    const lrd_mat_t res = take(b, T, C, d, 0), norm = take(b, T, C, d, 0);
+    const lrd_mat_t dres = take(b, T, C, d, 0), token_nll = take(b, 1, T, LRD_F32, 0);
+    const lrd_weight_t head_weight = {lrd_const(head)};
+    assert_ok(lrd_addnorm_forward(st, scratch,
+                                  &(lrd_addnorm_fwd_t){x, delta, lrd_const(gamma), lrd_const(gamma),
+                                                       1e-5f, res, norm, mean.data, rstd.data}));
+    assert_ok(lrd_norm_backward(st, scratch,
+                                &(lrd_norm_bwd_t){dy, lrd_const(res), lrd_const(gamma), mean.data,
+                                                  rstd.data, false, dres}));
+    assert_ok(lrd_linear_ce(st, scratch,
+                            &(lrd_linear_ce_t){.h = lrd_const(norm),
+                                               .w = &head_weight,
+                                               .target = target,
+                                               .inv_n_target = 1.0 / T,
+                                               .nll = (double *)nll.data,
+                                               .token_nll = token_nll.data,
+                                               .dh = dh}));
+}
+
 static void run_ops(lrd_stream_t *st, lrd_scratch_t scratch, block_t *b, lrd_dtype_t d)
 {
     static const int32_t begin[] = {0, T}, cu[] = {0, 1000, 1001, 3100, T};
-    static const float slope[H] = {0.5f, 0.25f, 0.125f, 0.0625f};
-    static uint64_t key[T];
-    static int32_t target[T];
-    for (int i = 0; i < T; i++) {
-        key[i] = (uint64_t)i << 16;
-        target[i] = i % 3 == 0 ? -1 : i * 7 % V;
-    }
+    make_keys();
     const lrd_mat_t x = take(b, T, C, d, 1), w = take(b, F, C, d, 2), bias = take(b, 1, F, d, 3);
     const lrd_mat_t la = take(b, R, C, LRD_F32, 4), lb = take(b, F, R, LRD_F32, 5);
     const lrd_mat_t y = take(b, T, F, d, 0), u = take(b, T, R, LRD_F32, 0),
                     dx = take(b, T, C, d, 0);
     const lrd_mat_t da = take(b, R, C, LRD_F32, 0), db = take(b, F, R, LRD_F32, 0);
     const lrd_mat_t out = take(b, T, C, d, 0), dy = take(b, T, F, d, 6), dqkv = take(b, T, F, d, 0);
-    const lrd_mat_t head = take(b, V, C, d, 7), dh = take(b, T, C, d, 0),
-                    nll = take(b, 1, 2, LRD_F32, 0);
-    const lrd_mat_t lse = take(b, H, T, LRD_F32, 0), mean = take(b, 1, T, LRD_F32, 0);
-    const lrd_mat_t rstd = take(b, 1, T, LRD_F32, 0), gamma = take(b, 1, C, d, 8),
-                    res = take(b, T, C, d, 0);
-    const lrd_mat_t norm = take(b, T, C, d, 0), dres = take(b, T, C, d, 0);
-    const lrd_weight_t weight = {lrd_const(w)}, head_weight = {lrd_const(head)};
+    const lrd_mat_t lse = take(b, H, T, LRD_F32, 0);
+    const lrd_weight_t weight = {lrd_const(w)};
     const lrd_lora_t lora = {lrd_const(la), lrd_const(lb), 2, {0.1f, 4, 42, key}};
     const lrd_lora_rows_t rows = {1, &lora, begin};
     const lrd_attn_fwd_t attn = {.qkv = lrd_const(y),
@@ -92,20 +119,7 @@ static void run_ops(lrd_stream_t *st, lrd_scratch_t scratch, block_t *b, lrd_dty
                                                       .dx = dx}));
     assert_ok(lrd_attn_forward(st, scratch, &attn));
     assert_ok(lrd_attn_backward(st, scratch, &(lrd_attn_bwd_t){attn, lrd_const(x), dqkv}));
-    assert_ok(lrd_addnorm_forward(st, scratch,
-                                  &(lrd_addnorm_fwd_t){lrd_const(x), lrd_const(out),
-                                                       lrd_const(gamma), lrd_const(gamma), 1e-5f,
-                                                       res, norm, mean.data, rstd.data}));
-    assert_ok(lrd_norm_backward(st, scratch,
-                                &(lrd_norm_bwd_t){lrd_const(dx), lrd_const(res), lrd_const(gamma),
-                                                  mean.data, rstd.data, false, dres}));
-    assert_ok(lrd_linear_ce(st, scratch,
-                            &(lrd_linear_ce_t){.h = lrd_const(norm),
-                                               .w = &head_weight,
-                                               .target = target,
-                                               .inv_n_target = 1.0 / T,
-                                               .nll = (double *)nll.data,
-                                               .dh = dh}));
+    run_head(st, scratch, b, d, lrd_const(x), lrd_const(out), lrd_const(dx));
     assert_ok(lrd_stream_sync(st));
 }
 
@@ -190,20 +204,33 @@ static lrd_cmat_t first_rows(lrd_mat_t m, int64_t n)
     return lrd_const(m);
 }
 
+static void forward_attention(machine_t *m, lrd_cmat_t qkv, lrd_mat_t out)
+{
+    const int32_t n = (int32_t)qkv.rows;
+    const int32_t cu[] = {0, n < 13 ? n : 13, n < 213 ? n : 213, n};
+    assert_ok(lrd_attn_forward(m->st, m->scratch,
+                               &(lrd_attn_fwd_t){.qkv = qkv,
+                                                 .cu_seqlens = cu,
+                                                 .n_seqs = 3,
+                                                 .max_seqlen = n,
+                                                 .n_heads = H,
+                                                 .head_dim = D,
+                                                 .slope = slope,
+                                                 .scale = 0.25f,
+                                                 .out = out}));
+}
+
 static outputs_t forward_rows(machine_t *m, lrd_dtype_t d, int32_t n)
 {
-    static const float slope[H] = {0.5f, 0.25f, 0.125f, 0.0625f};
-    static uint64_t key[T];
     static int32_t target[T];
     static double nll;
     block_t *b = &m->block;
-    const int32_t cu[] = {0, n < 13 ? n : 13, n < 213 ? n : 213, n}, begin[] = {0, n};
+    const int32_t begin[] = {0, n};
     b->used = 0;
     memset(b->data, 0, BYTES);
-    for (int i = 0; i < T; i++) {
-        key[i] = (uint64_t)i << 16;
+    make_keys();
+    for (int i = 0; i < T; i++)
         target[i] = i * 7 % V;
-    }
     const lrd_mat_t x = take(b, T, C, d, 1), w = take(b, F, C, d, 2), bias = take(b, 1, F, d, 3);
     const lrd_mat_t la = take(b, R, C, LRD_F32, 4), lb = take(b, F, R, LRD_F32, 5);
     const lrd_mat_t head = take(b, V, C, d, 7), gamma = take(b, 1, C, d, 8);
@@ -224,16 +251,7 @@ static outputs_t forward_rows(machine_t *m, lrd_dtype_t d, int32_t n)
     linear.y = o.act;
     linear.epilogue = LRD_EPILOGUE_GELU;
     assert_ok(lrd_linear_forward(m->st, m->scratch, &linear));
-    assert_ok(lrd_attn_forward(m->st, m->scratch,
-                               &(lrd_attn_fwd_t){.qkv = first_rows(qkv, n),
-                                                 .cu_seqlens = cu,
-                                                 .n_seqs = 3,
-                                                 .max_seqlen = n,
-                                                 .n_heads = H,
-                                                 .head_dim = D,
-                                                 .slope = slope,
-                                                 .scale = 0.25f,
-                                                 .out = o.out}));
+    forward_attention(m, first_rows(qkv, n), o.out);
     assert_ok(lrd_addnorm_forward(m->st, m->scratch,
                                   &(lrd_addnorm_fwd_t){.x = first_rows(x, n),
                                                        .delta = first_rows(delta, n),
