@@ -55,8 +55,6 @@ static lrd_status_t run_command(lrd_app_t *app)
         [LRD_COMMAND_INFO] = lrd_command_info};
     if (app->cli->command == LRD_COMMAND_TRAIN)
         return lrd_command_train(app);
-    if (app->cli->command == LRD_COMMAND_TRAIN || alone[app->cli->command] == NULL)
-        return LRD_ERR_INTERNAL;
     if (lrd_comm_rank(app->comm) != 0)
         return LRD_OK;
     return alone[app->cli->command](app);
