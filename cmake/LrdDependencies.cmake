@@ -6,13 +6,6 @@ find_package(MPI REQUIRED COMPONENTS C)
 set(HDF5_PREFER_PARALLEL FALSE)
 find_package(HDF5 REQUIRED COMPONENTS C)
 
-# Debian's oneDNN has a CMake package that wants OpenCL headers, which nothing here uses.
-find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.h REQUIRED)
-find_library(DNNL_LIBRARY dnnl REQUIRED)
-add_library(lrd_dnnl INTERFACE)
-target_include_directories(lrd_dnnl SYSTEM INTERFACE "${DNNL_INCLUDE_DIR}")
-target_link_libraries(lrd_dnnl INTERFACE "${DNNL_LIBRARY}")
-
 if(LRD_CUDA)
   include(CheckLanguage)
   check_language(CUDA)

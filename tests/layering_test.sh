@@ -4,7 +4,7 @@
 #   base <- kernels <- {comm, data, lora, hub} <- model <- {train, infer} <- app
 #
 # A file may include its own layer and those to the left of it; layers in braces never include each other. Only
-# src/comm includes mpi.h, only kernels/ includes oneDNN. exit(), abort() and assert() stand in src/app/main.c only;
+# src/comm includes mpi.h, only kernels/ includes immintrin.h. exit(), abort() and assert() stand in src/app/main.c only;
 # strcpy, sprintf, strcat, gets and atoi nowhere.
 #
 #   tests/layering_test.sh          checks this tree, and itself on planted violations
@@ -25,7 +25,7 @@ check_include() { # file, line, layer of the file, what it includes
     mpi.h | mpi-ext.h)
         [[ $layer == comm ]] || complain "$file:$line: only src/comm includes $included"
         ;;
-    oneapi/dnnl/* | dnnl*.h)
+    *intrin.h)
         [[ $layer == kernels ]] || complain "$file:$line: only kernels/ includes $included"
         ;;
     */*)
@@ -109,7 +109,7 @@ clean() {
     rm -rf "$planted/src" "$planted/kernels"
     mkdir -p "$planted/src/"{base,comm,data,lora,model,train,infer,app} "$planted/kernels/cpu"
     printf '#include <mpi.h>\n/* abort() and "strcpy(" in a comment */\nconst char *t = "exit(";\n' >"$planted/src/comm/a.c"
-    printf '#include "base/a.h"\n#include <oneapi/dnnl/dnnl.h>\nt->abort(t);\n' >"$planted/kernels/cpu/a.c"
+    printf '#include "base/a.h"\n#include <immintrin.h>\nt->abort(t);\n' >"$planted/kernels/cpu/a.c"
     printf '#include "train/a.h"\n#include "base/a.h"\nint main(void) { exit(0); }\n' >"$planted/src/app/main.c"
 }
 expect_violation() { # file, line of C
@@ -130,7 +130,7 @@ expect_violation src/model/b.c '#  include "train/step.h"'
 expect_violation src/train/b.c '#include "infer/generate.h"'
 expect_violation src/train/b.c '#include "app/cli.h"'
 expect_violation src/model/b.c '#include <mpi.h>'
-expect_violation src/model/b.c '#include <oneapi/dnnl/dnnl.h>'
+expect_violation src/model/b.c '#include <immintrin.h>'
 expect_violation src/train/b.c '    exit(1);'
 expect_violation src/app/b.c 'if (x) abort();'
 expect_violation kernels/b.c '/* so */ assert(x == 1);'

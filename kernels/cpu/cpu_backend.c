@@ -1,41 +1,18 @@
 #include "kernels/cpu/cpu_backend.h"
 
 #include "base/mem.h"
-#include "kernels/cpu/cpu_product.h"
 #include "kernels/cpu/cpu_tuning.h"
 
-#include <omp.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* Which of two ways bfloat16 products take: multiplied as they are, or widened to float32 tile by
- * tile. AMX and AMD's AVX512_BF16 are faster than float32; Intel's AVX512_BF16 without AMX is
- * slower (measured, docs/decisions.md). */
-static bool bf16_is_faster(void)
-{
-    const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
-    if (isa >= dnnl_cpu_isa_avx512_core_amx)
-        return true;
-    __builtin_cpu_init();
-    return isa >= dnnl_cpu_isa_avx512_core_bf16 && __builtin_cpu_is("amd");
-}
 
 static void cpu_close(lrd_backend_t *backend)
 {
     cpu_backend_t *be = (cpu_backend_t *)backend;
     if (be == NULL)
         return;
-    for (int i = 0; be->streams != NULL && i < be->n_threads; i++) {
-        if (be->streams[i] != NULL)
-            dnnl_stream_destroy(be->streams[i]);
-    }
-    lrd_free(be->streams);
-    product_cache_destroy(be->products);
     tuning_free(be->tuning);
-    if (be->engine != NULL)
-        dnnl_engine_destroy(be->engine);
     lrd_free(be);
 }
 
@@ -45,20 +22,10 @@ static lrd_status_t cpu_open(const lrd_backend_options_t *options, lrd_backend_t
     cpu_backend_t *be;
     LRD_NEW(be, 1);
     be->base.ops = &lrd_cpu_ops;
-    /* Every parallel region here says how many threads it wants. The default is for oneDNN, which
-     * is to run on the thread that calls it, also where that is the only one of its team. */
-    omp_set_num_threads(1);
     be->n_threads = options->n_threads;
-    be->bf16_native = bf16_is_faster();
-    LRD_NEW(be->streams, be->n_threads);
-    LRD_TRY(product_cache_create(&be->products));
-    dnnl_status_t rc = dnnl_engine_create(&be->engine, dnnl_cpu, 0);
-    for (int i = 0; rc == dnnl_success && i < be->n_threads; i++)
-        rc = dnnl_stream_create(&be->streams[i], be->engine, dnnl_stream_default_flags);
-    LRD_CHECK(rc == dnnl_success, LRD_ERR_UNAVAILABLE, "oneDNN does not start: %s",
-              dnnl_status2str(rc));
+    LRD_TRY(micro_choose(&be->isa));
     if (options->tuning_file != NULL)
-        LRD_TRY(tuning_load(options->tuning_file, &be->tuning));
+        LRD_TRY(tuning_load(options->tuning_file, be->isa, &be->tuning));
     *backend_out = &be->base;
     be = NULL;
 out:
@@ -70,12 +37,12 @@ static lrd_status_t cpu_describe(lrd_backend_t *backend, char *text, size_t size
 {
     const cpu_backend_t *be = (const cpu_backend_t *)backend;
     char machine[160];
-    tuning_machine(machine);
+    tuning_machine(be->isa, machine);
     snprintf(text, size, "%d thread%s, %s, bfloat16 products %s", be->n_threads,
              be->n_threads == 1 ? "" : "s", machine,
-             be->tuning != NULL ? "as tuned"
-             : be->bf16_native  ? "native"
-                                : "widened to float32");
+             be->tuning != NULL      ? "as tuned"
+             : be->isa->pairs_faster ? "native"
+                                     : "widened to float32");
     return LRD_OK;
 }
 

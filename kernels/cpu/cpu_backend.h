@@ -7,21 +7,15 @@
 #ifndef LRD_CPU_BACKEND_H
 #define LRD_CPU_BACKEND_H
 
+#include "kernels/cpu/cpu_micro.h"
 #include "kernels/ops.h"
 
-#include <oneapi/dnnl/dnnl.h>
-#include <oneapi/dnnl/dnnl_debug.h>
-
-typedef struct product_cache product_cache_t; /* cpu_product.c */
-typedef struct tuning tuning_t;               /* cpu_tuning.c */
+typedef struct tuning tuning_t; /* cpu_tuning.c */
 
 typedef struct cpu_backend {
     lrd_backend_t base;
     int n_threads;
-    bool bf16_native; /* rule of this machine: multiply bfloat16 as it is, not widened to float32 */
-    dnnl_engine_t engine;
-    dnnl_stream_t *streams; /* [n_threads]: a oneDNN stream is not for sharing */
-    product_cache_t *products;
+    const micro_isa_t *isa;
     tuning_t *tuning; /* NULL: no tuning file */
 } cpu_backend_t;
 

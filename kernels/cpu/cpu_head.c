@@ -14,7 +14,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { HEAD_ROW_UNIT = 64, HEAD_BLOCK = PRODUCT_K };
+enum { HEAD_ROW_UNIT = 64, HEAD_BLOCK = 4096 };
 static const int64_t HEAD_BYTES = 512 << 20;
 
 typedef struct chunk_stat {
@@ -82,17 +82,12 @@ static lrd_dtype_t exponential_dtype(const cpu_backend_t *be, lrd_dtype_t comput
     return product_is_native(be, compute, compute, c, HEAD_BLOCK, false) ? LRD_BF16 : LRD_F32;
 }
 
-static size_t thread_part(const head_t *h)
-{
-    return product_thread_bytes(h->rows, larger(h->c, HEAD_BLOCK));
-}
-
 size_t cpu_linear_ce_scratch(const cpu_backend_t *be, const lrd_limits_t *l)
 {
     head_t h = {.be = (cpu_backend_t *)be, .v = l->vocab, .c = l->hidden};
     h.e_dtype = exponential_dtype(be, l->compute, l->hidden);
     const size_t shared = lay_out(&h, l->tokens, l->compute, l->training, NULL);
-    return shared + (size_t)be->n_threads * thread_part(&h);
+    return shared + (size_t)be->n_threads * product_thread_bytes();
 }
 
 /* Largest value, then exponentials in place and their sum. */
@@ -175,9 +170,8 @@ static void gradient_tile(void *context, const product_tile_t *tile)
                      h->dh + (tile->row + i) * h->c + tile->col, tile->n_cols);
 }
 
-static lrd_status_t tile_backward(head_t *h)
+static void tile_backward(head_t *h)
 {
-    lrd_status_t status = LRD_OK;
     const lrd_linear_ce_t *a = h->a;
     const float g =
         (float)(a->inv_n_target * (a->state != NULL ? (double)a->state->loss_scale : 1.0));
@@ -194,18 +188,15 @@ static lrd_status_t tile_backward(head_t *h)
             .emit = gradient_tile,
             .context = h,
         };
-        LRD_TRY(product_run(h->be, &p, h->product, &h->threads));
+        product_run(h->be, &p, h->product, &h->threads);
     }
     for (int64_t r = 0; r < h->tile_rows; r++)
         convert_from_f32(a->dh.dtype, h->dh + r * h->c, mat_at_mut(a->dh, h->tile_row[r], 0), h->c);
-out:
-    return status;
 }
 
 /* Adds the tile's losses to *nll. */
-static lrd_status_t tile_forward(head_t *h, double *nll)
+static void tile_forward(head_t *h, double *nll)
 {
-    lrd_status_t status = LRD_OK;
     const lrd_linear_ce_t *a = h->a;
     const size_t row_bytes = (size_t)h->c * lrd_dtype_bytes(a->h.dtype);
     for (int64_t r = 0; r < h->tile_rows; r++)
@@ -217,10 +208,11 @@ static lrd_status_t tile_forward(head_t *h, double *nll)
         .m = h->tile_rows,
         .n = h->v,
         .k = h->c,
+        .whole_chunks = true, /* statistics are kept for each */
         .emit = logits_tile,
         .context = h,
     };
-    LRD_TRY(product_run(h->be, &p, h->product, &h->threads));
+    product_run(h->be, &p, h->product, &h->threads);
 #pragma omp parallel for schedule(static) num_threads(h->be->n_threads)
     for (int64_t r = 0; r < h->tile_rows; r++)
         h->lse[r] = log_sum_exp(h->stat + r * h->n_chunks, h->n_chunks);
@@ -230,8 +222,6 @@ static lrd_status_t tile_forward(head_t *h, double *nll)
         if (a->token_nll != NULL)
             a->token_nll[h->tile_row[r]] = (float)loss;
     }
-out:
-    return status;
 }
 
 lrd_status_t cpu_linear_ce(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_linear_ce_t *a)
@@ -242,7 +232,7 @@ lrd_status_t cpu_linear_ce(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_li
     h.e_dtype = exponential_dtype(be, a->h.dtype, h.c);
     const bool backward = a->dh.data != NULL;
     const size_t shared = lay_out(&h, a->h.rows, a->h.dtype, backward, NULL);
-    LRD_TRY(cpu_scratch_split(be, scratch, shared, thread_part(&h), &h.threads));
+    LRD_TRY(cpu_scratch_split(be, scratch, shared, product_thread_bytes(), &h.threads));
     lay_out(&h, a->h.rows, a->h.dtype, backward, h.threads.shared);
     int64_t n_targets = 0;
     double nll = 0;
@@ -257,9 +247,9 @@ lrd_status_t cpu_linear_ce(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_li
     for (int64_t first = 0; first < n_targets; first += h.rows) {
         h.tile_row = h.row + first;
         h.tile_rows = smaller(n_targets - first, h.rows);
-        LRD_TRY(tile_forward(&h, &nll));
+        tile_forward(&h, &nll);
         if (backward)
-            LRD_TRY(tile_backward(&h));
+            tile_backward(&h);
     }
     *a->nll = nll;
 out:

@@ -34,7 +34,7 @@ static layout_t layout_of(lrd_dtype_t compute, int64_t tokens, int64_t k, int64_
         .widened = product_shared_bytes(compute, tokens, most),
         .du = cpu_round((size_t)(tokens * r) * sizeof(float)),
         .factor = lora_factor_bytes(r, most),
-        .product = product_thread_bytes(tokens, most),
+        .product = product_thread_bytes(),
         .lora = lora_thread_bytes(r, most),
     };
 }
@@ -122,8 +122,15 @@ lrd_status_t cpu_linear_forward(lrd_stream_t *st, lrd_scratch_t scratch, const l
                      &lora->drop, a->u.data, a->u.ld, &s, l.product);
     }
     forward_t f = {a, &s, l.product};
-    const product_t p = {a->x, a->w->w, true, a->x.rows, n, k, forward_tile, &f};
-    LRD_TRY(product_run(be, &p, s.shared, &s));
+    const product_t p = {.x = a->x,
+                         .w = a->w->w,
+                         .transposed = true,
+                         .m = a->x.rows,
+                         .n = n,
+                         .k = k,
+                         .emit = forward_tile,
+                         .context = &f};
+    product_run(be, &p, s.shared, &s);
 out:
     return status;
 }
@@ -191,8 +198,14 @@ lrd_status_t cpu_linear_backward(lrd_stream_t *st, lrd_scratch_t scratch, const 
     }
     if (a->dx.data != NULL) {
         backward_t b = {a, du, r, &s, l.product};
-        const product_t p = {a->dy, a->w->w, false, a->dy.rows, k, n, backward_tile, &b};
-        LRD_TRY(product_run(be, &p, s.shared, &s));
+        const product_t p = {.x = a->dy,
+                             .w = a->w->w,
+                             .m = a->dy.rows,
+                             .n = k,
+                             .k = n,
+                             .emit = backward_tile,
+                             .context = &b};
+        product_run(be, &p, s.shared, &s);
     }
 out:
     return status;

@@ -1,35 +1,30 @@
-/* kernels/cpu/cpu_pack.h -- weights copied block by block into the layout that the product kernels
- * read fastest.
+/* kernels/cpu/cpu_pack.h -- the right-hand side of a product in the layout of cpu_micro.h.
  *
- * A block is n columns of a product's right-hand side and k rows (the dimension summed over).
- * Layouts: plain    [k][ld] float32 pairs    [n / 64][k / 2][64][2] bfloat16, pairs of k side by
- * side: oneDNN's blocked layout BA16a64b2a Rows and columns beyond k and n, up to what the layout
- * rounds to, are zero.
+ *   panel[p][k][j] = element (k, 32 p + j)       float32; columns beyond n are zero
+ *   panel[p][k][j] = elements (2 k, 32 p + j) and (2 k + 1, 32 p + j)     pairs of bfloat16
  */
 #ifndef LRD_CPU_PACK_H
 #define LRD_CPU_PACK_H
 
+#include "kernels/cpu/cpu_micro.h"
 #include "kernels/ops.h"
 
-enum { PACK_PANEL = 64 };
+static inline int64_t pack_panels_of(int64_t n)
+{
+    return (n + MICRO_PANEL - 1) / MICRO_PANEL;
+}
 
-typedef struct pack_layout {
-    bool pairs;        /* bfloat16, two rows side by side; else float32 */
-    int64_t panel;     /* columns of a panel: 64 with pairs, else all of them */
-    int64_t ld;        /* 32-bit elements between rows of a panel (pairs of rows, with pairs) */
-    int64_t k_rounded; /* rows of a panel: k, with pairs rounded up to 32 */
-} pack_layout_t;
+/* Element (k, n) of the right-hand side is src[k * row_stride + n], or src[n * row_stride + k] when
+ * transposed: n columns, k elements to sum over. */
+typedef struct pack {
+    lrd_dtype_t dtype; /* of src: F32, BF16, F16 */
+    bool pairs;        /* of BF16 as it is, k even; else widened to float32 */
+    bool transposed;
+    const void *src;
+    int64_t row_stride, n, k;
+} pack_t;
 
-pack_layout_t pack_layout_plain(int64_t n, int64_t k);
-pack_layout_t pack_layout_pairs(int64_t k);
-
-/* Bytes of a packed block. */
-size_t pack_bytes(const pack_layout_t *layout, int64_t n);
-
-/* Packs the block whose right-hand side is element (k, n) = src[k * row_stride + n] (transposed ==
- * false) or src[n * row_stride + k] (transposed == true). src of F32, BF16 or F16; of BF16 with
- * pairs. */
-void pack_block(const pack_layout_t *layout, lrd_dtype_t dtype, const void *src, int64_t row_stride,
-                bool transposed, int64_t n, int64_t k, void *dst);
+/* dst[pack_panels_of(n)][k, or k / 2 with pairs][32], panel_stride elements of 32 bits apart. */
+void pack_panels(const pack_t *p, uint32_t *dst, int64_t panel_stride);
 
 #endif /* LRD_CPU_PACK_H */

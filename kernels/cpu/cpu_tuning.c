@@ -3,7 +3,6 @@
 #include "base/json.h"
 #include "base/mem.h"
 
-#include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,7 +16,7 @@ struct tuning {
     size_t n;
 };
 
-void tuning_machine(char text[160])
+void tuning_machine(const micro_isa_t *isa, char text[160])
 {
     char model[100] = "unknown processor", line[256];
     FILE *f = fopen("/proc/cpuinfo", "r");
@@ -27,9 +26,7 @@ void tuning_machine(char text[160])
     }
     if (f != NULL)
         fclose(f);
-    const dnnl_version_t *v = dnnl_version();
-    snprintf(text, 160, "%s, isa %#x, oneDNN %d.%d.%d", model,
-             (unsigned)dnnl_get_effective_cpu_isa(), v->major, v->minor, v->patch);
+    snprintf(text, 160, "%s, %s", model, isa->name);
 }
 
 static lrd_status_t read_entry(const json_t *item, const char *path, size_t i, entry_t *entry)
@@ -49,7 +46,7 @@ out:
     return status;
 }
 
-lrd_status_t tuning_load(const char *path, tuning_t **tuning_out)
+lrd_status_t tuning_load(const char *path, const micro_isa_t *isa, tuning_t **tuning_out)
 {
     lrd_status_t status = LRD_OK;
     json_t *json = NULL;
@@ -58,7 +55,7 @@ lrd_status_t tuning_load(const char *path, tuning_t **tuning_out)
     char here[160];
     LRD_TRY(lrd_json_read(path, 1 << 20, &json));
     LRD_TRY(lrd_json_get_text(json, path, "machine", "", &machine));
-    tuning_machine(here);
+    tuning_machine(isa, here);
     LRD_CHECK(strcmp(machine, here) == 0, LRD_ERR_CONFIG,
               "%s was made for \"%s\", this machine is \"%s\": make one here with lora-dist tune",
               path, machine, here);

@@ -176,6 +176,7 @@ lrd_status_t lrd_command_tune(lrd_app_t *app)
     tune_t t = {.n_products = 0};
     lrd_buf_t text = {0};
     int n_threads;
+    const micro_isa_t *isa;
     const char *out = app->cli->out != NULL ? app->cli->out : "tuning.json";
     char *trial = NULL;
     LRD_TRY(lrd_cli_read_settings(app->cli, &settings));
@@ -183,7 +184,8 @@ lrd_status_t lrd_command_tune(lrd_app_t *app)
     LRD_TRY(lrd_model_config_read(settings->model.name_or_path, &config));
     LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &n_threads));
     LRD_ALLOC(trial, lrd_asprintf("%s.trial", out));
-    tuning_machine(t.machine);
+    LRD_TRY(micro_choose(&isa));
+    tuning_machine(isa, t.machine);
     list_products(&t, &config);
     app->work_began = true;
     for (int native = 0; native < 2; native++)

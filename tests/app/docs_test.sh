@@ -55,7 +55,7 @@ says() {
 says tokenize --help
 says lora_alpha train --help
 says 'lora-dist ' --version
-says oneDNN info
+says 'bfloat16 products' info
 says 'did you mean train' trian
 says 'did you mean --config' --confg x
 

@@ -383,23 +383,25 @@ static void test_gelu(void **state)
 static void test_routes(void **state)
 {
     (void)state;
-    static const linear_case_t x = {.k = 41,
-                                    .n = 141,
+    static const linear_case_t x = {.k = 42,
+                                    .n = 142,
                                     .adapters = 2,
                                     .rows = {530, 7},
                                     .rank = {3, 0},
                                     .p = 0.1f,
                                     .pre = true,
-                                    .pad = 1};
+                                    .pad = 2};
     static const char *const routes[] = {"native", "widened"};
     const char *path = lrd_test_temporary("tuning.json");
+    const micro_isa_t *isa;
     char machine[160], text[1024];
-    tuning_machine(machine);
+    assert_ok(micro_choose(&isa));
+    tuning_machine(isa, machine);
     for (int i = 0; i < 2; i++) {
         const int n = snprintf(
             text, sizeof text,
-            "{\"machine\": \"%s\", \"products\": [{\"n\": 141, \"k\": 41, \"transposed\": true, "
-            "\"route\": \"%s\"}, {\"n\": 41, \"k\": 141, \"transposed\": false, \"route\": "
+            "{\"machine\": \"%s\", \"products\": [{\"n\": 142, \"k\": 42, \"transposed\": true, "
+            "\"route\": \"%s\"}, {\"n\": 42, \"k\": 142, \"transposed\": false, \"route\": "
             "\"%s\"}]}",
             machine, routes[i], routes[i]);
         FILE *f = fopen(path, "w");

@@ -64,10 +64,27 @@ static const json_t *yardstick(void)
     return json_object_get(g.expected, key);
 }
 
-/* In float32 the bounds of the issue; in 16 bit twice what Hugging Face's own run lost. */
+/* The most that any of Hugging Face's own runs of this case lost: the one in expected.json, and those
+ * on other processors in spread.json. */
+static double most_lost(const char *key, double in_expected)
+{
+    json_t *spread = NULL;
+    size_t i;
+    const json_t *run;
+    double most = in_expected;
+    assert_ok(lrd_json_read(lrd_test_golden("runs/spread.json"), 1 << 20, &spread));
+    json_array_foreach(json_object_get(json_object_get(spread, g.name), g.dtype), i, run) most =
+        fmax(most, number(run, key));
+    json_decref(spread);
+    return most;
+}
+
+/* In float32 what docs/numerics.md promises; in 16 bit twice what Hugging Face's own runs lost. */
 static double bound(const char *key, double in_float32)
 {
-    return strcmp(g.dtype, "float32") == 0 ? in_float32 : 2 * number(yardstick(), key);
+    if (strcmp(g.dtype, "float32") == 0)
+        return in_float32;
+    return 2 * most_lost(key, number(yardstick(), key));
 }
 
 static json_t *read_state(void)
@@ -192,7 +209,8 @@ static void test_adapter(void **unused)
     snprintf(mine, sizeof mine, "%s/run/adapter_model.safetensors", g.out);
     snprintf(theirs, sizeof theirs, "%s/adapter_float64.safetensors", g.folder);
     const double lost = number(json_object_get(yardstick(), "adapter"), "relative_l2");
-    const double limit = strcmp(g.dtype, "float32") == 0 ? 5 * lost : 2 * lost;
+    const double limit =
+        strcmp(g.dtype, "float32") == 0 ? 5 * lost : 2 * most_lost("adapter_relative_l2", lost);
     const double d = distance(mine, theirs);
     printf("%s %s: adapter off by %.2g (bound %.2g)\n", g.name, g.dtype, d, limit);
     assert_true(d <= limit);
