@@ -52,12 +52,12 @@ typedef struct piece {
     CASE(2, kernel, __VA_ARGS__) CASE(3, kernel, __VA_ARGS__) CASE(4, kernel, __VA_ARGS__)
 #define CASES_6(kernel, ...) \
     CASES_4(kernel, __VA_ARGS__) CASE(5, kernel, __VA_ARGS__) CASE(6, kernel, __VA_ARGS__)
-#define CASES_12(kernel, ...)                                                                \
-    CASES_6(kernel, __VA_ARGS__)                                                             \
-    CASE(7, kernel, __VA_ARGS__)                                                             \
-    CASE(8, kernel, __VA_ARGS__)                                                             \
-    CASE(9, kernel, __VA_ARGS__) CASE(10, kernel, __VA_ARGS__) CASE(11, kernel, __VA_ARGS__) \
-        CASE(12, kernel, __VA_ARGS__)
+#define CASES_12(kernel, ...)    \
+    CASES_6(kernel, __VA_ARGS__) \
+    CASE(7, kernel, __VA_ARGS__) \
+    CASE(8, kernel, __VA_ARGS__) \
+    CASE(9, kernel, __VA_ARGS__) \
+    CASE(10, kernel, __VA_ARGS__) CASE(11, kernel, __VA_ARGS__) CASE(12, kernel, __VA_ARGS__)
 
 #define SWITCH(name, attribute, cases, kernel)                          \
     attribute static void name##_along(const piece_t *piece, int rows)  \
