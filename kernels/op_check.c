@@ -226,6 +226,31 @@ out:
     return status;
 }
 
+lrd_status_t lrd_check_attn_cached(const lrd_attn_cached_t *a)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_kv_shape_t *k = &a->cache.shape;
+    const int64_t t = a->qkv.rows, d = k->head_dim, c = k->n_heads * d;
+    LRD_CHECK(k->n_heads > 0 && d > 0 && d <= 128 && d % 8 == 0, LRD_ERR_SHAPE,
+              "attn_cached: %d heads of size %d", k->n_heads, k->head_dim);
+    LRD_CHECK(a->n_seqs > 0 && k->n_slots > 0 && a->max_len > 0 && a->max_len <= k->capacity,
+              LRD_ERR_SHAPE, "attn_cached: %d sequences of up to %d tokens, %d slots of %d",
+              a->n_seqs, a->max_len, k->n_slots, k->capacity);
+    CHECK_MAT(a->qkv, t, 3 * c);
+    CHECK_MAT(a->out, t, c);
+    CHECK_COMPUTE(a->qkv);
+    CHECK_COMPUTE(a->out);
+    LRD_CHECK(a->qkv.dtype == k->dtype, LRD_ERR_SHAPE, "attn_cached: qkv is %s, the cache %s",
+              lrd_dtype_file_name(a->qkv.dtype), lrd_dtype_file_name(k->dtype));
+    CHECK_THERE(a->cu_seqlens);
+    CHECK_THERE(a->cache_len);
+    CHECK_THERE(a->slot);
+    CHECK_THERE(a->slope);
+    CHECK_THERE(a->cache.data);
+out:
+    return status;
+}
+
 lrd_status_t lrd_check_linear_ce(const lrd_linear_ce_t *a)
 {
     lrd_status_t status = LRD_OK;

@@ -75,6 +75,16 @@ void lrd_count_attn_backward(const lrd_attn_bwd_t *a, double *flops_out, double 
     *bytes_out = 2 * size_of(a->fwd.qkv) + 2 * size_of(a->dout);
 }
 
+/* Lengths are on the device: as if every sequence had the longest. */
+void lrd_count_attn_cached(const lrd_attn_cached_t *a, double *flops_out, double *bytes_out)
+{
+    const lrd_kv_shape_t *k = &a->cache.shape;
+    const double c = (double)k->n_heads * k->head_dim, length = a->max_len;
+    *flops_out = 4 * c * length * (double)a->qkv.rows;
+    *bytes_out = 2 * c * length * a->n_seqs * (double)lrd_dtype_bytes(k->dtype) + size_of(a->qkv) +
+                 size_of(lrd_const(a->out));
+}
+
 void lrd_count_linear_ce(const lrd_linear_ce_t *a, double *flops_out, double *bytes_out)
 {
     const double passes = a->dh.data != NULL ? 2 : 1;

@@ -108,6 +108,11 @@ size_t lrd_scratch_bytes(const lrd_backend_t *be, const lrd_limits_t *limits)
     return be->ops->scratch_bytes(be, limits);
 }
 
+size_t lrd_kv_cache_bytes(const lrd_backend_t *be, const lrd_kv_shape_t *shape)
+{
+    return be->ops->kv_cache_bytes(be, shape);
+}
+
 #define OP(name, args)                                                              \
     lrd_status_t lrd_##name(lrd_stream_t *st, lrd_scratch_t scratch, const args *a) \
     {                                                                               \

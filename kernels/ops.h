@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 /* A plugin built against another version of this file is refused. */
-enum { LRD_OPS_ABI_VERSION = 1 };
+enum { LRD_OPS_ABI_VERSION = 2 };
 
 typedef struct lrd_ops lrd_ops_t;
 
@@ -206,6 +206,36 @@ typedef struct lrd_attn_bwd {
     lrd_mat_t dqkv;     /* [T, H*3*D] */
 } lrd_attn_bwd_t;
 
+/* Keys and values of one layer, kept while text is generated: n_slots sequences of up to `capacity`
+ * tokens. The layout is the backend's; lrd_kv_cache_bytes says how much memory it takes. */
+typedef struct lrd_kv_shape {
+    int32_t n_slots, capacity, n_heads, head_dim;
+    lrd_dtype_t dtype; /* compute dtype */
+} lrd_kv_shape_t;
+
+typedef struct lrd_kv_cache {
+    lrd_kv_shape_t shape;
+    void *data;
+} lrd_kv_cache_t;
+
+/* Attention of new tokens: their keys and values enter the cache behind those that are there, then
+ * each attends to all of its sequence up to itself, with ALiBi at the position in the sequence. A
+ * prompt may come in one piece or in several, and single tokens follow: the same bits for the same
+ * sequence, whatever else the call holds. Bounds, not checked on the device: new tokens and what
+ * is there fit the capacity, slots differ. */
+typedef struct lrd_attn_cached {
+    lrd_cmat_t qkv;            /* [T, H*3*D] of the new tokens */
+    const int32_t *cu_seqlens; /* [S + 1] new tokens of each sequence, as in lrd_attn_fwd_t */
+    const int32_t *cache_len;  /* [S] tokens that its slot holds already */
+    const int32_t *slot;       /* [S] */
+    int32_t n_seqs;
+    int32_t max_len;    /* of cache_len + new tokens */
+    const float *slope; /* [H] */
+    float scale;        /* 1 / sqrt(D) */
+    lrd_kv_cache_t cache;
+    lrd_mat_t out; /* [T, H*D] */
+} lrd_attn_cached_t;
+
 /* State of the optimizer's clock. Lives on the device, so that a step needs no answer from the
  * host. */
 typedef struct lrd_step_state {
@@ -291,6 +321,7 @@ typedef struct lrd_cast {
     OP(gelu_forward, lrd_gelu_fwd_t)       \
     OP(attn_forward, lrd_attn_fwd_t)       \
     OP(attn_backward, lrd_attn_bwd_t)      \
+    OP(attn_cached, lrd_attn_cached_t)     \
     OP(linear_ce, lrd_linear_ce_t)         \
     OP(sumsq, lrd_sumsq_t)                 \
     OP(step_finish, lrd_step_finish_t)     \
@@ -309,7 +340,8 @@ typedef enum lrd_op {
 typedef struct lrd_limits {
     int64_t tokens, max_seqlen, hidden, mlp, vocab, n_heads, head_dim, rank;
     lrd_dtype_t compute;
-    bool training; /* backward ops will run */
+    int64_t cached_len; /* longest sequence in a cache; 0: nothing is generated */
+    bool training;      /* backward ops will run */
 } lrd_limits_t;
 
 /* What a backend is asked when it is opened. */
@@ -339,6 +371,7 @@ struct lrd_ops {
                          size_t bytes);
     lrd_status_t (*zero)(lrd_stream_t *st, void *dst, size_t bytes);
     size_t (*scratch_bytes)(const lrd_backend_t *be, const lrd_limits_t *limits);
+    size_t (*kv_cache_bytes)(const lrd_backend_t *be, const lrd_kv_shape_t *shape);
 
 #define OP(name, args) \
     lrd_status_t (*name)(lrd_stream_t * st, lrd_scratch_t scratch, const args *a);
@@ -383,6 +416,9 @@ lrd_status_t lrd_zero(lrd_stream_t *st, void *dst, size_t bytes);
 
 /* Scratch that every op with shapes within the limits is satisfied with. */
 size_t lrd_scratch_bytes(const lrd_backend_t *be, const lrd_limits_t *limits);
+
+/* Device memory of one layer's cache. */
+size_t lrd_kv_cache_bytes(const lrd_backend_t *be, const lrd_kv_shape_t *shape);
 
 /* Front functions: they check the arguments once, measure when asked to, and dispatch. */
 #define OP(name, args) \

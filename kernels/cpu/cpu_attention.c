@@ -7,6 +7,7 @@
  *
  *     S' = K_j Q'     dP' = V_j dO'     dV_j = P' dO     dK_j = dS' Q     dQ += dS K_j
  */
+#include "kernels/cpu/cpu_attention.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_convert.h"
 #include "kernels/cpu/cpu_pack.h"
@@ -123,44 +124,6 @@ static void multiply_rows(const attn_t *c, int64_t m, int64_t k, const float *a,
                                .accumulate = accumulate});
 }
 
-/* ALiBi as transformers tabulates it: slope * position, rounded to float32. */
-static void alibi_table(float slope, int64_t n, float *out)
-{
-    for (int64_t j = 0; j < n; j++)
-        out[j] = slope * (float)j;
-}
-
-/* Softmax of s[j] * scale + (alibi[j] - alibi_i) over j < n, left unnormalized in s; zeros up to
- * padded. The bias is taken relative to the diagonal: scores stay small and keep their digits. */
-LRD_CLONES static float softmax_row(float *s, int64_t n, int64_t padded, float scale,
-                                    const float *alibi, float alibi_i, float *sum_out)
-{
-    float most = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : most)
-    for (int64_t j = 0; j < n; j++) {
-        const float x = s[j] * scale + (alibi[j] - alibi_i);
-        s[j] = x;
-        most = x > most ? x : most;
-    }
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < n; j++) {
-        const float e = exp_softmax(s[j] - most);
-        s[j] = e;
-        sum += e;
-    }
-    for (int64_t j = n; j < padded; j++)
-        s[j] = 0;
-    *sum_out = sum;
-    return most;
-}
-
-LRD_CLONES static void scale_row(float *x, float factor, int64_t n)
-{
-    LRD_SIMD
-    for (int64_t j = 0; j < n; j++)
-        x[j] *= factor;
-}
-
 static void forward_item(const attn_t *c, int64_t sequence, int64_t head, int thread)
 {
     const lrd_attn_fwd_t *a = c->a;
@@ -172,21 +135,21 @@ static void forward_item(const attn_t *c, int64_t sequence, int64_t head, int th
     gather(c, a->qkv, t0, length, col, q);
     gather(c, a->qkv, t0, length, col + 2 * d, v);
     gather_across(c, a->qkv, t0, length, col + d, k);
-    alibi_table(a->slope[head], length, alibi);
+    attn_alibi(a->slope[head], length, alibi);
     for (int64_t i0 = 0; i0 < length; i0 += BLOCK) {
         const int64_t n = smaller(i0 + BLOCK, length), n_rows = n - i0;
         float sum[BLOCK];
         multiply_scores(c, n_rows, n, q + i0 * c->width, k, s);
         for (int64_t i = 0; i < n_rows; i++) {
             const float most =
-                softmax_row(s + i * c->ld, i0 + i + 1, n, a->scale, alibi, alibi[i0 + i], &sum[i]);
+                attn_softmax(s + i * c->ld, i0 + i + 1, n, a->scale, alibi, alibi[i0 + i], &sum[i]);
             if (a->lse != NULL)
                 a->lse[head * a->qkv.rows + t0 + i0 + i] = most + logf(sum[i]);
         }
         multiply_rows(c, n_rows, n, s, c->ld, 1, v, o, false);
         for (int64_t i = 0; i < n_rows; i++) {
             float *row = o + i * c->width;
-            scale_row(row, 1.0f / sum[i], d);
+            attn_scale(row, 1.0f / sum[i], d);
             convert_from_f32(a->out.dtype, row, mat_at_mut(a->out, t0 + i0 + i, head * d), d);
         }
     }
@@ -257,7 +220,7 @@ static void load_item(const attn_t *c, item_t *x)
     gather(c, c->b->dout, x->t0, x->length, out_col, x->dout);
     gather_across(c, a->qkv, x->t0, x->length, col, x->q_across);
     gather_across(c, c->b->dout, x->t0, x->length, out_col, x->dout_across);
-    alibi_table(a->slope[x->head], x->length, x->alibi);
+    attn_alibi(a->slope[x->head], x->length, x->alibi);
     for (int64_t i = 0; i < x->length; i++) {
         float out[MAX_HEAD];
         x->lse[i] = a->lse[x->head * a->qkv.rows + x->t0 + i];
@@ -300,7 +263,7 @@ static void backward_block(const attn_t *c, item_t *x, int64_t j0)
     for (int64_t j = 0; j < n_keys; j++) {
         float *dk = x->dk + j * c->width, *dv = x->dv + j * c->width;
         const int64_t t = x->t0 + j0 + j;
-        scale_row(dk, a->scale, d);
+        attn_scale(dk, a->scale, d);
         convert_from_f32(dqkv.dtype, dk, mat_at_mut(dqkv, t, col + d), d);
         convert_from_f32(dqkv.dtype, dv, mat_at_mut(dqkv, t, col + 2 * d), d);
     }
@@ -315,7 +278,7 @@ static void backward_item(const attn_t *c, int64_t sequence, int64_t head, int t
         backward_block(c, &x, j0);
     for (int64_t i = 0; i < x.length; i++) {
         float *dq = x.dq + i * c->width;
-        scale_row(dq, c->a->scale, c->d);
+        attn_scale(dq, c->a->scale, c->d);
         convert_from_f32(dqkv.dtype, dq, mat_at_mut(dqkv, x.t0 + i, head * 3 * c->d), c->d);
     }
 }

@@ -48,8 +48,11 @@ static inline void *cpu_scratch_of_thread(const cpu_scratch_t *s, int thread)
 /* What each family of ops needs at most; lrd_scratch_bytes is the largest. */
 size_t cpu_linear_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
 size_t cpu_attn_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
+size_t cpu_attn_cached_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
 size_t cpu_linear_ce_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
 size_t cpu_norm_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
+
+size_t cpu_kv_cache_bytes(const lrd_backend_t *be, const lrd_kv_shape_t *shape);
 
 #define OP(name, args) \
     lrd_status_t cpu_##name(lrd_stream_t *st, lrd_scratch_t scratch, const args *a);

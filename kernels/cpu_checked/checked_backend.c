@@ -282,6 +282,11 @@ static size_t checked_scratch_bytes(const lrd_backend_t *be, const lrd_limits_t 
     return lrd_cpu_ops.scratch_bytes(((const checked_backend_t *)be)->inner, limits);
 }
 
+static size_t checked_kv_cache_bytes(const lrd_backend_t *be, const lrd_kv_shape_t *shape)
+{
+    return lrd_cpu_ops.kv_cache_bytes(((const checked_backend_t *)be)->inner, shape);
+}
+
 const lrd_ops_t lrd_cpu_checked_ops = {.name = "cpu_checked",
                                        .abi_version = LRD_OPS_ABI_VERSION,
                                        .reads_host_memory = false,
@@ -297,6 +302,7 @@ const lrd_ops_t lrd_cpu_checked_ops = {.name = "cpu_checked",
                                        .copy = checked_copy,
                                        .zero = checked_zero,
                                        .scratch_bytes = checked_scratch_bytes,
+                                       .kv_cache_bytes = checked_kv_cache_bytes,
 #define OP(name, args) .name = checked_##name,
                                        LRD_OP_LIST(OP)
 #undef OP

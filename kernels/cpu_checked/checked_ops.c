@@ -149,6 +149,17 @@ static void see_attn_backward(visit_t *v, const lrd_attn_bwd_t *a)
     SEE_MAT(a->dqkv);
 }
 
+static void see_attn_cached(visit_t *v, const lrd_attn_cached_t *a)
+{
+    SEE_CMAT(a->qkv);
+    SEE(a->cu_seqlens, a->n_seqs + 1);
+    SEE(a->cache_len, a->n_seqs);
+    SEE(a->slot, a->n_seqs);
+    SEE(a->slope, a->cache.shape.n_heads);
+    see(v, a->cache.data, lrd_kv_cache_bytes(v->st->backend, &a->cache.shape), "cache");
+    SEE_MAT(a->out);
+}
+
 static void see_linear_ce(visit_t *v, const lrd_linear_ce_t *a)
 {
     SEE_CMAT(a->h);
@@ -213,6 +224,7 @@ NO_DESCRIPTORS(norm_backward, lrd_norm_bwd_t)
 NO_DESCRIPTORS(gelu_forward, lrd_gelu_fwd_t)
 NO_DESCRIPTORS(attn_forward, lrd_attn_fwd_t)
 NO_DESCRIPTORS(attn_backward, lrd_attn_bwd_t)
+NO_DESCRIPTORS(attn_cached, lrd_attn_cached_t)
 NO_DESCRIPTORS(step_finish, lrd_step_finish_t)
 NO_DESCRIPTORS(adamw, lrd_adamw_t)
 NO_DESCRIPTORS(add, lrd_add_t)

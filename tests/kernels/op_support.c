@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PINNED = 64 << 20, MAX_LIVE = 64, MAX_KEPT = 128 };
+enum { PINNED = 64 << 20, MAX_LIVE = 2048, MAX_KEPT = 2048 };
 
 lrd_backend_t *op_be;
 lrd_stream_t *op_st;
@@ -82,6 +82,7 @@ void op_open(const char *tuning_file)
                            .n_heads = 8,
                            .head_dim = 128,
                            .rank = 72,
+                           .cached_len = 300,
                            .training = true};
     assert_ok(lrd_backend_open(backend_name, &(lrd_backend_options_t){0, 2, tuning_file}, &op_be));
     assert_ok(lrd_stream_create(op_be, &op_st));

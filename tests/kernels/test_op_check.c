@@ -247,6 +247,35 @@ static void test_backends(void **state)
     op_free_all();
 }
 
+static void test_attn_cached(void **state)
+{
+    (void)state;
+    static const int32_t numbers[4] = {0};
+    lrd_attn_cached_t op = {.qkv = cmat(4, 96),
+                            .cu_seqlens = numbers,
+                            .cache_len = numbers,
+                            .slot = numbers,
+                            .n_seqs = 2,
+                            .max_len = 8,
+                            .slope = data,
+                            .scale = 1,
+                            .cache = {{2, 8, 2, 16, LRD_F32}, data},
+                            .out = mat(4, 32)};
+    REFUSED(attn_cached, op, qkv.cols = 95, LRD_ERR_SHAPE, "qkv");
+    REFUSED(attn_cached, op, qkv.data = NULL, LRD_ERR_ARG, "qkv is missing");
+    REFUSED(attn_cached, op, qkv.dtype = LRD_BF16, LRD_ERR_SHAPE, "the cache F32");
+    REFUSED(attn_cached, op, out.rows = 3, LRD_ERR_SHAPE, "out");
+    REFUSED(attn_cached, op, out.dtype = LRD_I32, LRD_ERR_SHAPE, "not a compute dtype");
+    REFUSED(attn_cached, op, cu_seqlens = NULL, LRD_ERR_ARG, "cu_seqlens is missing");
+    REFUSED(attn_cached, op, cache_len = NULL, LRD_ERR_ARG, "cache_len is missing");
+    REFUSED(attn_cached, op, slot = NULL, LRD_ERR_ARG, "slot is missing");
+    REFUSED(attn_cached, op, slope = NULL, LRD_ERR_ARG, "slope is missing");
+    REFUSED(attn_cached, op, cache.data = NULL, LRD_ERR_ARG, "cache.data is missing");
+    REFUSED(attn_cached, op, max_len = 9, LRD_ERR_SHAPE, "2 slots of 8");
+    REFUSED(attn_cached, op, n_seqs = 0, LRD_ERR_SHAPE, "0 sequences");
+    REFUSED(attn_cached, op, cache.shape.head_dim = 12, LRD_ERR_SHAPE, "heads of size 12");
+}
+
 int main(int argc, char **argv)
 {
     op_arguments(argc, argv);
@@ -255,6 +284,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_linear_forward),  cmocka_unit_test(test_lora),
         cmocka_unit_test(test_linear_backward), cmocka_unit_test(test_attention),
         cmocka_unit_test(test_others),          cmocka_unit_test(test_scratch),
-        cmocka_unit_test(test_backends)};
+        cmocka_unit_test(test_backends),        cmocka_unit_test(test_attn_cached)};
     return cmocka_run_group_tests(tests, op_setup, op_teardown);
 }
