@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PINNED = 64 << 20, MAX_LIVE = 2048, MAX_KEPT = 2048 };
+enum { PINNED = 64 << 20, MAX_LIVE = 64, MAX_KEPT = 128 };
 
 lrd_backend_t *op_be;
 lrd_stream_t *op_st;
@@ -147,14 +147,24 @@ void op_download(const void *data, void *host, size_t bytes)
     memcpy(host, pinned, bytes);
 }
 
-void op_free_all(void)
+op_mark_t op_mark(void)
 {
-    while (n_live > 0) {
+    return (op_mark_t){n_live, n_kept};
+}
+
+void op_free_to(op_mark_t mark)
+{
+    while (n_live > mark.n_live) {
         n_live--;
         lrd_mem_free(op_be, LRD_MEM_DEVICE, live[n_live].data, live[n_live].bytes);
     }
-    while (n_kept > 0)
+    while (n_kept > mark.n_kept)
         ref_free(&kept[--n_kept]);
+}
+
+void op_free_all(void)
+{
+    op_free_to((op_mark_t){0, 0});
     context[0] = '\0';
 }
 

@@ -29,6 +29,13 @@ void *op_upload(const void *data, size_t bytes);
 void op_download(const void *data, void *host, size_t bytes);
 void op_free_all(void);
 
+/* Frees what was made since the mark. */
+typedef struct op_mark {
+    int n_live, n_kept;
+} op_mark_t;
+op_mark_t op_mark(void);
+void op_free_to(op_mark_t mark);
+
 ref_mat_t op_zeros(int64_t rows, int64_t cols);
 ref_mat_t op_random(uint64_t *seed, int64_t rows, int64_t cols, double size);
 

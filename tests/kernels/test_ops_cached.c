@@ -40,6 +40,7 @@ static void call(const cached_t *c, const int32_t *at, const int32_t *n, ref_mat
         max_len = at[s] + n[s] > max_len ? at[s] + n[s] : max_len;
     }
     const int64_t t = cu[x->n_seqs], hd = x->heads * x->dim;
+    const op_mark_t mark = op_mark();
     ref_mat_t rows = op_zeros(t, 3 * hd);
     for (int s = 0; s < x->n_seqs; s++) {
         for (int32_t i = 0; i < n[s]; i++)
@@ -63,6 +64,7 @@ static void call(const cached_t *c, const int32_t *at, const int32_t *n, ref_mat
         for (int32_t i = 0; i < n[s]; i++)
             copy_row(out, c->begin[s] + at[s] + i, got, cu[s] + i);
     }
+    op_free_to(mark);
 }
 
 /* Feeds everything: `piece` rows of each sequence at a time; sequence s starts s * lag calls late,
