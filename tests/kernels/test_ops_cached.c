@@ -22,6 +22,7 @@ typedef struct cached {
     ref_mat_t qkv;               /* all rows */
     lrd_kv_cache_t cache;
     const float *slope;
+    lrd_scratch_t scratch; /* a small part of op_scratch: cpu_checked poisons it for every op */
 } cached_t;
 
 static void copy_row(ref_mat_t to, int64_t i, ref_mat_t from, int64_t j)
@@ -48,7 +49,7 @@ static void call(const cached_t *c, const int32_t *at, const int32_t *n, ref_mat
     }
     const lrd_mat_t dev_out = op_empty(t, hd, c->d, x->pad);
     assert_ok(lrd_attn_cached(
-        op_st, op_scratch,
+        op_st, c->scratch,
         &(lrd_attn_cached_t){.qkv = lrd_const(op_put(rows, c->d, x->pad)),
                              .cu_seqlens = op_upload(cu, (size_t)(x->n_seqs + 1) * 4),
                              .cache_len = op_upload(at, (size_t)x->n_seqs * 4),
@@ -100,7 +101,7 @@ static ref_mat_t without_cache(const cached_t *c)
     for (int s = 0; s < x->n_seqs; s++)
         longest = x->length[s] > longest ? x->length[s] : longest;
     assert_ok(lrd_attn_forward(
-        op_st, op_scratch,
+        op_st, c->scratch,
         &(lrd_attn_fwd_t){.qkv = lrd_const(op_put(c->qkv, c->d, 0)),
                           .cu_seqlens = op_upload(c->begin, (size_t)(x->n_seqs + 1) * 4),
                           .n_seqs = x->n_seqs,
@@ -136,6 +137,16 @@ static void check_cached(lrd_dtype_t d, const cached_case_t *x)
     c.qkv = op_random(&seed, t, 3 * hd, 2);
     const lrd_mat_t stored = op_put(c.qkv, d, 0); /* c.qkv becomes what is stored */
     (void)stored;
+    c.scratch = op_scratch;
+    c.scratch.bytes = lrd_scratch_bytes(op_be, &(lrd_limits_t){.tokens = 1,
+                                                               .max_seqlen = 131,
+                                                               .hidden = 8,
+                                                               .mlp = 8,
+                                                               .vocab = 1,
+                                                               .n_heads = x->heads,
+                                                               .head_dim = x->dim,
+                                                               .cached_len = 131,
+                                                               .compute = d});
     c.slope = op_upload(slope, (size_t)x->heads * 4);
     c.cache.shape = (lrd_kv_shape_t){x->n_seqs + 2, 131, x->heads, x->dim, d};
     c.cache.data = op_device(lrd_kv_cache_bytes(op_be, &c.cache.shape));
