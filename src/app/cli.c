@@ -4,7 +4,10 @@
 #include "base/mem.h"
 #include "base/nearest.h"
 #include "base/version.h"
+#include "infer/squad_score.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
@@ -31,6 +34,7 @@ typedef enum option_kind {
     TEXT,   /* const char * */
     CHOICE, /* const char *, one of choice[] */
     COUNT,  /* int, 1 to MAX_THREADS */
+    REAL,   /* double, finite */
     LIST    /* lrd_cli_t.set */
 } option_kind_t;
 
@@ -47,6 +51,7 @@ typedef struct option {
 #define ON(command) (1u << LRD_COMMAND_##command)
 #define AT(member)  offsetof(lrd_cli_t, member)
 
+/* A name may stand twice where it means different things to different commands. */
 static const option_t options[] = {
     {"--model", "DIR", TEXT, AT(model), ON(INSPECT) | ON(SCORE) | ON(TOKENIZE),
      ON(SCORE) | ON(TOKENIZE), NULL, "the model: a folder, or its name on the Hub"},
@@ -56,6 +61,16 @@ static const option_t options[] = {
      "records to score: {\"input_ids\": [...]} on each line"},
     {"--logits-out", "F", TEXT, AT(logits_out), ON(SCORE), 0, NULL,
      "write the logits of record i as float32 tensor \"i\" of a safetensors file"},
+    {"--data", "F.json", TEXT, AT(data), ON(EVAL), ON(EVAL), NULL,
+     "the questions and their answers: a SQuAD v2.0 file"},
+    {"--predictions", "P.json", TEXT, AT(predictions), ON(EVAL), ON(EVAL), NULL,
+     "what to score: {\"id\": \"text\", ...}, an empty text for \"no answer\""},
+    {"--na-prob-file", "N.json", TEXT, AT(na_prob_file), ON(EVAL), 0, NULL,
+     "{\"id\": number, ...}: how probable it is that a question has no answer"},
+    {"--na-prob-thresh", "X", REAL, AT(na_prob_thresh), ON(EVAL), 0, NULL,
+     "a question of a higher probability counts as answered with \"no answer\" (default: 1.0)"},
+    {"--output", "F", TEXT, AT(output), ON(EVAL), 0, NULL,
+     "write the metrics to this file as well, on one line"},
     {"--decode", NULL, FLAG, AT(decode), ON(TOKENIZE), 0, NULL,
      "from lists of token ids to strings"},
     {"--skip-special-tokens", NULL, FLAG, AT(skip_special_tokens), ON(TOKENIZE), 0, NULL,
@@ -119,6 +134,7 @@ static lrd_status_t find_option(lrd_command_t command, const char *word, size_t 
     const char *names[N_OPTIONS];
     size_t n_names = 0;
     char name[64] = "";
+    bool is_known = false;
     if (n == 2 && strncmp(word, "-h", 2) == 0) {
         word = "--help";
         n = strlen(word);
@@ -126,15 +142,17 @@ static lrd_status_t find_option(lrd_command_t command, const char *word, size_t 
     memcpy(name, word, n < sizeof name - 1 ? n : sizeof name - 1);
     for (int i = 0; i < N_OPTIONS; i++) {
         const bool is_taken = (options[i].commands & 1u << command) != 0;
-        if (strcmp(options[i].name, name) == 0) {
-            LRD_CHECK(is_taken, LRD_ERR_ARG, "%s does not take %s (lora-dist %s --help)",
-                      command_info[command].name, name, command_info[command].name);
+        const bool is_meant = strcmp(options[i].name, name) == 0;
+        if (is_taken && is_meant) {
             *option_out = &options[i];
             goto out;
         }
+        is_known = is_known || is_meant;
         if (is_taken)
             names[n_names++] = options[i].name;
     }
+    LRD_CHECK(!is_known, LRD_ERR_ARG, "%s does not take %s (lora-dist %s --help)",
+              command_info[command].name, name, command_info[command].name);
     const char *meant = lrd_nearest(name, names, n_names);
     LRD_CHECK(meant == NULL, LRD_ERR_ARG, "unknown option %s; did you mean %s?", name, meant);
     LRD_FAIL(LRD_ERR_ARG, "unknown option %s (lora-dist %s --help lists them)", name,
@@ -156,6 +174,18 @@ static lrd_status_t read_count(const option_t *option, const char *text, int *co
     LRD_CHECK(count >= 1 && count <= MAX_THREADS && n < 6, LRD_ERR_ARG,
               "%s %.80s is out of range: 1 to %d", option->name, text, MAX_THREADS);
     *count_out = count;
+out:
+    return status;
+}
+
+static lrd_status_t read_real(const option_t *option, const char *text, double *value_out)
+{
+    lrd_status_t status = LRD_OK;
+    char *end;
+    const double value = strtod(text, &end);
+    LRD_CHECK(strspn(text, "+-.0123456789eE") == strlen(text) && *end == '\0' && isfinite(value),
+              LRD_ERR_ARG, "%s %.80s: expected a number", option->name, text);
+    *value_out = value;
 out:
     return status;
 }
@@ -198,6 +228,9 @@ static lrd_status_t apply(lrd_cli_t *cli, const option_t *option, const char *ar
         break;
     case COUNT:
         LRD_TRY(read_count(option, argument, member));
+        break;
+    case REAL:
+        LRD_TRY(read_real(option, argument, member));
         break;
     case LIST: {
         const char **grown;
@@ -265,8 +298,11 @@ out:
 lrd_status_t lrd_cli_parse(int argc, const char *const *argv, lrd_cli_t *cli_out)
 {
     lrd_status_t status = LRD_OK;
-    lrd_cli_t cli = {
-        .command = LRD_COMMAND_TRAIN, .backend = "auto", .log_level = "info", .log_format = "text"};
+    lrd_cli_t cli = {.command = LRD_COMMAND_TRAIN,
+                     .backend = "auto",
+                     .log_level = "info",
+                     .log_format = "text",
+                     .na_prob_thresh = LRD_SQUAD_NA_PROB_THRESH};
     unsigned given = 0;
     int at = 1;
     if (argc > 1 && argv[1][0] != '-') {

@@ -25,6 +25,10 @@
     X(LRD_COMMAND_SCORE, "score",                                                            \
       "--model DIR [--adapter DIR] --data F.jsonl [--logits-out F.safetensors]",             \
       "print a JSON object for each record: n_tokens, loss, perplexity")                     \
+    X(LRD_COMMAND_EVAL, "eval",                                                              \
+      "--data F.json --predictions P.json [--na-prob-file N.json] [--na-prob-thresh X] "     \
+      "[--output F]",                                                                        \
+      "print the official SQuAD v2.0 metrics of a file of answers")                          \
     X(LRD_COMMAND_TOKENIZE, "tokenize", "--model DIR [--decode] [--skip-special-tokens]",    \
       "turn a JSON string on each line of standard input into a list of token ids, or back") \
     X(LRD_COMMAND_TUNE, "tune", "--config F [--out F]",                                      \
@@ -45,7 +49,9 @@ typedef struct lrd_cli {
     bool help, version; /* print that and do nothing; nothing else was checked then */
     const char *config;
     const char *model, *adapter; /* folders or Hub names */
-    const char *data, *logits_out, *out;
+    const char *data, *logits_out, *out, *output;
+    const char *predictions, *na_prob_file;
+    double na_prob_thresh; /* 1 where it is not given */
     bool decode, skip_special_tokens;
     const char *dtype;      /* one of LRD_MODEL_DTYPE_LIST */
     const char *backend;    /* "auto", "cpu", "cuda" or "cpu_checked" */

@@ -41,6 +41,9 @@ static const struct {
     {LRD_COMMAND_SCORE,
      {"score", "--model", "D", "--data", "F"},
      {"--model", "--adapter", "--data", "--logits-out"}},
+    {LRD_COMMAND_EVAL,
+     {"eval", "--data", "F", "--predictions", "P"},
+     {"--data", "--predictions", "--na-prob-file", "--na-prob-thresh", "--output"}},
     {LRD_COMMAND_TOKENIZE,
      {"tokenize", "--model", "D"},
      {"--model", "--decode", "--skip-special-tokens"}},
@@ -82,6 +85,10 @@ static void test_defaults(void **state)
     assert_null(cli.data);
     assert_null(cli.logits_out);
     assert_null(cli.out);
+    assert_null(cli.output);
+    assert_null(cli.predictions);
+    assert_null(cli.na_prob_file);
+    assert_true(cli.na_prob_thresh == 1.0);
     assert_int_equal(cli.threads, 0);
     assert_int_equal(cli.n_set, 0);
     assert_false(cli.help || cli.version || cli.decode || cli.skip_special_tokens);
@@ -114,6 +121,15 @@ static void test_options(void **state)
     assert_string_equal(cli.logits_out, "-o");
     lrd_cli_release(&cli);
 
+    assert_ok(parse(&cli, WORDS("eval", "--data", "d", "--predictions=p", "--na-prob-file", "n",
+                                "--na-prob-thresh", "-2.5e-1", "--output", "o")));
+    assert_string_equal(cli.data, "d");
+    assert_string_equal(cli.predictions, "p");
+    assert_string_equal(cli.na_prob_file, "n");
+    assert_true(cli.na_prob_thresh == -0.25);
+    assert_string_equal(cli.output, "o");
+    lrd_cli_release(&cli);
+
     assert_ok(parse(&cli, WORDS("tokenize", "--skip-special-tokens", "--model=m", "--decode")));
     assert_true(cli.decode && cli.skip_special_tokens);
     lrd_cli_release(&cli);
@@ -127,7 +143,7 @@ static void test_unknown_words(void **state)
 {
     assert_refused("did you mean train?", "trian", "--config", "F");
     assert_refused("did you mean tokenize?", "tokenise");
-    assert_refused("there are train, inspect, score, tokenize, tune, info", "xyzzyplugh");
+    assert_refused("there are train, inspect, score, eval, tokenize, tune, info", "xyzzyplugh");
     assert_refused("unknown command \"\"", "");
     assert_refused("unknown option --confg; did you mean --config?", "--confg", "F");
     assert_refused("unknown option --thread; did you mean --threads?", "info", "--thread=1");
@@ -138,6 +154,8 @@ static void test_unknown_words(void **state)
     /* The nearest of those the command takes, and what another command takes. */
     assert_refused("info does not take --adapter", "info", "--adapter", "a");
     assert_refused("train does not take --model (lora-dist train --help)", "--model", "m");
+    assert_refused("info does not take --data", "info", "--data", "d"); /* two commands do */
+    assert_refused("score does not take --predictions", "score", "--predictions", "p");
     assert_refused("the command stands first: lora-dist info", "--config", "F", "info");
     assert_refused("unexpected \"F.yaml\": train takes options only", "train", "F.yaml");
     assert_refused("unexpected \"info\"", "info", "info");
@@ -169,6 +187,10 @@ static void test_arguments(void **state)
     assert_refused("--threads 0 is out of range: 1 to 4096", "info", "--threads", "0");
     assert_refused("--threads 4097 is out of range", "info", "--threads", "4097");
     assert_refused("--threads: the argument is empty", "info", "--threads=");
+    static const char *const not_real[] = {"x",  "1x",  "nan", "inf", "-Infinity", "1e999",
+                                           " 1", "0x1", "1,5", "-",   ".",         "1e"};
+    for (size_t i = 0; i < sizeof not_real / sizeof not_real[0]; i++)
+        assert_refused("expected a number", "eval", "--na-prob-thresh", not_real[i]);
     assert_refused("--dtype: the argument is empty: --dtype TYPE", "info", "--dtype", "");
     assert_refused("--set: the argument is empty", "info", "--set", "");
     assert_refused("--dtype float61: expected one of auto, float32, float16, bfloat16 "
@@ -190,6 +212,10 @@ static void test_needed(void **state)
     assert_refused("tune needs --config F", "tune");
     assert_refused("score needs --model DIR", "score");
     assert_refused("score needs --data F.jsonl", "score", "--model", "m");
+    assert_refused("eval needs --data F.json (lora-dist eval --help)", "eval", "--predictions",
+                   "p");
+    assert_refused("eval needs --predictions P.json", "eval", "--data", "d");
+    assert_refused("eval needs --predictions P.json", "eval", "--data", "d", "--config", "F");
     assert_refused("tokenize needs --model DIR (lora-dist tokenize --help)", "tokenize");
     assert_refused("inspect needs one of --config F and --model DIR", "inspect");
     assert_refused("inspect needs one of", "inspect", "--config", "F", "--model", "m");
@@ -342,6 +368,8 @@ static void test_exit_codes(void **state)
     assert_exit(2, false, "--config /nonexistent/F.yaml");
     assert_exit(2, false, "info --threads 0");
     assert_exit(2, false, "score --model /nonexistent --data /nonexistent");
+    assert_exit(2, false, "eval --data /nonexistent");
+    assert_exit(2, false, "eval --data /nonexistent --predictions /nonexistent");
     assert_exit(2, false, "inspect --model /nonexistent");
     assert_exit(2, false, "tokenize --model /nonexistent < /dev/null");
 }
