@@ -323,3 +323,20 @@ lrd_status_t lrd_check_cast(const lrd_cast_t *a)
 out:
     return status;
 }
+
+lrd_status_t lrd_check_merge_weight(const lrd_merge_weight_t *a)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t n = a->w.rows, k = a->w.cols, r = a->a.rows;
+    LRD_CHECK(r > 0, LRD_ERR_SHAPE, "merge_weight: rank %ld", (long)r);
+    CHECK_MAT(a->w, n, k);
+    CHECK_COMPUTE(a->w);
+    CHECK_MAT(a->a, r, k);
+    CHECK_DTYPE(a->a, LRD_F32);
+    CHECK_MAT(a->b, n, r);
+    CHECK_DTYPE(a->b, LRD_F32);
+    CHECK_MAT(a->out, n, k);
+    CHECK_DTYPE(a->out, a->w.dtype);
+out:
+    return status;
+}

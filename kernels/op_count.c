@@ -122,3 +122,9 @@ void lrd_count_cast(const lrd_cast_t *a, double *flops_out, double *bytes_out)
     *bytes_out =
         (double)(lrd_dtype_bytes(a->src_dtype) + lrd_dtype_bytes(a->dst_dtype)) * (double)a->n;
 }
+
+void lrd_count_merge_weight(const lrd_merge_weight_t *a, double *flops_out, double *bytes_out)
+{
+    *flops_out = 2.0 * (double)a->w.rows * (double)a->w.cols * (double)a->a.rows;
+    *bytes_out = size_of(a->w) + size_of(a->a) + size_of(a->b) + size_of(lrd_const(a->out));
+}

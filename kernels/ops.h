@@ -312,6 +312,18 @@ typedef struct lrd_cast {
     int64_t n;
 } lrd_cast_t;
 
+/* out = w + scale * B A for some rows of a weight: an adapter folded in, as PEFT's merge() does. B A
+ * is summed in float32 in ascending R, multiplied by scale, added to w, each time rounded to
+ * float32, and then rounded once to the dtype of out. An element's bits depend on its row of w and B
+ * and its column of A alone, not on how many rows are given. */
+typedef struct lrd_merge_weight {
+    lrd_cmat_t w; /* [N, K] F32, BF16 or F16 */
+    lrd_cmat_t a; /* [R, K] F32 */
+    lrd_cmat_t b; /* [N, R] F32 */
+    float scale;
+    lrd_mat_t out; /* [N, K] dtype of w; may be w itself */
+} lrd_merge_weight_t;
+
 #define LRD_OP_LIST(OP)                    \
     OP(embed_forward, lrd_embed_fwd_t)     \
     OP(addnorm_forward, lrd_addnorm_fwd_t) \
@@ -327,7 +339,8 @@ typedef struct lrd_cast {
     OP(step_finish, lrd_step_finish_t)     \
     OP(adamw, lrd_adamw_t)                 \
     OP(add, lrd_add_t)                     \
-    OP(cast, lrd_cast_t)
+    OP(cast, lrd_cast_t)                   \
+    OP(merge_weight, lrd_merge_weight_t)
 
 typedef enum lrd_op {
 #define OP(name, args) LRD_OP_##name,

@@ -205,6 +205,14 @@ static void see_cast(visit_t *v, const lrd_cast_t *a)
     see(v, a->dst, (size_t)a->n * lrd_dtype_bytes(a->dst_dtype), "dst");
 }
 
+static void see_merge_weight(visit_t *v, const lrd_merge_weight_t *a)
+{
+    SEE_CMAT(a->w);
+    SEE_CMAT(a->a);
+    SEE_CMAT(a->b);
+    SEE_MAT(a->out);
+}
+
 /* Bytes behind the argument struct, and the function that moves them there. Most ops have none. */
 #define NO_DESCRIPTORS(name, args)                 \
     static size_t name##_extra(const args *a)      \
@@ -229,6 +237,7 @@ NO_DESCRIPTORS(step_finish, lrd_step_finish_t)
 NO_DESCRIPTORS(adamw, lrd_adamw_t)
 NO_DESCRIPTORS(add, lrd_add_t)
 NO_DESCRIPTORS(cast, lrd_cast_t)
+NO_DESCRIPTORS(merge_weight, lrd_merge_weight_t)
 
 static size_t linear_forward_extra(const lrd_linear_fwd_t *a)
 {

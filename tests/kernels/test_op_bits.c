@@ -119,6 +119,12 @@ static void run_ops(lrd_stream_t *st, lrd_scratch_t scratch, block_t *b, lrd_dty
     assert_ok(lrd_attn_forward(st, scratch, &attn));
     assert_ok(lrd_attn_backward(st, scratch, &(lrd_attn_bwd_t){attn, lrd_const(x), dqkv}));
     run_head(st, scratch, b, d, lrd_const(x), lrd_const(out), lrd_const(dx));
+    assert_ok(lrd_merge_weight(st, scratch,
+                               &(lrd_merge_weight_t){.w = lrd_const(w),
+                                                     .a = lrd_const(la),
+                                                     .b = lrd_const(lb),
+                                                     .scale = 2,
+                                                     .out = take(b, F, C, d, 0)}));
     assert_ok(lrd_stream_sync(st));
 }
 

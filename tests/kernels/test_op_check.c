@@ -199,6 +199,17 @@ static void test_others(void **state)
     REFUSED(cast, cast, dst_dtype = LRD_F64, LRD_ERR_UNSUPPORTED, "from F32 to F64");
     REFUSED(cast, cast, src_dtype = LRD_I32, LRD_ERR_UNSUPPORTED, "from I32 to BF16");
     REFUSED(cast, cast, src = NULL, LRD_ERR_ARG, "src is missing");
+    lrd_merge_weight_t merge = {cmat(24, 16), cmat(2, 16), cmat(24, 2), 1, mat(24, 16)};
+    REFUSED(merge_weight, merge, a.rows = 0, LRD_ERR_SHAPE, "rank 0");
+    REFUSED(merge_weight, merge, a.rows = 3, LRD_ERR_SHAPE, "b is 24 x 2");
+    REFUSED(merge_weight, merge, a.cols = 15, LRD_ERR_SHAPE, "a->a is 2 x 15");
+    REFUSED(merge_weight, merge, a.dtype = LRD_BF16, LRD_ERR_SHAPE, "a->a is BF16");
+    REFUSED(merge_weight, merge, b.dtype = LRD_F16, LRD_ERR_SHAPE, "b is F16");
+    REFUSED(merge_weight, merge, b.data = NULL, LRD_ERR_ARG, "b is missing");
+    REFUSED(merge_weight, merge, w.dtype = LRD_F64, LRD_ERR_SHAPE, "not a compute dtype");
+    REFUSED(merge_weight, merge, w.ld = 15, LRD_ERR_SHAPE, "w is 24 x 16 (ld 15)");
+    REFUSED(merge_weight, merge, out.dtype = LRD_F16, LRD_ERR_SHAPE, "out is F16");
+    REFUSED(merge_weight, merge, out.rows = 23, LRD_ERR_SHAPE, "out is 23 x 16");
     lrd_add_t add = {data, data, 1};
     REFUSED(add, add, dst = NULL, LRD_ERR_ARG, "dst is missing");
     const lrd_sumsq_t sumsq = {data, NULL, 1, nll};
