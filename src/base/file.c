@@ -5,11 +5,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 char *lrd_path_join(const char *folder, const char *name)
@@ -24,6 +26,57 @@ const char *lrd_path_base(const char *path)
 {
     const char *slash = strrchr(path, '/');
     return slash != NULL ? slash + 1 : path;
+}
+
+/* Shortens path by its last part; an empty path stands for the current folder. */
+static void cut_last_part(char *path)
+{
+    char *slash = strrchr(path, '/');
+    while (slash != NULL && slash > path && slash[-1] == '/')
+        slash--;
+    if (slash == NULL)
+        path[0] = '\0';
+    else
+        slash[slash == path ? 1 : 0] = '\0';
+}
+
+static bool has_parent_part(const char *path)
+{
+    for (const char *at = strstr(path, ".."); at != NULL; at = strstr(at + 2, ".."))
+        if ((at == path || at[-1] == '/') && (at[2] == '/' || at[2] == '\0'))
+            return true;
+    return false;
+}
+
+lrd_status_t lrd_path_resolve(const char *path, char **resolved_out)
+{
+    lrd_status_t status = LRD_OK;
+    char *head = NULL, *resolved = NULL, real[PATH_MAX];
+    LRD_ALLOC(head, lrd_strdup(path));
+    for (size_t n = strlen(head); n > 1 && head[n - 1] == '/'; n--)
+        head[n - 1] = '\0';
+    while (realpath(head[0] != '\0' ? head : ".", real) == NULL) {
+        LRD_CHECK(errno == ENOENT && head[0] != '\0', LRD_ERR_IO, "cannot resolve %s: %s", path,
+                  strerror(errno));
+        cut_last_part(head);
+    }
+    const char *rest = path + strlen(head);
+    LRD_CHECK(!has_parent_part(rest), LRD_ERR_IO, "%s: \"..\" of a folder that is not there", path);
+    rest += strspn(rest, "/");
+    LRD_ALLOC(resolved, rest[0] != '\0' ? lrd_path_join(real, rest) : lrd_strdup(real));
+    for (size_t n = strlen(resolved); n > 1 && resolved[n - 1] == '/'; n--)
+        resolved[n - 1] = '\0';
+    *resolved_out = resolved;
+out:
+    lrd_free(head);
+    return status;
+}
+
+bool lrd_path_is_inside(const char *path, const char *folder)
+{
+    const size_t n = strlen(folder);
+    return strncmp(path, folder, n) == 0 &&
+           (path[n] == '\0' || path[n] == '/' || (n > 0 && folder[n - 1] == '/'));
 }
 
 static bool has_mode(const char *path, mode_t mode)
@@ -112,6 +165,15 @@ void lrd_file_unmap(lrd_map_t *map)
     if (map->data != NULL)
         munmap((void *)map->data, map->size);
     *map = (lrd_map_t){0};
+}
+
+void lrd_file_forget(const lrd_map_t *map, size_t begin, size_t bytes)
+{
+    /* The system maps some pages around the one that is touched: those before `begin` go too. */
+    const size_t unit = (size_t)1 << 20;
+    const size_t from = begin / unit * unit;
+    if (map->data != NULL && begin + bytes <= map->size)
+        madvise((void *)(map->data + from), begin + bytes - from, MADV_DONTNEED);
 }
 
 struct lrd_writer {
@@ -251,6 +313,17 @@ lrd_status_t lrd_folder_make(const char *path)
     }
 out:
     lrd_free(copy);
+    return status;
+}
+
+lrd_status_t lrd_folder_free_bytes(const char *path, uint64_t *bytes_out)
+{
+    lrd_status_t status = LRD_OK;
+    struct statvfs s;
+    LRD_CHECK(statvfs(path, &s) == 0, LRD_ERR_IO, "cannot examine the file system of %s: %s", path,
+              strerror(errno));
+    *bytes_out = (uint64_t)s.f_bavail * s.f_frsize;
+out:
     return status;
 }
 

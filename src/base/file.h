@@ -20,6 +20,13 @@ char *lrd_path_join(const char *folder, const char *name);
 /* The part after the last '/': points into path. */
 const char *lrd_path_base(const char *path);
 
+/* The absolute path without links, "." and ".."; the part that does not exist yet is kept as it
+ * stands. LRD_ERR_IO: a ".." in that part, or something on the way is not a folder. */
+lrd_status_t lrd_path_resolve(const char *path, char **resolved_out);
+
+/* Of two resolved paths: path is the folder, or lies in it. */
+bool lrd_path_is_inside(const char *path, const char *folder);
+
 bool lrd_file_exists(const char *path);   /* a regular file, through links */
 bool lrd_folder_exists(const char *path); /* a folder, through links */
 
@@ -34,6 +41,10 @@ typedef struct lrd_map {
 } lrd_map_t;
 lrd_status_t lrd_file_map(const char *path, lrd_map_t *map_out);
 void lrd_file_unmap(lrd_map_t *map); /* {0} is fine */
+
+/* These bytes will not be touched soon: they leave the memory of this process. Touched after all,
+ * they are read again. */
+void lrd_file_forget(const lrd_map_t *map, size_t begin, size_t bytes);
 
 /* Writes a file under a temporary name beside its own; commit flushes and renames it, abandon
  * removes it.
@@ -67,6 +78,9 @@ lrd_status_t lrd_folder_make(const char *path);
 
 /* Removes a folder and all in it; symbolic links are removed, not followed. Absent: LRD_OK. */
 lrd_status_t lrd_folder_remove(const char *path);
+
+/* Bytes that the file system of an existing folder has left for this user. */
+lrd_status_t lrd_folder_free_bytes(const char *path, uint64_t *bytes_out);
 
 /* A folder under construction: begin makes an empty folder beside `path` (its name ends in
  * ".partial"; one left by a killed run is removed) and returns its name, which the caller frees;

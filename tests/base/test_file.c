@@ -85,6 +85,48 @@ static void test_paths(void **state)
     assert_string_equal(lrd_path_base("a/"), "");
 }
 
+static void assert_resolves(const char *path, const char *want)
+{
+    char *resolved = NULL;
+    assert_ok(lrd_path_resolve(path, &resolved));
+    assert_string_equal(resolved, want);
+    lrd_free(resolved);
+}
+
+static void test_resolved_paths(void **state)
+{
+    char *root = NULL, *here = NULL;
+    const char *folder = fresh_folder("resolve");
+    assert_ok(lrd_path_resolve(folder, &root));
+    assert_ok(lrd_folder_make(in(folder, "a/b")));
+    assert_int_equal(symlink("a/b", in(folder, "link")), 0);
+    put(in(folder, "file"), "x");
+    assert_resolves(in(folder, "a/b"), in(root, "a/b"));
+    assert_resolves(in(folder, "a/../a//b/./"), in(root, "a/b"));
+    assert_resolves(in(folder, "link"), in(root, "a/b"));
+    assert_resolves(in(folder, "link/.."), in(root, "a"));
+    assert_resolves(in(folder, "link/new"), in(root, "a/b/new"));
+    assert_resolves(in(folder, "new//"), in(root, "new"));
+    assert_resolves(in(folder, "new/..c/d../e/"), in(root, "new/..c/d../e"));
+    assert_resolves("/", "/");
+    assert_resolves("//", "/");
+    assert_resolves("/no-such-folder", "/no-such-folder");
+    assert_ok(lrd_path_resolve(".", &here));
+    assert_resolves("", here);
+    assert_resolves("no-such/folder", in(here, "no-such/folder"));
+    char *none = NULL;
+    assert_fails(lrd_path_resolve(in(folder, "new/../a"), &none), LRD_ERR_IO, "not there");
+    assert_fails(lrd_path_resolve(in(folder, "new/.."), &none), LRD_ERR_IO, "not there");
+    assert_fails(lrd_path_resolve(in(folder, "file/a"), &none), LRD_ERR_IO, "Not a directory");
+    assert_null(none);
+    lrd_free(root);
+    lrd_free(here);
+
+    assert_true(lrd_path_is_inside("/a/b", "/a/b") && lrd_path_is_inside("/a/b/c", "/a/b"));
+    assert_true(lrd_path_is_inside("/a", "/") && lrd_path_is_inside("/", "/"));
+    assert_false(lrd_path_is_inside("/a/bc", "/a/b") || lrd_path_is_inside("/a", "/a/b"));
+}
+
 static void test_write_and_read(void **state)
 {
     const char *folder = fresh_folder("write");
@@ -263,6 +305,39 @@ static void test_map(void **state)
     lrd_file_unmap(&map);
 }
 
+/* What was read leaves the memory of the process, and comes back. */
+static void test_forget(void **state)
+{
+    enum { BYTES = 64 << 20, PIECE = 1000000 };
+    const char *path = in(fresh_folder("forget"), "a");
+    lrd_map_t map;
+    size_t sum = 0, n = 0;
+    put(path, "seven");
+    assert_int_equal(truncate(path, BYTES), 0);
+    assert_ok(lrd_file_map(path, &map));
+    const size_t before = lrd_mem_peak_bytes();
+    for (size_t at = 0; at < BYTES; at += n) {
+        n = BYTES - at < PIECE ? BYTES - at : PIECE;
+        for (size_t i = 0; i < n; i += 512)
+            sum += map.data[at + i];
+        lrd_file_forget(&map, at, n);
+    }
+    assert_int_equal(sum, 's');
+    assert_true(lrd_mem_peak_bytes() - before < BYTES / 8);
+    assert_memory_equal(map.data, "seven", 5);
+    lrd_file_forget(&map, 1, BYTES); /* beyond the end: nothing happens */
+    lrd_file_unmap(&map);
+    lrd_file_forget(&map, 0, 0);
+}
+
+static void test_free_bytes(void **state)
+{
+    uint64_t bytes = 0;
+    assert_ok(lrd_folder_free_bytes(fresh_folder("free"), &bytes));
+    assert_true(bytes > 0);
+    assert_fails(lrd_folder_free_bytes("/no-such-folder", &bytes), LRD_ERR_IO, "No such file");
+}
+
 static void test_exists(void **state)
 {
     const char *folder = fresh_folder("exists");
@@ -411,6 +486,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_resolved_paths),
         cmocka_unit_test(test_write_and_read),
         cmocka_unit_test(test_a_reader_never_sees_half),
         cmocka_unit_test(test_abandoned_writers_leave_nothing),
@@ -419,6 +495,8 @@ int main(void)
         cmocka_unit_test(test_a_read_only_target),
         cmocka_unit_test(test_read_refuses),
         cmocka_unit_test(test_map),
+        cmocka_unit_test(test_forget),
+        cmocka_unit_test(test_free_bytes),
         cmocka_unit_test(test_exists),
         cmocka_unit_test(test_flush_and_publish),
         cmocka_unit_test(test_make_folders),
