@@ -322,7 +322,7 @@ lrd_status_t lrd_folder_free_bytes(const char *path, uint64_t *bytes_out)
     struct statvfs s;
     LRD_CHECK(statvfs(path, &s) == 0, LRD_ERR_IO, "cannot examine the file system of %s: %s", path,
               strerror(errno));
-    *bytes_out = (uint64_t)s.f_bavail * s.f_frsize;
+    *bytes_out = s.f_blocks > 0 ? (uint64_t)s.f_bavail * s.f_frsize : UINT64_MAX;
 out:
     return status;
 }

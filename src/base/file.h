@@ -79,7 +79,8 @@ lrd_status_t lrd_folder_make(const char *path);
 /* Removes a folder and all in it; symbolic links are removed, not followed. Absent: LRD_OK. */
 lrd_status_t lrd_folder_remove(const char *path);
 
-/* Bytes that the file system of an existing folder has left for this user. */
+/* Bytes that the file system of an existing folder has left for this user; UINT64_MAX: it does not
+ * say. */
 lrd_status_t lrd_folder_free_bytes(const char *path, uint64_t *bytes_out);
 
 /* A folder under construction: begin makes an empty folder beside `path` (its name ends in

@@ -93,6 +93,24 @@ out:
     return status;
 }
 
+enum { PIECE = 16 << 20 }; /* bytes of a file that travel at once */
+
+/* Compares a piece at a time: neither tensor stays in memory. */
+static bool are_equal(const lrd_located_t *x, const lrd_located_t *y)
+{
+    const uint8_t *a = lrd_safetensors_data(x->file, x->entry);
+    const uint8_t *b = lrd_safetensors_data(y->file, y->entry);
+    const size_t bytes = x->entry->bytes;
+    bool equal = bytes == y->entry->bytes && x->entry->dtype == y->entry->dtype;
+    for (size_t at = 0; at < bytes && equal; at += PIECE) {
+        const size_t n = bytes - at < PIECE ? bytes - at : PIECE;
+        equal = memcmp(a + at, b + at, n) == 0;
+        lrd_file_forget(&x->file->map, x->entry->offset + at, n);
+        lrd_file_forget(&y->file->map, y->entry->offset + at, n);
+    }
+    return equal;
+}
+
 /* transformers 5: a head that is in the file and differs from the embedding is not tied, whatever the config says. */
 static lrd_status_t add_head(lrd_weights_t *w)
 {
@@ -112,10 +130,7 @@ static lrd_status_t add_head(lrd_weights_t *w)
         LRD_TRY(check_tensor(&head, w->config->vocab_size, w->config->hidden, 2));
     w->tied = w->config->tie_word_embeddings;
     if (w->tied && has_head && has_embed) {
-        w->tied = head.entry->bytes == embed.entry->bytes &&
-                  head.entry->dtype == embed.entry->dtype &&
-                  memcmp(lrd_safetensors_data(head.file, head.entry),
-                         lrd_safetensors_data(embed.file, embed.entry), head.entry->bytes) == 0;
+        w->tied = are_equal(&head, &embed);
         if (!w->tied)
             lrd_warn("%s: the head differs from the embedding although config.json ties them: both "
                      "are used, as "
@@ -251,8 +266,6 @@ void lrd_weights_layout(lrd_weights_t *w, const lrd_backend_t *backend, lrd_aren
         w->head = w->embed[w->config->family->word_embeddings];
 }
 
-enum { PIECE = 16 << 20 }; /* bytes of a file that travel at once */
-
 /* Pinned memory for a piece of the file, device memory for the same before it is converted. */
 typedef struct stop_over {
     void *pinned, *device;
@@ -265,7 +278,7 @@ static lrd_status_t carry(const lrd_weights_t *w, lrd_stream_t *st, const stop_o
     lrd_status_t status = LRD_OK;
     const size_t bytes = (size_t)n * lrd_dtype_bytes(src_dtype);
     const bool convert = src_dtype != w->dtype;
-    if (st->backend->ops->reads_host_memory) {
+    if (stop->pinned == NULL) { /* ops read host memory */
         LRD_TRY(lrd_cast(st, (lrd_scratch_t){0}, &(lrd_cast_t){src, src_dtype, dst, w->dtype, n}));
         goto out;
     }

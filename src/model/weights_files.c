@@ -93,9 +93,10 @@ lrd_status_t lrd_weights_files_open(const char *folder, lrd_weights_files_t **fi
     LRD_ALLOC(files->folder, lrd_strdup(folder));
     LRD_ALLOC(single, lrd_path_join(folder, "model.safetensors"));
     LRD_ALLOC(index, lrd_path_join(folder, "model.safetensors.index.json"));
+    files->is_sharded = !lrd_file_exists(single) && lrd_file_exists(index);
     if (lrd_file_exists(single))
         LRD_TRY(open_one(files, "model.safetensors"));
-    else if (lrd_file_exists(index))
+    else if (files->is_sharded)
         LRD_TRY(open_shards(files, index));
     else
         LRD_TRY(refuse(folder));

@@ -4,10 +4,13 @@
 
 #include "base/safetensors.h"
 
+#include <stdbool.h>
+
 typedef struct lrd_weights_files {
     char *folder;
     lrd_safetensors_t **file;
     size_t n_files;
+    bool is_sharded; /* by model.safetensors.index.json */
 } lrd_weights_files_t;
 
 /* A tensor and the file it is in. */
