@@ -53,9 +53,9 @@ typedef struct option {
 
 /* A name may stand twice where it means different things to different commands. */
 static const option_t options[] = {
-    {"--model", "DIR", TEXT, AT(model), ON(INSPECT) | ON(SCORE) | ON(TOKENIZE),
-     ON(SCORE) | ON(TOKENIZE), NULL, "the model: a folder, or its name on the Hub"},
-    {"--adapter", "DIR", TEXT, AT(adapter), ON(INSPECT) | ON(SCORE), 0, NULL,
+    {"--model", "DIR", TEXT, AT(model), ON(INSPECT) | ON(SCORE) | ON(MERGE) | ON(TOKENIZE),
+     ON(SCORE) | ON(MERGE) | ON(TOKENIZE), NULL, "the model: a folder, or its name on the Hub"},
+    {"--adapter", "DIR", TEXT, AT(adapter), ON(INSPECT) | ON(SCORE) | ON(MERGE), ON(MERGE), NULL,
      "a PEFT adapter of that model: a folder, or its name on the Hub"},
     {"--data", "F.jsonl", TEXT, AT(data), ON(SCORE), ON(SCORE), NULL,
      "records to score: {\"input_ids\": [...]} on each line"},
@@ -76,6 +76,8 @@ static const option_t options[] = {
     {"--skip-special-tokens", NULL, FLAG, AT(skip_special_tokens), ON(TOKENIZE), 0, NULL,
      "leave special tokens out when decoding"},
     {"--out", "F", TEXT, AT(out), ON(TUNE), 0, NULL, "write to this file"},
+    {"--out", "DIR", TEXT, AT(out), ON(MERGE), ON(MERGE), NULL,
+     "write the merged model to this folder, which must not be there yet"},
     {"--config", "F", TEXT, AT(config), ALL, ON(TRAIN) | ON(TUNE), NULL,
      "the settings, a YAML file (docs/configuration.md)"},
     {"--set", "section.key=value", LIST, 0, ALL, 0, NULL, "change one setting; may be repeated"},

@@ -29,6 +29,8 @@
       "--data F.json --predictions P.json [--na-prob-file N.json] [--na-prob-thresh X] "     \
       "[--output F]",                                                                        \
       "print the official SQuAD v2.0 metrics of a file of answers")                          \
+    X(LRD_COMMAND_MERGE, "merge", "--model DIR --adapter DIR --out DIR",                     \
+      "write the model with the adapter folded in, as a folder that needs no adapter")       \
     X(LRD_COMMAND_TOKENIZE, "tokenize", "--model DIR [--decode] [--skip-special-tokens]",    \
       "turn a JSON string on each line of standard input into a list of token ids, or back") \
     X(LRD_COMMAND_TUNE, "tune", "--config F [--out F]",                                      \

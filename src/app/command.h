@@ -23,6 +23,7 @@ lrd_status_t lrd_command_train(lrd_app_t *app);
 lrd_status_t lrd_command_inspect(lrd_app_t *app);
 lrd_status_t lrd_command_score(lrd_app_t *app);
 lrd_status_t lrd_command_eval(lrd_app_t *app);
+lrd_status_t lrd_command_merge(lrd_app_t *app);
 lrd_status_t lrd_command_tokenize(lrd_app_t *app);
 lrd_status_t lrd_command_tune(lrd_app_t *app);
 lrd_status_t lrd_command_info(lrd_app_t *app);

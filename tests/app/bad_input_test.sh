@@ -200,6 +200,20 @@ echo '{"input_ids": [1, 300]}' >> train.jsonl;             score "score: id beyo
 score "score: no such adapter" 2 none-such --adapter none-such
 score "score: logits nowhere" 2 none/such --logits-out none/such
 truncate -s 1000 adapter/adapter_model.safetensors;        score "score: truncated adapter" 2 adapter_model.safetensors --adapter adapter
+merge() { refuse_command "$1" "$2" "$3" merge --model model --adapter adapter --out out "${@:4}"; }
+merge "merge: another element type" 2 "--dtype float16" --dtype float16
+merge "merge: no such backend" 2 cuda --backend cuda
+mkdir out; touch out/a;                                    merge "merge: output that is there" 2 "is not empty"
+touch out;                                                 merge "merge: output that is a file" 2 "is a file"
+rm -r adapter;                                             merge "merge: no adapter" 2 adapter
+truncate -s 1000 adapter/adapter_model.safetensors;        merge "merge: truncated adapter" 2 adapter_model.safetensors
+truncate -s -1 model/model.safetensors;                    merge "merge: truncated weights" 2 model.safetensors
+mv model/model.safetensors model/pytorch_model.bin;        merge "merge: pickled weights only" 2 pytorch_model.bin
+sed -i 's/"r": *[0-9]*/"r": 3/' adapter/adapter_config.json; merge "merge: adapter of another rank" 2 lora_A
+merge_to() { refuse_command "$1" 2 "$3" merge --model model --adapter adapter --out "$2"; }
+merge_to "merge: into the base" model "is the base model's folder"
+merge_to "merge: below the base" model/a/b/ "or lies in it"
+merge_to "merge: where nobody can write" /proc/lora-dist /proc/lora-dist
 refuse_command "inspect: no such adapter" 2 none-such inspect --model model --adapter none-such
 refuse_command "tokenize: no tokenizer" 2 tokenizer.json tokenize --model model
 refuse_command "wrong word" 2 "did you mean score" scor

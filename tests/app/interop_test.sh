@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Adapters travel between PEFT and lora-dist. LRD_HF_PYTHON names a Python that has the packages below;
+# What travels between Hugging Face's libraries and lora-dist: $1 is the check. LRD_HF_PYTHON names a Python that has the packages below;
 # otherwise they are installed into a virtual environment of the build folder.
 set -uo pipefail
 python=${LRD_HF_PYTHON:-$LRD_BINARY_DIR/hf-venv/bin/python}
@@ -10,5 +10,5 @@ if ! "$python" -c 'import torch, transformers, peft' 2> /dev/null; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-HF_HUB_OFFLINE=1 "$python" "$LRD_SOURCE_DIR/tests/app/interop_check.py" "$LRD_PROGRAM" \
+HF_HUB_OFFLINE=1 "$python" "$LRD_SOURCE_DIR/tests/app/$1" "$LRD_PROGRAM" \
   "$LRD_SOURCE_DIR/tests/golden/runs/all-linear" "$work"

@@ -44,6 +44,9 @@ static const struct {
     {LRD_COMMAND_EVAL,
      {"eval", "--data", "F", "--predictions", "P"},
      {"--data", "--predictions", "--na-prob-file", "--na-prob-thresh", "--output"}},
+    {LRD_COMMAND_MERGE,
+     {"merge", "--model=D", "--adapter=D", "--out=D"},
+     {"--model", "--adapter", "--out"}},
     {LRD_COMMAND_TOKENIZE,
      {"tokenize", "--model", "D"},
      {"--model", "--decode", "--skip-special-tokens"}},
@@ -137,13 +140,20 @@ static void test_options(void **state)
     assert_ok(parse(&cli, WORDS("tune", "--config", "F", "--out", "t")));
     assert_string_equal(cli.out, "t");
     lrd_cli_release(&cli);
+
+    assert_ok(parse(&cli, WORDS("merge", "--model", "m", "--adapter", "a", "--out", "o")));
+    assert_string_equal(cli.model, "m");
+    assert_string_equal(cli.adapter, "a");
+    assert_string_equal(cli.out, "o");
+    lrd_cli_release(&cli);
 }
 
 static void test_unknown_words(void **state)
 {
     assert_refused("did you mean train?", "trian", "--config", "F");
     assert_refused("did you mean tokenize?", "tokenise");
-    assert_refused("there are train, inspect, score, eval, tokenize, tune, info", "xyzzyplugh");
+    assert_refused("there are train, inspect, score, eval, merge, tokenize, tune, info",
+                   "xyzzyplugh");
     assert_refused("unknown command \"\"", "");
     assert_refused("unknown option --confg; did you mean --config?", "--confg", "F");
     assert_refused("unknown option --thread; did you mean --threads?", "info", "--thread=1");
@@ -153,6 +163,7 @@ static void test_unknown_words(void **state)
     assert_refused("unknown option -", "info", "-");
     /* The nearest of those the command takes, and what another command takes. */
     assert_refused("info does not take --adapter", "info", "--adapter", "a");
+    assert_refused("info does not take --out", "info", "--out", "a");
     assert_refused("train does not take --model (lora-dist train --help)", "--model", "m");
     assert_refused("info does not take --data", "info", "--data", "d"); /* two commands do */
     assert_refused("score does not take --predictions", "score", "--predictions", "p");
@@ -216,6 +227,11 @@ static void test_needed(void **state)
                    "p");
     assert_refused("eval needs --predictions P.json", "eval", "--data", "d");
     assert_refused("eval needs --predictions P.json", "eval", "--data", "d", "--config", "F");
+    assert_refused("merge needs --adapter DIR", "merge", "--model", "m", "--out", "o");
+    assert_refused("merge needs --out DIR", "merge", "--model", "m", "--adapter", "a");
+    assert_refused("--out is given twice", "merge", "--out", "a", "--out", "b");
+    assert_refused("--out needs an argument: --out DIR", "merge", "--out");
+    assert_refused("--out needs an argument: --out F", "tune", "--out");
     assert_refused("tokenize needs --model DIR (lora-dist tokenize --help)", "tokenize");
     assert_refused("inspect needs one of --config F and --model DIR", "inspect");
     assert_refused("inspect needs one of", "inspect", "--config", "F", "--model", "m");

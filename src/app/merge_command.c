@@ -1,0 +1,50 @@
+/* A model with an adapter folded in. */
+#include "app/command.h"
+
+#include "comm/cpus.h"
+#include "lora/peft.h"
+#include "model/merge.h"
+
+#include <string.h>
+
+lrd_status_t lrd_command_merge(lrd_app_t *app)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_cli_t *cli = app->cli;
+    lrd_settings_t *settings = NULL, *adapter_settings = NULL;
+    lrd_model_config_t config;
+    lrd_adapter_t *adapter = NULL;
+    lrd_backend_t *backend = NULL;
+    lrd_stream_t *stream = NULL;
+    lrd_merge_t *merge = NULL;
+    int n_threads = cli->threads;
+    if (lrd_comm_size(app->comm) == 1)
+        LRD_TRY(lrd_cpus_threads(app->comm, cli->threads, &n_threads));
+    LRD_CHECK(cli->dtype == NULL || strcmp(cli->dtype, "auto") == 0, LRD_ERR_ARG,
+              "--dtype %s: a merged model has the element types of its base", cli->dtype);
+    LRD_TRY(lrd_cli_read_settings(cli, &settings));
+    LRD_TRY(lrd_model_config_read(cli->model, &config));
+    LRD_TRY(lrd_peft_read_config(cli->adapter, &adapter_settings));
+    LRD_TRY(lrd_model_adapter_create(&config, &adapter_settings->lora, &adapter));
+    LRD_TRY(lrd_backend_open(
+        cli->backend, &(lrd_backend_options_t){0, n_threads > 0 ? n_threads : 1, NULL}, &backend));
+    LRD_TRY(lrd_stream_create(backend, &stream));
+    LRD_TRY(lrd_merge_open(&(lrd_merge_spec_t){.model = cli->model,
+                                               .adapter_folder = cli->adapter,
+                                               .out = cli->out,
+                                               .config = &config,
+                                               .adapter = adapter,
+                                               .stream = stream,
+                                               .stop = app->stop},
+                           &merge));
+    app->work_began = true;
+    LRD_TRY(lrd_merge_write(merge));
+out:
+    lrd_merge_close(merge);
+    lrd_stream_destroy(stream);
+    lrd_backend_close(backend);
+    lrd_adapter_free(adapter);
+    lrd_settings_free(adapter_settings);
+    lrd_settings_free(settings);
+    return status;
+}
