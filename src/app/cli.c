@@ -6,6 +6,7 @@
 #include "base/version.h"
 #include "infer/squad_score.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,15 +28,16 @@ static const char *const backend_names[] = {"auto", "cpu", "cuda", "cpu_checked"
 static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
 static const char *const format_names[] = {"text", "json", NULL};
 
-enum { MAX_THREADS = 4096, ALL = (1 << LRD_N_COMMANDS) - 1, HELP_COLUMN = 24 };
+enum { ALL = (1 << LRD_N_COMMANDS) - 1, HELP_COLUMN = 24 };
 
 typedef enum option_kind {
-    FLAG,   /* bool */
-    TEXT,   /* const char * */
-    CHOICE, /* const char *, one of choice[] */
-    COUNT,  /* int, 1 to MAX_THREADS */
-    REAL,   /* double, finite */
-    LIST    /* lrd_cli_t.set */
+    FLAG,    /* bool */
+    TEXT,    /* const char * */
+    CHOICE,  /* const char *, one of choice[] */
+    INTEGER, /* int, least to most */
+    LONG,    /* int64_t, least to most */
+    REAL,    /* double, least to most */
+    LIST     /* lrd_cli_list_t */
 } option_kind_t;
 
 typedef struct option {
@@ -46,31 +48,63 @@ typedef struct option {
     unsigned needed;   /* that cannot do without */
     const char *const *choice;
     const char *help;
+    double least, most; /* of a number; both 0: any */
 } option_t;
 
 #define ON(command) (1u << LRD_COMMAND_##command)
 #define AT(member)  offsetof(lrd_cli_t, member)
+#define ASKING      (ON(GENERATE) | ON(EVAL))
 
 /* A name may stand twice where it means different things to different commands. */
 static const option_t options[] = {
-    {"--model", "DIR", TEXT, AT(model), ON(INSPECT) | ON(SCORE) | ON(MERGE) | ON(TOKENIZE),
-     ON(SCORE) | ON(MERGE) | ON(TOKENIZE), NULL, "the model: a folder, or its name on the Hub"},
+    {"--model", "DIR", TEXT, AT(model),
+     ON(INSPECT) | ON(SCORE) | ON(MERGE) | ON(TOKENIZE) | ON(GENERATE),
+     ON(SCORE) | ON(MERGE) | ON(TOKENIZE) | ON(GENERATE), NULL,
+     "the model: a folder, or its name on the Hub"},
     {"--adapter", "DIR", TEXT, AT(adapter), ON(INSPECT) | ON(SCORE) | ON(MERGE), ON(MERGE), NULL,
      "a PEFT adapter of that model: a folder, or its name on the Hub"},
+    {"--adapter", "[NAME=]DIR", LIST, AT(adapters), ON(GENERATE) | ON(EVAL), 0, NULL,
+     "a PEFT adapter, called NAME or as its folder is; generate: may be repeated"},
+    {"--prompt", "TEXT", TEXT, AT(prompt), ON(GENERATE), 0, NULL, "continue this text"},
+    {"--prompt-file", "F", TEXT, AT(prompt_file), ON(GENERATE), 0, NULL,
+     "continue each line's: {\"prompt\": TEXT} or {\"input_ids\": [...]}, with \"adapter\": NAME, "
+     "or null for the base"},
+    {"--max-new-tokens", "N", INTEGER, AT(max_new_tokens), ASKING, 0, NULL,
+     "the longest answer (default: 200)", 1, 1 << 20},
+    {"--do-sample", NULL, FLAG, AT(do_sample), ASKING, 0, NULL,
+     "draw tokens by their probability, instead of taking the most probable"},
+    {"--temperature", "X", REAL, AT(temperature), ASKING, 0, NULL,
+     "divide scores by X before drawing (default: 1.0)", 1e-6, 1e6},
+    {"--top-k", "N", INTEGER, AT(top_k), ASKING, 0, NULL,
+     "draw among the N best; 0: among all (default: 50)", 0, INT_MAX},
+    {"--top-p", "X", REAL, AT(top_p), ASKING, 0, NULL,
+     "draw among the best that together have probability X (default: 1.0)", 1e-9, 1},
+    {"--min-p", "X", REAL, AT(min_p), ASKING, 0, NULL,
+     "leave out what has less than X of the best one's probability (default: 0.0)", 0, 1},
+    {"--repetition-penalty", "X", REAL, AT(repetition_penalty), ASKING, 0, NULL,
+     "make tokens that were there before less likely, above 1 (default: 1.0)", 1e-3, 1e3},
+    {"--seed", "N", LONG, AT(seed), ASKING, 0, NULL, "of what is drawn (default: 42)", 0,
+     9007199254740992.0},
+    {"--stop", "TEXT", TEXT, AT(stop_text), ON(GENERATE), 0, NULL,
+     "end an answer before this text"},
+    {"--batch-size", "N", INTEGER, AT(batch_size), ASKING, 0, NULL,
+     "answers in work at once on each rank (default: 16)", 1, 4096},
+    {"--limit", "N", INTEGER, AT(limit), ON(EVAL), 0, NULL, "only the first N questions", 1,
+     INT_MAX},
     {"--data", "F.jsonl", TEXT, AT(data), ON(SCORE), ON(SCORE), NULL,
      "records to score: {\"input_ids\": [...]} on each line"},
     {"--logits-out", "F", TEXT, AT(logits_out), ON(SCORE), 0, NULL,
      "write the logits of record i as float32 tensor \"i\" of a safetensors file"},
-    {"--data", "F.json", TEXT, AT(data), ON(EVAL), ON(EVAL), NULL,
-     "the questions and their answers: a SQuAD v2.0 file"},
-    {"--predictions", "P.json", TEXT, AT(predictions), ON(EVAL), ON(EVAL), NULL,
-     "what to score: {\"id\": \"text\", ...}, an empty text for \"no answer\""},
+    {"--data", "F.json", TEXT, AT(data), ON(EVAL), 0, NULL,
+     "the questions and their answers: a SQuAD v2.0 file (default: data.eval_file)"},
+    {"--predictions", "P.json", TEXT, AT(predictions), ON(EVAL), 0, NULL,
+     "only score this file: {\"id\": \"text\", ...}, an empty text for \"no answer\""},
     {"--na-prob-file", "N.json", TEXT, AT(na_prob_file), ON(EVAL), 0, NULL,
      "{\"id\": number, ...}: how probable it is that a question has no answer"},
     {"--na-prob-thresh", "X", REAL, AT(na_prob_thresh), ON(EVAL), 0, NULL,
      "a question of a higher probability counts as answered with \"no answer\" (default: 1.0)"},
-    {"--output", "F", TEXT, AT(output), ON(EVAL), 0, NULL,
-     "write the metrics to this file as well, on one line"},
+    {"--output", "F", TEXT, AT(output), ASKING, 0, NULL,
+     "write the answers to this file; eval: instead of <training.output_dir>/predictions.json"},
     {"--decode", NULL, FLAG, AT(decode), ON(TOKENIZE), 0, NULL,
      "from lists of token ids to strings"},
     {"--skip-special-tokens", NULL, FLAG, AT(skip_special_tokens), ON(TOKENIZE), 0, NULL,
@@ -80,13 +114,14 @@ static const option_t options[] = {
      "write the merged model to this folder, which must not be there yet"},
     {"--config", "F", TEXT, AT(config), ALL, ON(TRAIN) | ON(TUNE), NULL,
      "the settings, a YAML file (docs/configuration.md)"},
-    {"--set", "section.key=value", LIST, 0, ALL, 0, NULL, "change one setting; may be repeated"},
+    {"--set", "section.key=value", LIST, AT(set), ALL, 0, NULL,
+     "change one setting; may be repeated"},
     {"--dtype", "TYPE", CHOICE, AT(dtype), ALL, 0, dtype_names,
      "the base model's element type (default: the file's)"},
     {"--backend", "NAME", CHOICE, AT(backend), ALL, 0, backend_names,
      "what computes (default: auto)"},
-    {"--threads", "N", COUNT, AT(threads), ALL, 0, NULL,
-     "threads of each rank (default: OMP_NUM_THREADS, or the rank's share of the cores)"},
+    {"--threads", "N", INTEGER, AT(threads), ALL, 0, NULL,
+     "threads of each rank (default: OMP_NUM_THREADS, or the rank's share of the cores)", 1, 4096},
     {"--log-level", "LEVEL", CHOICE, AT(log_level), ALL, 0, level_names,
      "how much to say on standard error (default: info)"},
     {"--log-format", "FORMAT", CHOICE, AT(log_format), ALL, 0, format_names,
@@ -163,19 +198,30 @@ out:
     return status;
 }
 
-static lrd_status_t read_count(const option_t *option, const char *text, int *count_out)
+static lrd_status_t check_range(const option_t *option, const char *text, double value)
 {
     lrd_status_t status = LRD_OK;
-    const size_t n = strlen(text);
-    int count = 0;
-    for (size_t i = 0; i < n && i < 6; i++) {
+    LRD_CHECK((option->least == 0 && option->most == 0) ||
+                  (value >= option->least && value <= option->most),
+              LRD_ERR_ARG, "%s %.80s is out of range: %.10g to %.10g", option->name, text,
+              option->least, option->most);
+out:
+    return status;
+}
+
+/* All of them fit a double without rounding. */
+static lrd_status_t read_integer(const option_t *option, const char *text, int64_t *value_out)
+{
+    lrd_status_t status = LRD_OK;
+    int64_t value = 0;
+    for (size_t i = 0; text[i] != '\0'; i++) {
         LRD_CHECK(text[i] >= '0' && text[i] <= '9', LRD_ERR_ARG,
-                  "%s %.80s: expected a whole number, 1 to %d", option->name, text, MAX_THREADS);
-        count = count * 10 + (text[i] - '0');
+                  "%s %.80s: expected a whole number, %.10g to %.17g", option->name, text,
+                  option->least, option->most);
+        value = value < INT64_MAX / 100 ? value * 10 + (text[i] - '0') : INT64_MAX / 100;
     }
-    LRD_CHECK(count >= 1 && count <= MAX_THREADS && n < 6, LRD_ERR_ARG,
-              "%s %.80s is out of range: 1 to %d", option->name, text, MAX_THREADS);
-    *count_out = count;
+    LRD_TRY(check_range(option, text, (double)value));
+    *value_out = value;
 out:
     return status;
 }
@@ -187,6 +233,7 @@ static lrd_status_t read_real(const option_t *option, const char *text, double *
     const double value = strtod(text, &end);
     LRD_CHECK(strspn(text, "+-.0123456789eE") == strlen(text) && *end == '\0' && isfinite(value),
               LRD_ERR_ARG, "%s %.80s: expected a number", option->name, text);
+    LRD_TRY(check_range(option, text, value));
     *value_out = value;
 out:
     return status;
@@ -218,6 +265,7 @@ static lrd_status_t apply(lrd_cli_t *cli, const option_t *option, const char *ar
 {
     lrd_status_t status = LRD_OK;
     void *member = (char *)cli + option->offset;
+    int64_t integer;
     switch (option->kind) {
     case FLAG:
         *(bool *)member = true;
@@ -228,17 +276,22 @@ static lrd_status_t apply(lrd_cli_t *cli, const option_t *option, const char *ar
     case CHOICE:
         LRD_TRY(read_name(option, argument, member));
         break;
-    case COUNT:
-        LRD_TRY(read_count(option, argument, member));
+    case INTEGER:
+        LRD_TRY(read_integer(option, argument, &integer));
+        *(int *)member = (int)integer;
+        break;
+    case LONG:
+        LRD_TRY(read_integer(option, argument, member));
         break;
     case REAL:
         LRD_TRY(read_real(option, argument, member));
         break;
     case LIST: {
+        lrd_cli_list_t *list = member;
         const char **grown;
-        LRD_ALLOC(grown, lrd_realloc_array(cli->set, cli->n_set + 1, sizeof *grown));
-        cli->set = grown;
-        cli->set[cli->n_set++] = argument;
+        LRD_ALLOC(grown, lrd_realloc_array(list->text, list->n + 1, sizeof *grown));
+        list->text = grown;
+        list->text[list->n++] = argument;
         break;
     }
     }
@@ -249,7 +302,7 @@ out:
 /* The option that begins at argv[*at], with its argument; *at moves behind them. `given` has a bit
  * for each option that came before. */
 static lrd_status_t parse_option(lrd_cli_t *cli, int argc, const char *const *argv, int *at,
-                                 unsigned *given)
+                                 uint64_t *given)
 {
     lrd_status_t status = LRD_OK;
     const char *word = argv[(*at)++];
@@ -258,7 +311,7 @@ static lrd_status_t parse_option(lrd_cli_t *cli, int argc, const char *const *ar
     const option_t *option = NULL;
     LRD_TRY(find_option(cli->command, word, equals != NULL ? (size_t)(equals - word) : strlen(word),
                         &option));
-    const unsigned bit = 1u << (option - options);
+    const uint64_t bit = (uint64_t)1 << (option - options);
     LRD_CHECK((*given & bit) == 0 || option->kind == LIST, LRD_ERR_ARG, "%s is given twice",
               option->name);
     *given |= bit;
@@ -276,18 +329,9 @@ out:
     return status;
 }
 
-/* What the command cannot do without. */
-static lrd_status_t check_needed(const lrd_cli_t *cli, unsigned given)
+static lrd_status_t check_inspect(const lrd_cli_t *cli)
 {
     lrd_status_t status = LRD_OK;
-    const char *name = command_info[cli->command].name;
-    for (int i = 0; i < N_OPTIONS; i++) {
-        LRD_CHECK((options[i].needed & 1u << cli->command) == 0 || (given & 1u << i) != 0,
-                  LRD_ERR_ARG, "%s needs %s %s (lora-dist %s --help)", name, options[i].name,
-                  options[i].argument, name);
-    }
-    if (cli->command != LRD_COMMAND_INSPECT)
-        goto out;
     LRD_CHECK((cli->config == NULL) != (cli->model == NULL), LRD_ERR_ARG,
               "inspect needs one of --config F and --model DIR (lora-dist inspect --help)");
     LRD_CHECK(cli->adapter == NULL || cli->model != NULL, LRD_ERR_ARG,
@@ -297,6 +341,49 @@ out:
     return status;
 }
 
+/* Either answers a file's questions, or scores answers that are there. */
+static lrd_status_t check_eval(const lrd_cli_t *cli, uint64_t given)
+{
+    lrd_status_t status = LRD_OK;
+    if (cli->predictions == NULL) {
+        LRD_CHECK(cli->config != NULL, LRD_ERR_ARG,
+                  "eval needs --config F, to answer questions, or --data F.json with --predictions "
+                  "P.json, to score answers (lora-dist eval --help)");
+        LRD_CHECK(cli->na_prob_file == NULL, LRD_ERR_ARG,
+                  "--na-prob-file belongs to --predictions P.json");
+        LRD_CHECK(cli->adapters.n <= 1, LRD_ERR_ARG, "eval takes one --adapter");
+        goto out;
+    }
+    LRD_CHECK(cli->data != NULL, LRD_ERR_ARG,
+              "eval --predictions P.json needs --data F.json (lora-dist eval --help)");
+    for (int i = 0; i < N_OPTIONS; i++)
+        LRD_CHECK((given & (uint64_t)1 << i) == 0 ||
+                      ((options[i].commands & ON(GENERATE)) == 0 || options[i].commands == ALL),
+                  LRD_ERR_ARG, "%s does nothing beside --predictions P.json", options[i].name);
+out:
+    return status;
+}
+
+/* What the command cannot do without. */
+static lrd_status_t check_needed(const lrd_cli_t *cli, uint64_t given)
+{
+    lrd_status_t status = LRD_OK;
+    const char *name = command_info[cli->command].name;
+    for (int i = 0; i < N_OPTIONS; i++) {
+        LRD_CHECK((options[i].needed & 1u << cli->command) == 0 || (given & (uint64_t)1 << i) != 0,
+                  LRD_ERR_ARG, "%s needs %s %s (lora-dist %s --help)", name, options[i].name,
+                  options[i].argument, name);
+    }
+    if (cli->command == LRD_COMMAND_INSPECT)
+        LRD_TRY(check_inspect(cli));
+    if (cli->command == LRD_COMMAND_GENERATE)
+        LRD_CHECK(cli->prompt == NULL || cli->prompt_file == NULL, LRD_ERR_ARG,
+                  "generate takes one of --prompt TEXT and --prompt-file F");
+    if (cli->command == LRD_COMMAND_EVAL)
+        LRD_TRY(check_eval(cli, given));
+out:
+    return status;
+}
 lrd_status_t lrd_cli_parse(int argc, const char *const *argv, lrd_cli_t *cli_out)
 {
     lrd_status_t status = LRD_OK;
@@ -304,8 +391,15 @@ lrd_status_t lrd_cli_parse(int argc, const char *const *argv, lrd_cli_t *cli_out
                      .backend = "auto",
                      .log_level = "info",
                      .log_format = "text",
-                     .na_prob_thresh = LRD_SQUAD_NA_PROB_THRESH};
-    unsigned given = 0;
+                     .na_prob_thresh = LRD_SQUAD_NA_PROB_THRESH,
+                     .max_new_tokens = 200,
+                     .batch_size = 16,
+                     .temperature = 1,
+                     .top_p = 1,
+                     .repetition_penalty = 1,
+                     .top_k = 50,
+                     .seed = 42};
+    uint64_t given = 0;
     int at = 1;
     if (argc > 1 && argv[1][0] != '-') {
         const int command = find_command(argv[at++]);
@@ -332,7 +426,8 @@ out:
 
 void lrd_cli_release(lrd_cli_t *cli)
 {
-    lrd_free(cli->set);
+    lrd_free(cli->set.text);
+    lrd_free(cli->adapters.text);
     *cli = (lrd_cli_t){0};
 }
 
@@ -355,8 +450,8 @@ lrd_status_t lrd_cli_read_settings(const lrd_cli_t *cli, lrd_settings_t **settin
         LRD_TRY(lrd_settings_read(cli->config, &settings));
     else
         LRD_TRY(lrd_settings_create(&settings));
-    for (size_t i = 0; i < cli->n_set; i++)
-        LRD_TRY(lrd_settings_set(settings, cli->set[i]));
+    for (size_t i = 0; i < cli->set.n; i++)
+        LRD_TRY(lrd_settings_set(settings, cli->set.text[i]));
     if (cli->dtype != NULL) {
         LRD_ALLOC(dtype, lrd_asprintf("model.dtype=%s", cli->dtype));
         LRD_TRY(lrd_settings_set(settings, dtype));

@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /*  enumerator, name, arguments in the usage line, what it does */
 #define LRD_COMMAND_LIST(X)                                                                  \
@@ -25,10 +26,14 @@
     X(LRD_COMMAND_SCORE, "score",                                                            \
       "--model DIR [--adapter DIR] --data F.jsonl [--logits-out F.safetensors]",             \
       "print a JSON object for each record: n_tokens, loss, perplexity")                     \
+    X(LRD_COMMAND_GENERATE, "generate",                                                      \
+      "--model DIR [--adapter [NAME=]DIR]... [--prompt TEXT | --prompt-file F]",             \
+      "continue text, with the base or adapters beside it; without a prompt: interactive")   \
     X(LRD_COMMAND_EVAL, "eval",                                                              \
-      "--data F.json --predictions P.json [--na-prob-file N.json] [--na-prob-thresh X] "     \
-      "[--output F]",                                                                        \
-      "print the official SQuAD v2.0 metrics of a file of answers")                          \
+      "--config F [--adapter DIR] [--limit N] [--output F] | "                               \
+      "--data F.json --predictions P.json [--na-prob-file N.json] [--na-prob-thresh X]",     \
+      "answer the questions of a SQuAD v2.0 file and print the official metrics; or score "  \
+      "a file of answers")                                                                   \
     X(LRD_COMMAND_MERGE, "merge", "--model DIR --adapter DIR --out DIR",                     \
       "write the model with the adapter folded in, as a folder that needs no adapter")       \
     X(LRD_COMMAND_TOKENIZE, "tokenize", "--model DIR [--decode] [--skip-special-tokens]",    \
@@ -43,6 +48,12 @@ typedef enum lrd_command {
 #undef X
         LRD_N_COMMANDS
 } lrd_command_t;
+
+/* What an option that may be repeated was given, in order; the array is owned. */
+typedef struct lrd_cli_list {
+    const char **text;
+    size_t n;
+} lrd_cli_list_t;
 
 /* Texts are borrowed from argv, or static. NULL: the option was not given. */
 typedef struct lrd_cli {
@@ -60,8 +71,17 @@ typedef struct lrd_cli {
     const char *log_level;  /* as lrd_log_level_parse takes it */
     const char *log_format; /* as lrd_log_format_parse takes it */
     int threads;            /* 0: not given */
-    const char **set;       /* "section.key=value", in the order given; the array is owned */
-    size_t n_set;
+    lrd_cli_list_t set;     /* "section.key=value" */
+
+    /* generate, eval */
+    lrd_cli_list_t adapters; /* "NAME=DIR" or "DIR" */
+    const char *prompt, *prompt_file, *stop_text;
+    int max_new_tokens, batch_size;
+    int limit; /* 0: all questions */
+    bool do_sample;
+    double temperature, top_p, min_p, repetition_penalty;
+    int top_k;
+    int64_t seed;
 } lrd_cli_t;
 
 /* argv[0] is ignored. LRD_ERR_ARG: wrong usage, with the nearest right word (exit code 2). */

@@ -11,18 +11,19 @@
 typedef struct lrd_app {
     lrd_comm_t *comm;
     const lrd_cli_t *cli;
-    const volatile sig_atomic_t *stop; /* this process was asked to stop */
-    bool work_began;                   /* set by commands: failures are not the input's any more */
-    bool interrupted;                  /* set by train */
+    volatile sig_atomic_t *stop; /* this process was asked to stop */
+    bool work_began;             /* set by commands: failures are not the input's any more */
+    bool interrupted;            /* set by train */
 } lrd_app_t;
 
 /* Collective. */
 lrd_status_t lrd_command_train(lrd_app_t *app);
+lrd_status_t lrd_command_eval(lrd_app_t *app);
 
 /* Not collective: main runs them on rank 0 alone. Results go to standard output. */
 lrd_status_t lrd_command_inspect(lrd_app_t *app);
 lrd_status_t lrd_command_score(lrd_app_t *app);
-lrd_status_t lrd_command_eval(lrd_app_t *app);
+lrd_status_t lrd_command_generate(lrd_app_t *app);
 lrd_status_t lrd_command_merge(lrd_app_t *app);
 lrd_status_t lrd_command_tokenize(lrd_app_t *app);
 lrd_status_t lrd_command_tune(lrd_app_t *app);

@@ -1,76 +1,215 @@
-/* The official SQuAD v2.0 metrics of answers, as evaluate-v2.0.py prints them. */
+/* Answers the questions of a SQuAD v2.0 file over all ranks and prints the official metrics, as
+ * evaluate-v2.0.py does; or scores answers that are there. */
+#include "app/ask.h"
 #include "app/command.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
-#include "data/squad.h"
+#include "comm/cpus.h"
+#include "infer/inference.h"
+#include "infer/squad_answer.h"
+#include "infer/squad_ids.h"
 #include "infer/squad_predictions.h"
 #include "infer/squad_score.h"
 
-typedef struct eval {
-    const lrd_cli_t *cli;
-    lrd_squad_t *data;
-    lrd_squad_predictions_t predictions;
-    lrd_squad_na_prob_t *na_prob;
-    lrd_squad_answers_t answers;
-    lrd_writer_t *output; /* NULL without --output */
-} eval_t;
-
-static lrd_status_t open_input(eval_t *e)
+static lrd_status_t put_metrics(const lrd_squad_t *data, const lrd_squad_answers_t *answers)
 {
     lrd_status_t status = LRD_OK;
-    LRD_TRY(lrd_squad_read(e->cli->data, &e->data));
-    LRD_CHECK(lrd_squad_n_questions(e->data) > 0, LRD_ERR_FORMAT, "%s has no questions",
-              e->cli->data);
-    LRD_TRY(lrd_squad_predictions_read(e->cli->predictions, e->data, &e->predictions));
-    e->answers = (lrd_squad_answers_t){.text = e->predictions.text,
-                                       .n_questions = lrd_squad_n_questions(e->data),
-                                       .na_prob_thresh = e->cli->na_prob_thresh};
-    if (e->cli->na_prob_file != NULL)
-        LRD_TRY(lrd_squad_na_probs_read(e->cli->na_prob_file, e->data, &e->na_prob,
-                                        &e->answers.n_na_probs));
-    e->answers.na_prob = e->na_prob;
-    if (e->cli->output != NULL)
-        LRD_TRY(lrd_writer_open(e->cli->output, &e->output));
+    lrd_squad_metrics_t metrics;
+    lrd_buf_t text = {0};
+    lrd_json_writer_t w = {.buf = &text, .indent = 2};
+    LRD_TRY(lrd_squad_score(data, answers, &metrics));
+    lrd_squad_metrics_write(&metrics, &w);
+    LRD_TRY(lrd_json_writer_status(&w));
+    LRD_TRY(lrd_buf_add_text(&text, "\n"));
+    LRD_TRY(lrd_put_result(text.data, text.size));
+out:
+    lrd_buf_release(&text);
+    return status;
+}
+
+/* A file of predictions: rank 0 alone. */
+static lrd_status_t score_file(lrd_app_t *app)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_cli_t *cli = app->cli;
+    lrd_squad_t *data = NULL;
+    lrd_squad_predictions_t predictions = {0};
+    lrd_squad_na_prob_t *na_prob = NULL;
+    size_t n_na_probs = 0;
+    LRD_TRY(lrd_squad_read(cli->data, &data));
+    LRD_CHECK(lrd_squad_n_questions(data) > 0, LRD_ERR_FORMAT, "%s has no questions", cli->data);
+    LRD_TRY(lrd_squad_predictions_read(cli->predictions, data, &predictions));
+    if (cli->na_prob_file != NULL)
+        LRD_TRY(lrd_squad_na_probs_read(cli->na_prob_file, data, &na_prob, &n_na_probs));
+    app->work_began = true;
+    LRD_TRY(put_metrics(data, &(lrd_squad_answers_t){.text = predictions.text,
+                                                     .n_questions = lrd_squad_n_questions(data),
+                                                     .na_prob = na_prob,
+                                                     .n_na_probs = n_na_probs,
+                                                     .na_prob_thresh = cli->na_prob_thresh}));
+out:
+    lrd_free(na_prob);
+    lrd_squad_predictions_release(&predictions);
+    lrd_squad_free(data);
+    return status;
+}
+
+typedef struct eval {
+    lrd_app_t *app;
+    lrd_settings_t *settings;
+    lrd_sampling_t sampling;
+    lrd_inference_t inference;
+    lrd_squad_prompts_t prompts;
+    lrd_adapter_use_t use;
+    lrd_squad_replies_t replies;
+} eval_t;
+
+/* Model, adapter and questions. */
+static lrd_status_t open_input(eval_t *e, int n_threads)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_cli_t *cli = e->app->cli;
+    const lrd_settings_t *x = e->settings;
+    const char *path = cli->data != NULL ? cli->data : x->data.eval_file;
+    LRD_TRY(lrd_settings_require(x, LRD_KEY_model_name_or_path));
+    LRD_CHECK(path != NULL, LRD_ERR_CONFIG,
+              "data.eval_file is not set: name a SQuAD v2.0 file there, or with --data");
+    LRD_TRY(lrd_inference_open(
+        &(lrd_engine_options_t){.folder = x->model.name_or_path,
+                                .dtype = lrd_weights_dtype(&x->model),
+                                .backend = cli->backend,
+                                .device_index = lrd_comm_local_rank(e->app->comm),
+                                .n_threads = n_threads,
+                                .tuning_file = x->parallel.tuning_file},
+        &e->inference));
+    LRD_TRY(lrd_squad_prompts_open(
+        &(lrd_squad_prompts_spec_t){.path = path,
+                                    .model_folder = x->model.name_or_path,
+                                    .settings = &x->data,
+                                    .vocab_size = e->inference.engine.config.vocab_size,
+                                    .max_new_tokens = cli->max_new_tokens,
+                                    .limit = (size_t)cli->limit,
+                                    .n_threads = n_threads},
+        &e->prompts));
 out:
     return status;
 }
 
-/* To standard output as the script prints it; to --output as it writes its --out-file. */
-static lrd_status_t put_metrics(eval_t *e, const lrd_squad_metrics_t *metrics)
+static lrd_status_t open_adapter(eval_t *e)
 {
     lrd_status_t status = LRD_OK;
-    lrd_buf_t text = {0}, line = {0};
-    lrd_json_writer_t print = {.buf = &text, .indent = 2}, write = {.buf = &line};
-    lrd_squad_metrics_write(metrics, &print);
-    LRD_TRY(lrd_json_writer_status(&print));
-    LRD_TRY(lrd_buf_add_text(&text, "\n"));
-    if (e->output != NULL) {
-        lrd_squad_metrics_write(metrics, &write);
-        LRD_TRY(lrd_json_writer_status(&write));
-        LRD_TRY(lrd_writer_add(e->output, line.data, line.size));
-        LRD_TRY(lrd_writer_commit(&e->output));
+    const lrd_cli_t *cli = e->app->cli;
+    const lrd_pool_entry_t *entry;
+    const char *folder;
+    char *name = NULL;
+    if (cli->adapters.n == 0) {
+        lrd_info("No --adapter: the base answers");
+        goto out;
     }
-    LRD_TRY(lrd_put_result(text.data, text.size));
+    LRD_TRY(lrd_ask_adapter(cli->adapters.text[0], &name, &folder));
+    LRD_TRY(lrd_pool_load(&e->inference.pool, name, folder, &entry));
+    e->use = (lrd_adapter_use_t){entry->adapter, entry->params};
 out:
-    lrd_buf_release(&line);
+    lrd_free(name);
+    return status;
+}
+
+static lrd_status_t open_memory(eval_t *e)
+{
+    const int32_t n = (int32_t)e->prompts.n, batch = e->app->cli->batch_size;
+    return lrd_inference_reserve(
+        &e->inference, (lrd_generator_limits_t){.slots = n < batch ? n : batch,
+                                                .capacity = lrd_squad_prompts_capacity(&e->prompts),
+                                                .rank = lrd_pool_rank(&e->inference.pool),
+                                                .penalty = e->sampling.repetition_penalty != 1});
+}
+
+/* {"id": "text", ...}; of several questions of one id the last one's, as Python's dict keeps it. */
+static lrd_status_t write_predictions(const eval_t *e)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_squad_t *data = e->prompts.data;
+    lrd_squad_ids_t ids = {0};
+    lrd_buf_t text = {0};
+    lrd_json_writer_t w = {.buf = &text};
+    char *path = NULL;
+    const char *folder = e->settings->training.output_dir;
+    LRD_TRY(lrd_squad_ids_create(data, e->replies.n, &ids));
+    lrd_json_open(&w, '{');
+    for (size_t i = 0; i < e->replies.n; i++) {
+        const lrd_squad_question_t *q = lrd_squad_question(data, i);
+        if (lrd_squad_ids_find(&ids, q->id) != i)
+            continue;
+        lrd_json_key_bytes(&w, q->id.data, q->id.bytes);
+        lrd_json_bytes(&w, e->replies.text[i].data, e->replies.text[i].bytes);
+    }
+    lrd_json_close(&w, '}');
+    LRD_TRY(lrd_json_writer_status(&w));
+    if (e->app->cli->output != NULL) {
+        LRD_ALLOC(path, lrd_strdup(e->app->cli->output));
+    } else {
+        LRD_TRY(lrd_folder_make(folder));
+        LRD_ALLOC(path, lrd_path_join(folder, "predictions.json"));
+    }
+    LRD_TRY(lrd_file_write(path, text.data, text.size));
+    lrd_info("Wrote %s", path);
+out:
+    lrd_free(path);
     lrd_buf_release(&text);
+    lrd_squad_ids_release(&ids);
+    return status;
+}
+
+static lrd_status_t put_result(const eval_t *e)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(write_predictions(e));
+    LRD_TRY(put_metrics(e->prompts.data,
+                        &(lrd_squad_answers_t){.text = e->replies.text,
+                                               .n_questions = e->replies.n,
+                                               .na_prob_thresh = LRD_SQUAD_NA_PROB_THRESH}));
+out:
+    return status;
+}
+
+static lrd_status_t read_options(eval_t *e)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_ask_sampling(e->app->cli, &e->sampling));
+    LRD_TRY(lrd_cli_read_settings(e->app->cli, &e->settings));
+out:
+    return status;
+}
+
+static lrd_status_t answer(eval_t *e)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_comm_t *comm = e->app->comm;
+    int n_threads;
+    LRD_TRY(lrd_agree(comm, read_options(e)));
+    LRD_TRY(lrd_cpus_threads(comm, e->app->cli->threads, &n_threads));
+    LRD_TRY(lrd_agree(comm, open_input(e, n_threads)));
+    LRD_TRY(lrd_agree(comm, open_adapter(e)));
+    LRD_TRY(lrd_agree(comm, open_memory(e)));
+    e->app->work_began = true;
+    LRD_TRY(lrd_squad_answer_all(comm, &e->prompts, e->inference.generator, &e->sampling, e->use,
+                                 e->app->stop, &e->replies));
+    LRD_TRY(lrd_agree(comm, lrd_comm_rank(comm) == 0 ? put_result(e) : LRD_OK));
+out:
     return status;
 }
 
 lrd_status_t lrd_command_eval(lrd_app_t *app)
 {
-    lrd_status_t status = LRD_OK;
-    eval_t e = {.cli = app->cli};
-    lrd_squad_metrics_t metrics;
-    LRD_TRY(open_input(&e));
-    app->work_began = true;
-    LRD_TRY(lrd_squad_score(e.data, &e.answers, &metrics));
-    LRD_TRY(put_metrics(&e, &metrics));
-out:
-    lrd_writer_abandon(e.output);
-    lrd_free(e.na_prob);
-    lrd_squad_predictions_release(&e.predictions);
-    lrd_squad_free(e.data);
+    eval_t e = {.app = app};
+    if (app->cli->predictions != NULL)
+        return lrd_comm_rank(app->comm) == 0 ? score_file(app) : LRD_OK;
+    const lrd_status_t status = answer(&e);
+    lrd_squad_replies_release(&e.replies);
+    lrd_squad_prompts_close(&e.prompts);
+    lrd_inference_close(&e.inference);
+    lrd_settings_free(e.settings);
     return status;
 }

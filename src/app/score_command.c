@@ -8,8 +8,8 @@
 #include "comm/cpus.h"
 #include "data/dataset.h"
 #include "lora/peft.h"
+#include "model/engine.h"
 #include "model/feed.h"
-#include "model/memory.h"
 #include "model/stage.h"
 
 #include <math.h>
@@ -18,15 +18,11 @@
 typedef struct score {
     const lrd_cli_t *cli;
     lrd_settings_t *settings, *adapter_settings;
-    lrd_model_config_t config;
+    lrd_engine_t engine;
     lrd_adapter_t *adapter;
     lrd_dataset_t *set;
-    lrd_backend_t *backend;
-    lrd_stream_t *stream;
-    lrd_weights_t *weights;
     lrd_stage_t *stage;
     lrd_feed_t feed;
-    lrd_memory_t memory;
     lrd_batch_t batch;
     float *params; /* device [n_params] */
     double *nll;   /* device [1] */
@@ -41,7 +37,6 @@ static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
 {
     score_t *s = context;
     const int64_t longest = s->stage->limits.tokens;
-    lrd_weights_layout(s->weights, s->backend, model);
     if (s->adapter != NULL)
         s->params =
             lrd_arena_take(model, "adapter", (size_t)s->adapter->n_params * sizeof *s->params);
@@ -49,19 +44,26 @@ static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
     lrd_stage_layout(s->stage, step);
     s->nll = lrd_arena_take(step, "buffers", sizeof *s->nll);
     if (s->cli->logits_out != NULL)
-        s->logits = lrd_arena_take(step, "logits",
-                                   (size_t)(longest * s->config.vocab_size) * sizeof *s->logits);
+        s->logits = lrd_arena_take(
+            step, "logits", (size_t)(longest * s->engine.config.vocab_size) * sizeof *s->logits);
 }
 
-static lrd_status_t open_input(score_t *s)
+static lrd_status_t open_input(score_t *s, int n_threads)
 {
     lrd_status_t status = LRD_OK;
     lrd_data_settings_t data;
     LRD_TRY(lrd_cli_read_settings(s->cli, &s->settings));
-    LRD_TRY(lrd_model_config_read(s->cli->model, &s->config));
+    LRD_TRY(
+        lrd_engine_open(&(lrd_engine_options_t){.folder = s->cli->model,
+                                                .dtype = lrd_weights_dtype(&s->settings->model),
+                                                .backend = s->cli->backend,
+                                                .n_threads = n_threads,
+                                                .tuning_file = s->settings->parallel.tuning_file},
+                        &s->engine));
     if (s->cli->adapter != NULL) {
         LRD_TRY(lrd_peft_read_config(s->cli->adapter, &s->adapter_settings));
-        LRD_TRY(lrd_model_adapter_create(&s->config, &s->adapter_settings->lora, &s->adapter));
+        LRD_TRY(
+            lrd_model_adapter_create(&s->engine.config, &s->adapter_settings->lora, &s->adapter));
     }
     data = s->settings->data;
     data.format = LRD_FORMAT_TOKENIZED;
@@ -69,31 +71,24 @@ static lrd_status_t open_input(score_t *s)
     data.on_too_long = LRD_TOO_LONG_ERROR;
     LRD_TRY(lrd_dataset_tokenize(&(lrd_dataset_spec_t){.path = s->cli->data,
                                                        .settings = &data,
-                                                       .vocab_size = s->config.vocab_size},
+                                                       .vocab_size = s->engine.config.vocab_size},
                                  &s->set));
 out:
     return status;
 }
 
-static lrd_status_t open_model(score_t *s, int n_threads)
+static lrd_status_t open_stage(score_t *s)
 {
     lrd_status_t status = LRD_OK;
     const int64_t longest = lrd_dataset_info(s->set)->longest_tokens;
-    const lrd_span_t all = {0, (int)s->config.n_layers, true, true};
-    LRD_TRY(lrd_backend_open(
-        s->cli->backend, &(lrd_backend_options_t){0, n_threads, s->settings->parallel.tuning_file},
-        &s->backend));
-    LRD_TRY(lrd_stream_create(s->backend, &s->stream));
-    LRD_TRY(lrd_weights_open(s->cli->model, &s->config, all, lrd_weights_dtype(&s->settings->model),
-                             &s->weights));
-    LRD_TRY(lrd_stage_create(s->weights, s->adapter, s->stream,
-                             (lrd_stage_limits_t){longest, 1, longest, false}, &s->stage));
-    LRD_TRY(lrd_feed_open(s->stream, longest, 1, &s->feed));
-    lrd_memory_plan(s->backend, layout, s, lrd_stage_scratch_bytes(s->stage), &s->memory);
-    LRD_TRY(lrd_memory_allocate(&s->memory));
-    s->stage->scratch = s->memory.scratch;
+    LRD_TRY(lrd_stage_create(
+        s->engine.weights, s->adapter, s->engine.stream,
+        (lrd_stage_limits_t){.tokens = longest, .sequences = 1, .max_seqlen = longest}, &s->stage));
+    LRD_TRY(lrd_feed_open(s->engine.stream, longest, 1, &s->feed));
+    lrd_engine_plan(&s->engine, layout, s, lrd_stage_scratch_bytes(s->stage));
+    LRD_TRY(lrd_engine_allocate(&s->engine));
+    s->stage->scratch = s->engine.memory.scratch;
     s->stage->params = s->params;
-    LRD_TRY(lrd_weights_load(s->weights, s->stream, "Loading weights"));
 out:
     return status;
 }
@@ -109,17 +104,17 @@ static lrd_status_t load_parameters(score_t *s)
     const size_t params = s->adapter != NULL ? (size_t)s->adapter->n_params * sizeof *s->params : 0;
     const size_t logits =
         s->logits != NULL
-            ? (size_t)(s->stage->limits.tokens * s->config.vocab_size) * sizeof *s->logits
+            ? (size_t)(s->stage->limits.tokens * s->engine.config.vocab_size) * sizeof *s->logits
             : 0;
     s->pinned_bytes = largest(largest(params, logits),
-                              (size_t)s->config.n_heads * sizeof(float) + sizeof(double));
-    LRD_TRY(lrd_mem_alloc(s->backend, LRD_MEM_PINNED, s->pinned_bytes, &s->pinned));
+                              (size_t)s->engine.config.n_heads * sizeof(float) + sizeof(double));
+    LRD_TRY(lrd_mem_alloc(s->engine.backend, LRD_MEM_PINNED, s->pinned_bytes, &s->pinned));
     LRD_TRY(lrd_stage_prepare(s->stage, s->pinned));
     if (s->adapter == NULL)
         goto out;
     LRD_TRY(lrd_peft_read_params(s->cli->adapter, s->adapter, s->pinned));
-    LRD_TRY(lrd_copy(s->stream, LRD_COPY_H2D, s->params, s->pinned, params));
-    LRD_TRY(lrd_stream_sync(s->stream));
+    LRD_TRY(lrd_copy(s->engine.stream, LRD_COPY_H2D, s->params, s->pinned, params));
+    LRD_TRY(lrd_stream_sync(s->engine.stream));
 out:
     return status;
 }
@@ -141,7 +136,7 @@ static lrd_status_t begin_logits(score_t *s)
             .name = names + i * 24,
             .dtype = LRD_F32,
             .n_dims = 2,
-            .shape = {lrd_dataset_record(s->set, i).n_tokens, s->config.vocab_size}};
+            .shape = {lrd_dataset_record(s->set, i).n_tokens, s->engine.config.vocab_size}};
     }
     LRD_TRY(lrd_safetensors_begin(s->cli->logits_out, spec, (size_t)n, s->order, &s->writer));
 out:
@@ -177,8 +172,8 @@ static lrd_status_t score_record(score_t *s, int64_t record)
     lrd_json_writer_t w = {.buf = &line};
     LRD_TRY(upload(s, record, &batch));
     LRD_TRY(lrd_stage_evaluate(s->stage, &batch, &(lrd_stage_loss_t){.nll = s->nll}));
-    LRD_TRY(lrd_copy(s->stream, LRD_COPY_D2H, s->pinned, s->nll, sizeof(double)));
-    LRD_TRY(lrd_stream_sync(s->stream));
+    LRD_TRY(lrd_copy(s->engine.stream, LRD_COPY_D2H, s->pinned, s->nll, sizeof(double)));
+    LRD_TRY(lrd_stream_sync(s->engine.stream));
     const double loss = *(const double *)s->pinned / (double)s->batch.n_targets;
     lrd_json_open(&w, '{');
     lrd_json_key(&w, "n_tokens");
@@ -199,12 +194,12 @@ static lrd_status_t write_logits(score_t *s, int64_t record)
     lrd_status_t status = LRD_OK;
     lrd_micro_batch_t batch;
     LRD_TRY(upload(s, record, &batch));
-    const int64_t v = s->config.vocab_size;
+    const int64_t v = s->engine.config.vocab_size;
     const size_t bytes = (size_t)(batch.n_tokens * v) * sizeof(float);
     LRD_TRY(
         lrd_stage_logits(s->stage, &batch, (lrd_mat_t){s->logits, batch.n_tokens, v, v, LRD_F32}));
-    LRD_TRY(lrd_copy(s->stream, LRD_COPY_D2H, s->pinned, s->logits, bytes));
-    LRD_TRY(lrd_stream_sync(s->stream));
+    LRD_TRY(lrd_copy(s->engine.stream, LRD_COPY_D2H, s->pinned, s->logits, bytes));
+    LRD_TRY(lrd_stream_sync(s->engine.stream));
     LRD_TRY(lrd_safetensors_add(s->writer, s->pinned, bytes));
 out:
     return status;
@@ -229,15 +224,12 @@ static void close_all(score_t *s)
 {
     lrd_safetensors_abandon(s->writer);
     lrd_free(s->order);
-    if (s->backend != NULL)
-        lrd_mem_free(s->backend, LRD_MEM_PINNED, s->pinned, s->pinned_bytes);
+    if (s->engine.backend != NULL)
+        lrd_mem_free(s->engine.backend, LRD_MEM_PINNED, s->pinned, s->pinned_bytes);
     lrd_batch_release(&s->batch);
-    lrd_memory_free(&s->memory);
     lrd_feed_close(&s->feed);
     lrd_stage_destroy(s->stage);
-    lrd_weights_close(s->weights);
-    lrd_stream_destroy(s->stream);
-    lrd_backend_close(s->backend);
+    lrd_engine_close(&s->engine);
     lrd_dataset_close(s->set);
     lrd_adapter_free(s->adapter);
     lrd_settings_free(s->adapter_settings);
@@ -251,8 +243,8 @@ lrd_status_t lrd_command_score(lrd_app_t *app)
     int n_threads = app->cli->threads;
     if (lrd_comm_size(app->comm) == 1)
         LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &n_threads));
-    LRD_TRY(open_input(&s));
-    LRD_TRY(open_model(&s, n_threads > 0 ? n_threads : 1));
+    LRD_TRY(open_input(&s, n_threads > 0 ? n_threads : 1));
+    LRD_TRY(open_stage(&s));
     LRD_TRY(load_parameters(&s));
     LRD_TRY(begin_logits(&s));
     app->work_began = true;

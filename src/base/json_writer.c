@@ -100,12 +100,17 @@ static void put_string(lrd_json_writer_t *w, const char *text, size_t bytes)
     put(w, "\"", 1);
 }
 
-void lrd_json_key(lrd_json_writer_t *w, const char *key)
+void lrd_json_key_bytes(lrd_json_writer_t *w, const char *key, size_t bytes)
 {
     begin_item(w);
-    put_string(w, key, strlen(key));
+    put_string(w, key, bytes);
     put_text(w, w->indent < 0 ? ":" : ": ");
     w->after_key = true;
+}
+
+void lrd_json_key(lrd_json_writer_t *w, const char *key)
+{
+    lrd_json_key_bytes(w, key, strlen(key));
 }
 
 void lrd_json_bytes(lrd_json_writer_t *w, const char *text, size_t bytes)

@@ -39,6 +39,7 @@ typedef struct lrd_json_writer {
 void lrd_json_open(lrd_json_writer_t *w, char bracket);  /* '{' or '[' */
 void lrd_json_close(lrd_json_writer_t *w, char bracket); /* '}' or ']' */
 void lrd_json_key(lrd_json_writer_t *w, const char *key);
+void lrd_json_key_bytes(lrd_json_writer_t *w, const char *key, size_t bytes);
 void lrd_json_text(lrd_json_writer_t *w, const char *text); /* NULL: null */
 void lrd_json_bytes(lrd_json_writer_t *w, const char *text,
                     size_t bytes); /* UTF-8, may hold U+0000 */

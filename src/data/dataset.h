@@ -32,6 +32,9 @@ typedef struct lrd_dataset_spec {
     const lrd_tokenizer_t *tokenizer;    /* NULL is fine with format tokenized */
     int64_t vocab_size; /* rows of the model's embedding: every id must lie below */
     int n_threads;      /* that tokenize; 0: as OpenMP says. Never changes a result */
+    bool prompt_only; /* the template up to its last field, as a model is asked: on_too_long is not
+                           looked at, contexts are shortened, and where that is not enough the
+                           first tokens go, so that no record is left out. Not with tokenized */
 } lrd_dataset_spec_t;
 
 typedef struct lrd_dataset lrd_dataset_t; /* immutable: threads may share it */

@@ -68,7 +68,10 @@ static lrd_status_t encode(const build_t *b, worker_t *w, const lrd_text_t *valu
     lrd_status_t status = LRD_OK;
     w->text.size = 0;
     w->tokens.n = 0;
-    LRD_TRY(lrd_prompt_render(lrd_source_prompt(b->source), value, &w->text, &w->last_at));
+    if (b->spec->prompt_only)
+        LRD_TRY(lrd_prompt_render_head(lrd_source_prompt(b->source), value, &w->text));
+    else
+        LRD_TRY(lrd_prompt_render(lrd_source_prompt(b->source), value, &w->text, &w->last_at));
     w->text_bytes = w->text.size;
     LRD_TRY(lrd_encoder_encode(w->encoder, w->text.data, w->text.size, &w->tokens));
 out:
@@ -181,6 +184,27 @@ out:
     return status;
 }
 
+/* Shortens a prompt: its context, and if that is not enough, from the front. */
+static lrd_status_t truncate_prompt(const build_t *b, worker_t *w, const lrd_source_row_t *row,
+                                    outcome_t *o)
+{
+    lrd_status_t status = LRD_OK;
+    if (lrd_source_context_field(b->source) >= 0)
+        LRD_TRY(truncate_context(b, w, row, o));
+    else
+        o->problem = PROBLEM_NO_FIT;
+    if (o->problem == PROBLEM_NO_FIT) {
+        const size_t limit = (size_t)b->settings->max_length, n = w->tokens.n;
+        memmove(w->tokens.id, w->tokens.id + (n - limit), limit * sizeof w->tokens.id[0]);
+        w->tokens.n = limit;
+        keep_best(w);
+        o->problem = PROBLEM_NONE;
+        o->truncated = true;
+    }
+out:
+    return status;
+}
+
 static lrd_status_t tokenize_row(const build_t *b, worker_t *w, const lrd_source_row_t *row,
                                  outcome_t *o)
 {
@@ -191,6 +215,8 @@ static lrd_status_t tokenize_row(const build_t *b, worker_t *w, const lrd_source
         o->problem = PROBLEM_EMPTY;
     } else if (o->n_full <= b->settings->max_length) {
         keep_best(w);
+    } else if (b->spec->prompt_only) {
+        LRD_TRY(truncate_prompt(b, w, row, o));
     } else if (b->settings->on_too_long == LRD_TOO_LONG_ERROR) {
         o->problem = PROBLEM_TOO_LONG;
     } else if (b->settings->on_too_long == LRD_TOO_LONG_DROP) {
@@ -201,7 +227,7 @@ static lrd_status_t tokenize_row(const build_t *b, worker_t *w, const lrd_source
     if (o->problem != PROBLEM_NONE || o->dropped)
         goto out;
     check_ids(b, &w->best, o);
-    if (b->settings->loss_on == LRD_LOSS_ON_ANSWER)
+    if (b->settings->loss_on == LRD_LOSS_ON_ANSWER && !b->spec->prompt_only)
         find_answer(w, o);
     LRD_TRY(keep(w, o));
 out:

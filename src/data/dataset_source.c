@@ -71,7 +71,11 @@ static lrd_status_t check_template(lrd_source_t *s)
     if (d->format == LRD_FORMAT_SQUAD)
         LRD_TRY(check_squad_template(s));
     s->context_field = -1;
-    if (d->on_too_long == LRD_TOO_LONG_TRUNCATE_CONTEXT) {
+    if (s->spec->prompt_only) {
+        s->context_field = lrd_prompt_find(s->prompt, squad_field[CONTEXT]);
+        if (s->context_field >= 0 && (size_t)s->context_field == lrd_prompt_last(s->prompt))
+            s->context_field = -1;
+    } else if (d->on_too_long == LRD_TOO_LONG_TRUNCATE_CONTEXT) {
         s->context_field = lrd_prompt_find(s->prompt, squad_field[CONTEXT]);
         LRD_CHECK(s->context_field >= 0, LRD_ERR_CONFIG,
                   "data.on_too_long is truncate_context, but %s does not name {context}",

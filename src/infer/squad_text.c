@@ -173,6 +173,24 @@ out:
     return status;
 }
 
+lrd_text_t lrd_squad_strip(lrd_text_t text)
+{
+    size_t begin = 0, end = 0;
+    bool inside = false;
+    for (size_t at = 0; at < text.bytes;) {
+        int32_t code;
+        const size_t length = next(text, at, &code);
+        const bool is_space = (classes_of(code) & LRD_CHAR_SPACE) != 0;
+        if (!is_space && !inside)
+            begin = at;
+        inside = inside || !is_space;
+        at += length;
+        if (!is_space)
+            end = at;
+    }
+    return (lrd_text_t){text.data + begin, end > begin ? end - begin : 0};
+}
+
 static int compare_tokens(const void *a, const void *b)
 {
     return lrd_text_compare(*(const lrd_text_t *)a, *(const lrd_text_t *)b);

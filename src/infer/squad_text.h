@@ -18,6 +18,9 @@
 #include "base/status.h"
 #include "data/text.h"
 
+/* The text without white space at both ends, as str.strip() leaves it. Never fails. */
+lrd_text_t lrd_squad_strip(lrd_text_t text);
+
 /* Replaces the content of `buf` by the text's normal form: its tokens, a space between two, and
  * nothing (data may be NULL) where no token is left. The text is UTF-8, what is not is read as
  * U+FFFD; text.data == NULL is an empty text. Takes time proportional to the text. Fails with

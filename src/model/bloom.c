@@ -297,23 +297,20 @@ static lrd_status_t bloom_embed_forward(lrd_stage_t *stage, const lrd_micro_batc
 static lrd_status_t linear(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer, int place,
                            bloom_state_t *s, lrd_mat_t x, lrd_mat_t y, lrd_mat_t pre)
 {
-    lrd_lora_t lora;
-    lrd_lora_rows_t rows;
-    int32_t row_begin[2];
-    const bool adapted = lrd_stage_lora(stage, batch, layer, place, &lora, row_begin, &rows);
+    int64_t r = 0;
+    const lrd_lora_rows_t *lora = lrd_stage_lora(stage, batch, layer, place, &r);
     const lrd_weight_t w = {lrd_weights_block(stage->weights, layer, linears[place].weight)};
-    const int64_t r = adapted ? lora.a.rows : 0;
     float *u = stage->saving ? s->u[place] : stage->u_shared;
     return lrd_linear_forward(
         stage->stream, stage->scratch,
         &(lrd_linear_fwd_t){.x = lrd_const(x),
                             .w = &w,
                             .bias = lrd_weights_block(stage->weights, layer, linears[place].bias),
-                            .lora = adapted ? &rows : NULL,
+                            .lora = lora,
                             .epilogue = place == H_TO_4H ? LRD_EPILOGUE_GELU : LRD_EPILOGUE_NONE,
                             .y = y,
                             .pre = pre,
-                            .u = {adapted ? u : NULL, batch->n_tokens, r, r, LRD_F32}});
+                            .u = {lora != NULL ? u : NULL, batch->n_tokens, r, r, LRD_F32}});
 }
 
 /* res = x + delta; y = LN(res). */
@@ -349,6 +346,25 @@ static lrd_attn_fwd_t attention(const lrd_stage_t *stage, const lrd_micro_batch_
                             .lse = s->lse};
 }
 
+/* Attention of the batch's tokens, against the layer's cache where it names slots. */
+static lrd_status_t attend(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer,
+                           const lrd_attn_fwd_t *plain)
+{
+    if (batch->cache_len == NULL)
+        return lrd_attn_forward(stage->stream, stage->scratch, plain);
+    return lrd_attn_cached(stage->stream, stage->scratch,
+                           &(lrd_attn_cached_t){.qkv = plain->qkv,
+                                                .cu_seqlens = batch->cu_seqlens,
+                                                .cache_len = batch->cache_len,
+                                                .slot = batch->slot,
+                                                .n_seqs = batch->n_seqs,
+                                                .max_len = batch->max_len,
+                                                .slope = plain->slope,
+                                                .scale = plain->scale,
+                                                .cache = stage->cache[layer],
+                                                .out = plain->out});
+}
+
 static lrd_status_t bloom_block_forward(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
                                         int layer, void *state, lrd_residual_t *residual)
 {
@@ -366,7 +382,7 @@ static lrd_status_t bloom_block_forward(lrd_stage_t *stage, const lrd_micro_batc
     LRD_TRY(norm(stage, layer, INPUT_GAMMA, residual->x, residual->delta, add ? s->res0 : none, a,
                  s->mean0, s->rstd0));
     LRD_TRY(linear(stage, batch, layer, QKV, s, a, lrd_rows(s->qkv, t), none));
-    LRD_TRY(lrd_attn_forward(stage->stream, stage->scratch, &attn));
+    LRD_TRY(attend(stage, batch, layer, &attn));
     LRD_TRY(linear(stage, batch, layer, DENSE, s, attn.out, out, none));
     LRD_TRY(
         norm(stage, layer, POST_GAMMA, after ? a : s->res0, out, middle, m, s->mean1, s->rstd1));
@@ -383,30 +399,27 @@ static lrd_status_t linear_backward(lrd_stage_t *stage, const lrd_micro_batch_t 
                                     int place, const bloom_state_t *s, lrd_mat_t dy, lrd_mat_t x,
                                     lrd_mat_t pre, bool accumulate, lrd_mat_t dx)
 {
-    lrd_lora_t lora;
-    lrd_lora_rows_t rows;
-    int32_t row_begin[2];
+    int64_t r = 0;
     lrd_mat_t da = {0}, db = {0};
-    const bool adapted = lrd_stage_lora(stage, batch, layer, place, &lora, row_begin, &rows);
+    const lrd_lora_rows_t *lora = lrd_stage_lora(stage, batch, layer, place, &r);
     const bool needs_dx = lrd_stage_needs_dx(stage, layer, place);
     const lrd_weight_t w = {lrd_weights_block(stage->weights, layer, linears[place].weight)};
-    const int64_t r = adapted ? lora.a.rows : 0;
-    if (!adapted && !needs_dx)
+    if (lora == NULL && !needs_dx)
         return LRD_OK;
-    if (adapted)
+    if (lora != NULL)
         lrd_stage_lora_grads(stage, layer, place, &da, &db);
-    return lrd_linear_backward(
-        stage->stream, stage->scratch,
-        &(lrd_linear_bwd_t){.dy = lrd_const(dy),
-                            .w = &w,
-                            .lora = adapted ? &rows : NULL,
-                            .x = lrd_const(x),
-                            .u = {adapted ? s->u[place] : NULL, batch->n_tokens, r, r, LRD_F32},
-                            .da = &da,
-                            .db = &db,
-                            .pre = lrd_const(pre),
-                            .accumulate_dx = accumulate,
-                            .dx = needs_dx ? dx : (lrd_mat_t){0}});
+    return lrd_linear_backward(stage->stream, stage->scratch,
+                               &(lrd_linear_bwd_t){.dy = lrd_const(dy),
+                                                   .w = &w,
+                                                   .lora = lora,
+                                                   .x = lrd_const(x),
+                                                   .u = {lora != NULL ? s->u[place] : NULL,
+                                                         batch->n_tokens, r, r, LRD_F32},
+                                                   .da = &da,
+                                                   .db = &db,
+                                                   .pre = lrd_const(pre),
+                                                   .accumulate_dx = accumulate,
+                                                   .dx = needs_dx ? dx : (lrd_mat_t){0}});
 }
 
 static lrd_status_t norm_backward(lrd_stage_t *stage, int layer, int gamma, lrd_mat_t dy,

@@ -63,7 +63,14 @@ typedef struct lrd_residual {
     lrd_mat_t x, delta; /* [T, C] */
 } lrd_residual_t;
 
-/* One packed micro-batch on the device. */
+/* An adapter's shape with its numbers on the device. */
+typedef struct lrd_adapter_use {
+    const lrd_adapter_t *adapter; /* NULL: the base alone */
+    float *params;                /* device [n_params] */
+} lrd_adapter_use_t;
+
+/* One packed micro-batch on the device. Generation fills the lower half: its sequences are new
+ * tokens behind those that their slots of the stage's cache hold. */
 typedef struct lrd_micro_batch {
     const int32_t *token;      /* [T] */
     const int32_t *target;     /* [T], negative: none; NULL when no loss is asked for */
@@ -71,6 +78,15 @@ typedef struct lrd_micro_batch {
     const int32_t *cu_seqlens; /* [S + 1] */
     int64_t n_tokens;
     int32_t n_seqs, max_seqlen;
+
+    const int32_t *cache_len; /* [S]; NULL: no cache, attention inside the sequences alone */
+    const int32_t *slot;      /* [S] */
+    int32_t max_len;          /* of cache_len + new tokens */
+
+    /* Host: which adapter acts on which rows, use[i] on use_begin[i] .. use_begin[i + 1] - 1. */
+    const lrd_adapter_use_t *use;
+    const int32_t *use_begin; /* [n_uses + 1] */
+    int32_t n_uses;           /* 0: the stage's own adapter on all rows */
 } lrd_micro_batch_t;
 
 struct lrd_family {

@@ -28,10 +28,11 @@ out:
     return status;
 }
 
-lrd_status_t lrd_memory_allocate(lrd_memory_t *m)
+/* Is there room for what was measured, less what is allocated already? */
+static lrd_status_t check_room(const lrd_memory_t *m, size_t allocated)
 {
     lrd_status_t status = LRD_OK;
-    const size_t measured = lrd_memory_total(m);
+    const size_t measured = lrd_memory_total(m) - allocated;
     size_t free_bytes, total_bytes;
     LRD_TRY(lrd_mem_info(m->backend, &free_bytes, &total_bytes));
     LRD_CHECK(measured <= free_bytes, LRD_ERR_NO_MEMORY,
@@ -43,13 +44,56 @@ lrd_status_t lrd_memory_allocate(lrd_memory_t *m)
               (double)measured / 0x1p30, (double)m->model.used / 0x1p30,
               (double)m->step.used / 0x1p30, (double)m->scratch.bytes / 0x1p30,
               (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30);
-    LRD_TRY(allocate_arena(m->backend, &m->model));
-    LRD_TRY(allocate_arena(m->backend, &m->step));
-    LRD_TRY(lrd_mem_alloc(m->backend, LRD_MEM_DEVICE, m->scratch.bytes, &m->scratch.data));
+out:
+    return status;
+}
+
+/* The same path on real memory as on the measuring arenas. */
+static lrd_status_t lay_out(lrd_memory_t *m, size_t measured)
+{
+    lrd_status_t status = LRD_OK;
     m->layout(m->context, &m->model, &m->step);
     LRD_CHECK(!m->model.overflow && !m->step.overflow && lrd_memory_total(m) == measured,
               LRD_ERR_INTERNAL, "the memory layout takes %zu bytes, it measured %zu",
               lrd_memory_total(m), measured);
+out:
+    return status;
+}
+
+lrd_status_t lrd_memory_allocate(lrd_memory_t *m)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t measured = lrd_memory_total(m);
+    LRD_TRY(check_room(m, 0));
+    LRD_TRY(allocate_arena(m->backend, &m->model));
+    LRD_TRY(allocate_arena(m->backend, &m->step));
+    LRD_TRY(lrd_mem_alloc(m->backend, LRD_MEM_DEVICE, m->scratch.bytes, &m->scratch.data));
+    LRD_TRY(lay_out(m, measured));
+out:
+    return status;
+}
+
+static void free_step(lrd_memory_t *m)
+{
+    lrd_mem_free(m->backend, LRD_MEM_DEVICE, m->step.base, m->step.capacity);
+    lrd_mem_free(m->backend, LRD_MEM_DEVICE, m->scratch.data, m->scratch.bytes);
+    m->step = (lrd_arena_t){0};
+    m->scratch = (lrd_scratch_t){0};
+}
+
+lrd_status_t lrd_memory_resize(lrd_memory_t *m, size_t scratch_bytes)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_arena_t model = {0};
+    free_step(m);
+    m->layout(m->context, &model, &m->step);
+    m->scratch.bytes = scratch_bytes;
+    const size_t measured = lrd_memory_total(m);
+    LRD_TRY(check_room(m, m->model.used));
+    m->model = (lrd_arena_t){.base = m->model.base, .capacity = m->model.capacity};
+    LRD_TRY(allocate_arena(m->backend, &m->step));
+    LRD_TRY(lrd_mem_alloc(m->backend, LRD_MEM_DEVICE, m->scratch.bytes, &m->scratch.data));
+    LRD_TRY(lay_out(m, measured));
 out:
     return status;
 }
@@ -59,8 +103,7 @@ void lrd_memory_free(lrd_memory_t *m)
     if (m->backend == NULL)
         return;
     lrd_mem_free(m->backend, LRD_MEM_DEVICE, m->model.base, m->model.capacity);
-    lrd_mem_free(m->backend, LRD_MEM_DEVICE, m->step.base, m->step.capacity);
-    lrd_mem_free(m->backend, LRD_MEM_DEVICE, m->scratch.data, m->scratch.bytes);
+    free_step(m);
     *m = (lrd_memory_t){0};
 }
 

@@ -26,6 +26,10 @@ typedef struct lrd_memory {
 void lrd_memory_plan(lrd_backend_t *backend, lrd_layout_t *layout, void *context,
                      size_t scratch_bytes, lrd_memory_t *memory_out);
 
+/* The layout wants another step and scratch than before: measures again and allocates those two anew.
+ * What lives as long as the run stays where it is, and must be what it was. */
+lrd_status_t lrd_memory_resize(lrd_memory_t *memory, size_t scratch_bytes);
+
 /* Allocates what was measured and lays it out. LRD_ERR_NO_MEMORY names the category sizes. */
 lrd_status_t lrd_memory_allocate(lrd_memory_t *memory);
 void lrd_memory_free(lrd_memory_t *memory); /* {0} is fine */

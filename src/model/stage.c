@@ -38,6 +38,8 @@ lrd_status_t lrd_stage_create(lrd_weights_t *weights, const lrd_adapter_t *adapt
     s->limits = limits;
     find_lowest(s);
     LRD_NEW(s->state, c->n_layers);
+    LRD_NEW(s->cache, c->n_layers);
+    LRD_NEW(s->lora, limits.sequences > 1 ? limits.sequences : 1);
     for (int layer = s->lowest_layer; limits.training && layer < c->n_layers; layer++)
         LRD_ALLOC(s->state[layer], lrd_calloc(1, s->family->block_state_bytes));
     /* A block's own memory serves where nothing is kept. */
@@ -60,6 +62,8 @@ void lrd_stage_destroy(lrd_stage_t *s)
     for (int layer = 0; s->state != NULL && layer < s->config->n_layers; layer++)
         lrd_free(s->state[layer]);
     lrd_free(s->state);
+    lrd_free(s->cache);
+    lrd_free(s->lora);
     if (s->owns_shared_state)
         lrd_free(s->shared_state);
     lrd_free(s);
@@ -76,7 +80,7 @@ lrd_mat_t lrd_stage_take(const lrd_stage_t *s, lrd_arena_t *arena, const char *c
 
 static int64_t largest_rank(const lrd_stage_t *s)
 {
-    int64_t r = 0;
+    int64_t r = s->limits.rank;
     for (int i = 0; s->adapter != NULL && i < s->adapter->n_items; i++)
         r = s->adapter->items[i].r > r ? s->adapter->items[i].r : r;
     return r;
@@ -109,6 +113,20 @@ static void layout_backward(lrd_stage_t *s, lrd_arena_t *arena)
         s->act_mlp = lrd_stage_take(s, arena, "buffers", c->mlp);
 }
 
+static void layout_generation(lrd_stage_t *s, lrd_arena_t *arena)
+{
+    const lrd_model_config_t *c = s->config;
+    const lrd_kv_shape_t shape = {s->limits.slots, s->limits.capacity, (int32_t)c->n_heads,
+                                  (int32_t)c->head_dim, s->weights->dtype};
+    const int64_t n = s->limits.sequences;
+    for (int layer = 0; layer < c->n_layers; layer++)
+        s->cache[layer] = (lrd_kv_cache_t){
+            shape, lrd_arena_take(arena, "cache", lrd_kv_cache_bytes(s->stream->backend, &shape))};
+    void *last = lrd_arena_take(arena, "buffers",
+                                (size_t)(n * c->hidden) * lrd_dtype_bytes(s->weights->dtype));
+    s->last = (lrd_mat_t){last, n, c->hidden, c->hidden, s->weights->dtype};
+}
+
 void lrd_stage_layout(lrd_stage_t *s, lrd_arena_t *arena)
 {
     const lrd_model_config_t *c = s->config;
@@ -126,6 +144,8 @@ void lrd_stage_layout(lrd_stage_t *s, lrd_arena_t *arena)
     }
     if (s->owns_shared_state)
         s->family->layout_block(s, -1, arena, s->shared_state);
+    if (s->limits.slots > 0)
+        layout_generation(s, arena);
     if (s->limits.training)
         s->d = lrd_stage_take(s, arena, "buffers", c->hidden);
     /* Forward and backward are never in the same block's work at once: their buffers overlap. The larger set is taken
@@ -149,6 +169,8 @@ size_t lrd_stage_scratch_bytes(const lrd_stage_t *s)
                                  .n_heads = c->n_heads,
                                  .head_dim = c->head_dim,
                                  .rank = largest_rank(s),
+                                 .cached_len = s->limits.slots > 0 ? s->limits.capacity : 0,
+                                 .sequences = s->limits.slots > 0 ? s->limits.sequences : 0,
                                  .compute = s->weights->dtype,
                                  .training = s->limits.training};
     return lrd_scratch_bytes(s->stream->backend, &limits);
@@ -165,24 +187,35 @@ out:
     return status;
 }
 
-bool lrd_stage_lora(const lrd_stage_t *s, const lrd_micro_batch_t *batch, int layer, int place,
-                    lrd_lora_t *lora, int32_t row_begin[2], lrd_lora_rows_t *rows_out)
+const lrd_lora_rows_t *lrd_stage_lora(lrd_stage_t *s, const lrd_micro_batch_t *batch, int layer,
+                                      int place, int64_t *rank_out)
 {
-    const lrd_adapter_item_t *item =
-        s->adapter != NULL ? lrd_adapter_find(s->adapter, layer, place) : NULL;
-    if (item == NULL)
-        return false;
+    const lrd_adapter_use_t own = {s->adapter, s->params};
+    const int32_t n = batch->n_uses > 0 ? batch->n_uses : 1;
     const uint32_t site = (uint32_t)(s->family->n_linears * layer + place);
-    *lora = (lrd_lora_t){
-        .a = {s->params + item->a, item->r, item->n_in, item->n_in, LRD_F32},
-        .b = {s->params + item->b, item->n_out, item->r, item->r, LRD_F32},
-        .scale = item->scale,
-        .drop = {s->saving ? s->dropout : 0.0f, site, s->seed, batch->row_key},
-    };
-    row_begin[0] = 0;
-    row_begin[1] = (int32_t)batch->n_tokens;
-    *rows_out = (lrd_lora_rows_t){1, lora, row_begin};
-    return true;
+    int64_t rank = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const lrd_adapter_use_t *use = batch->n_uses > 0 ? &batch->use[i] : &own;
+        const lrd_adapter_item_t *item =
+            use->adapter != NULL ? lrd_adapter_find(use->adapter, layer, place) : NULL;
+        s->lora[i] = (lrd_lora_t){0};
+        if (item == NULL)
+            continue;
+        s->lora[i] = (lrd_lora_t){
+            .a = {use->params + item->a, item->r, item->n_in, item->n_in, LRD_F32},
+            .b = {use->params + item->b, item->n_out, item->r, item->r, LRD_F32},
+            .scale = (float)item->scale,
+            .drop = {s->saving ? s->dropout : 0.0f, site, s->seed, batch->row_key},
+        };
+        rank = item->r > rank ? item->r : rank;
+    }
+    if (rank == 0)
+        return NULL;
+    s->all_rows[1] = (int32_t)batch->n_tokens;
+    s->lora_rows =
+        (lrd_lora_rows_t){n, s->lora, batch->n_uses > 0 ? batch->use_begin : s->all_rows};
+    *rank_out = rank;
+    return &s->lora_rows;
 }
 
 void lrd_stage_lora_grads(const lrd_stage_t *s, int layer, int place, lrd_mat_t *da_out,
@@ -301,6 +334,29 @@ lrd_status_t lrd_stage_logits(lrd_stage_t *s, const lrd_micro_batch_t *batch, lr
         s->stream, s->scratch,
         &(lrd_linear_fwd_t){
             .x = lrd_const(lrd_rows(s->final_norm, batch->n_tokens)), .w = &head, .y = logits}));
+out:
+    return status;
+}
+
+lrd_status_t lrd_stage_take_in(lrd_stage_t *s, const lrd_micro_batch_t *batch)
+{
+    lrd_residual_t residual;
+    s->saving = false;
+    return run_blocks(s, batch, &residual);
+}
+
+lrd_status_t lrd_stage_next(lrd_stage_t *s, const lrd_micro_batch_t *batch, const int32_t *row,
+                            int64_t n, lrd_mat_t logits)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_weight_t head = {s->weights->head};
+    const lrd_mat_t last = lrd_rows(s->last, n);
+    LRD_TRY(run_forward(s, batch, false));
+    LRD_TRY(lrd_gather_rows(
+        s->stream, s->scratch,
+        &(lrd_gather_rows_t){lrd_const(lrd_rows(s->final_norm, batch->n_tokens)), row, last}));
+    LRD_TRY(lrd_linear_forward(s->stream, s->scratch,
+                               &(lrd_linear_fwd_t){.x = lrd_const(last), .w = &head, .y = logits}));
 out:
     return status;
 }

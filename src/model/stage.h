@@ -19,13 +19,17 @@
 typedef struct lrd_stage_limits {
     int64_t tokens, sequences, max_seqlen; /* of a micro-batch */
     bool training;
+    /* Generation: sequences that are kept at once, tokens of each, and the largest rank of the
+     * adapters that micro-batches may name; slots == 0: there is none. */
+    int32_t slots, capacity;
+    int64_t rank;
 } lrd_stage_limits_t;
 
 struct lrd_stage {
     const lrd_family_t *family;
     const lrd_model_config_t *config;
     lrd_weights_t *weights;
-    const lrd_adapter_t *adapter; /* NULL: the base alone */
+    const lrd_adapter_t *adapter; /* its own: what is trained; NULL: the base alone */
     lrd_stream_t *stream;
     lrd_scratch_t scratch;
     lrd_stage_limits_t limits;
@@ -50,6 +54,15 @@ struct lrd_stage {
     float *final_mean, *final_rstd;     /* [T] */
     lrd_mat_t d_norm, d_qkv, d_mlp, act_mlp; /* backward */
     float *u_shared;                         /* [T, largest R] */
+
+    /* Generation. */
+    lrd_kv_cache_t *cache; /* [n_layers] */
+    lrd_mat_t last;        /* [sequences, C]: rows whose logits are wanted */
+
+    /* What lrd_stage_lora fills for the next op. */
+    lrd_lora_t *lora; /* [sequences, at least 1] */
+    lrd_lora_rows_t lora_rows;
+    int32_t all_rows[2];
 };
 
 /* What the head makes of a micro-batch. */
@@ -66,7 +79,7 @@ lrd_status_t lrd_stage_create(lrd_weights_t *weights, const lrd_adapter_t *adapt
                               lrd_stage_t **stage_out);
 void lrd_stage_destroy(lrd_stage_t *stage); /* NULL is fine */
 
-/* Step memory (categories "activations", "buffers"). */
+/* Step memory (categories "activations", "buffers", "cache"). */
 void lrd_stage_layout(lrd_stage_t *stage, lrd_arena_t *arena);
 
 /* Scratch that every op of this stage is satisfied with. */
@@ -87,6 +100,14 @@ lrd_status_t lrd_stage_train(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
 /* logits [T, V] in float32 (device). Enqueues. */
 lrd_status_t lrd_stage_logits(lrd_stage_t *stage, const lrd_micro_batch_t *batch, lrd_mat_t logits);
 
+/* Generation: takes the batch's tokens into the cache. Enqueues. */
+lrd_status_t lrd_stage_take_in(lrd_stage_t *stage, const lrd_micro_batch_t *batch);
+
+/* The same, and gives the logits [n, V] in float32
+ * (device) of its rows row[0 .. n - 1] (device), n <= limits.sequences. Enqueues. */
+lrd_status_t lrd_stage_next(lrd_stage_t *stage, const lrd_micro_batch_t *batch, const int32_t *row,
+                            int64_t n, lrd_mat_t logits);
+
 /* For families: the first `rows` rows of a buffer. */
 static inline lrd_mat_t lrd_rows(lrd_mat_t m, int64_t rows)
 {
@@ -94,10 +115,10 @@ static inline lrd_mat_t lrd_rows(lrd_mat_t m, int64_t rows)
     return m;
 }
 
-/* For families: the adapter of a linear as ops want it. False: this linear has none. The pointers in
- * *rows_out point into *lora and row_begin[2]. */
-bool lrd_stage_lora(const lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer, int place,
-                    lrd_lora_t *lora, int32_t row_begin[2], lrd_lora_rows_t *rows_out);
+/* For families: the adapters of a linear as ops want them; NULL: none of the batch's adapts it.
+ * Valid until the next call. *rank_out is the largest rank among them. */
+const lrd_lora_rows_t *lrd_stage_lora(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer,
+                                      int place, int64_t *rank_out);
 
 /* For families: gradient views of the same linear. */
 void lrd_stage_lora_grads(const lrd_stage_t *stage, int layer, int place, lrd_mat_t *da_out,

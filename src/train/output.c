@@ -34,7 +34,7 @@ static lrd_status_t describe(const lrd_session_t *s, lrd_buf_t *text)
         "(learning rate %g, %s).",
         x->model.name_or_path, (long long)d->n_records, lrd_path_base(d->name),
         (long long)s->history.global_step, (long long)s->records_per_update,
-        x->training.learning_rate, lrd_dtype_setting_name(s->weights->dtype)));
+        x->training.learning_rate, lrd_dtype_setting_name(s->engine.weights->dtype)));
 out:
     return status;
 }
@@ -76,7 +76,7 @@ static lrd_status_t write_checkpoint(lrd_session_t *s, bool interrupted)
                           .interrupted = interrupted,
                           .settings = (lrd_settings_t *)s->o.settings};
     snprintf(c.data_key, sizeof c.data_key, "%s", s->data_key);
-    snprintf(c.machine, sizeof c.machine, "%s", s->machine);
+    snprintf(c.machine, sizeof c.machine, "%s", s->engine.machine);
     LRD_TRY(download(s, &c.optimizer, &memory));
     LRD_ALLOC(path, lrd_checkpoint_path(s->o.settings->training.output_dir, c.step));
     LRD_TRY(lrd_folder_begin(path, &partial));

@@ -48,13 +48,19 @@ static lrd_status_t open_model(lrd_session_t *s)
     lrd_status_t status = LRD_OK;
     const lrd_settings_t *x = s->o.settings;
     LRD_TRY(refuse_unsupported(s));
-    LRD_TRY(lrd_model_config_read(x->model.name_or_path, &s->config));
+    LRD_TRY(lrd_engine_open(&(lrd_engine_options_t){.folder = x->model.name_or_path,
+                                                    .dtype = lrd_weights_dtype(&x->model),
+                                                    .backend = s->o.backend,
+                                                    .device_index = lrd_comm_local_rank(s->o.comm),
+                                                    .n_threads = s->o.n_threads,
+                                                    .tuning_file = x->parallel.tuning_file},
+                            &s->engine));
     s->lora = &x->lora;
     if (x->lora.adapter_name_or_path != NULL) {
         LRD_TRY(lrd_peft_read_config(x->lora.adapter_name_or_path, &s->adapter_settings));
         s->lora = &s->adapter_settings->lora;
     }
-    LRD_TRY(lrd_model_adapter_create(&s->config, s->lora, &s->adapter));
+    LRD_TRY(lrd_model_adapter_create(&s->engine.config, s->lora, &s->adapter));
     LRD_TRY(lrd_folder_make(x->training.output_dir));
 out:
     return status;
@@ -80,7 +86,7 @@ static lrd_status_t open_data_file(lrd_session_t *s, const char *file, const cha
     const lrd_dataset_spec_t spec = {.path = file,
                                      .settings = &s->o.settings->data,
                                      .tokenizer = tokenizer,
-                                     .vocab_size = s->config.vocab_size,
+                                     .vocab_size = s->engine.config.vocab_size,
                                      .n_threads = s->o.n_threads};
     if (is_root) {
         LRD_TRY(lrd_dataset_build(&spec, cache, &path));
@@ -108,11 +114,11 @@ static lrd_status_t open_tokenizer(const lrd_session_t *s, lrd_tokenizer_t **tok
     if (x->data.format == LRD_FORMAT_TOKENIZED || lrd_comm_rank(s->o.comm) != 0)
         goto out;
     LRD_TRY(lrd_tokenizer_load(x->model.name_or_path, &t));
-    LRD_CHECK(lrd_tokenizer_size(t) <= s->config.vocab_size, LRD_ERR_FORMAT,
+    LRD_CHECK(lrd_tokenizer_size(t) <= s->engine.config.vocab_size, LRD_ERR_FORMAT,
               "%s: its tokenizer.json has ids up to %d, the model's vocabulary has %lld rows: "
               "tokenizer and model do not match",
               x->model.name_or_path, (int)lrd_tokenizer_size(t) - 1,
-              (long long)s->config.vocab_size);
+              (long long)s->engine.config.vocab_size);
     *tokenizer_out = t;
     t = NULL;
 out:
@@ -210,7 +216,6 @@ out:
 static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
 {
     lrd_session_t *s = context;
-    lrd_weights_layout(s->weights, s->backend, model);
     lrd_optimizer_layout(&s->optimizer, model);
     lrd_reduce_layout(s->reduce, model);
     lrd_feed_layout(&s->feed, step);
@@ -234,27 +239,18 @@ static lrd_status_t open_stage(lrd_session_t *s)
                                  .sequences = l.sequences,
                                  .max_seqlen = largest(l.longest_tokens, longest_eval),
                                  .training = true};
-    const lrd_span_t all = {0, (int)s->config.n_layers, true, true};
-    LRD_TRY(lrd_backend_open(s->o.backend,
-                             &(lrd_backend_options_t){lrd_comm_local_rank(s->o.comm),
-                                                      s->o.n_threads, x->parallel.tuning_file},
-                             &s->backend));
-    LRD_TRY(lrd_backend_describe(s->backend, s->machine, sizeof s->machine));
-    LRD_TRY(lrd_stream_create(s->backend, &s->stream));
-    LRD_TRY(lrd_weights_open(x->model.name_or_path, &s->config, all, lrd_weights_dtype(&x->model),
-                             &s->weights));
-    LRD_TRY(lrd_stage_create(s->weights, s->adapter, s->stream, limits, &s->stage));
+    LRD_TRY(lrd_stage_create(s->engine.weights, s->adapter, s->engine.stream, limits, &s->stage));
     s->stage->dropout = (float)s->lora->lora_dropout;
     s->stage->seed = (uint64_t)x->training.seed;
-    LRD_TRY(lrd_feed_open(s->stream, limits.tokens, limits.sequences, &s->feed));
+    LRD_TRY(lrd_feed_open(s->engine.stream, limits.tokens, limits.sequences, &s->feed));
     LRD_TRY(lrd_reduce_create(
-        &(lrd_reduce_options_t){s->o.comm, s->stream, s->adapter->n_params, l.micro_batches,
+        &(lrd_reduce_options_t){s->o.comm, s->engine.stream, s->adapter->n_params, l.micro_batches,
                                 x->parallel.reduction == LRD_REDUCTION_REPRODUCIBLE},
         &s->reduce));
     s->optimizer = (lrd_optimizer_t){.adapter = s->adapter,
                                      .settings = &x->training,
-                                     .stream = s->stream,
-                                     .scaler = s->weights->dtype == LRD_F16,
+                                     .stream = s->engine.stream,
+                                     .scaler = s->engine.weights->dtype == LRD_F16,
                                      .n_updates = s->n_updates};
     s->evaluator = (lrd_evaluator_t){.comm = s->o.comm,
                                      .stage = s->stage,
@@ -277,10 +273,9 @@ static lrd_status_t report_memory(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     lrd_buf_t text = {0};
-    s->memory.mapped_bytes = s->weights->mapped_bytes;
-    s->memory.pinned_bytes =
+    s->engine.memory.pinned_bytes =
         s->feed.bytes + s->stepper.pinned_bytes + lrd_reduce_pinned_bytes(s->reduce);
-    LRD_TRY(lrd_memory_print(&s->memory, &text));
+    LRD_TRY(lrd_memory_print(&s->engine.memory, &text));
     if (lrd_comm_rank(s->o.comm) == 0)
         lrd_info("Memory of each rank:\n%s", text.data != NULL ? text.data : "");
 out:
@@ -291,12 +286,11 @@ out:
 static lrd_status_t open_memory(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
-    lrd_memory_plan(s->backend, layout, s, lrd_stage_scratch_bytes(s->stage), &s->memory);
+    lrd_engine_plan(&s->engine, layout, s, lrd_stage_scratch_bytes(s->stage));
     LRD_TRY(report_memory(s));
-    LRD_TRY(lrd_memory_allocate(&s->memory));
-    s->stage->scratch = s->memory.scratch;
+    LRD_TRY(lrd_engine_allocate(&s->engine));
+    s->stage->scratch = s->engine.memory.scratch;
     s->stage->params = s->optimizer.params;
-    LRD_TRY(lrd_weights_load(s->weights, s->stream, "Loading weights"));
 out:
     return status;
 }
@@ -307,9 +301,9 @@ static lrd_status_t load_parameters(lrd_session_t *s)
     lrd_status_t status = LRD_OK;
     lrd_optimizer_state_t state = {.clock = lrd_optimizer_fresh_clock(s->optimizer.scaler)};
     float *params = NULL, *pinned = NULL;
-    const size_t pinned_bytes = (size_t)s->config.n_heads * sizeof(float);
+    const size_t pinned_bytes = (size_t)s->engine.config.n_heads * sizeof(float);
     const char *from = s->o.settings->lora.adapter_name_or_path;
-    LRD_TRY(lrd_mem_alloc(s->backend, LRD_MEM_PINNED, pinned_bytes, (void **)&pinned));
+    LRD_TRY(lrd_mem_alloc(s->engine.backend, LRD_MEM_PINNED, pinned_bytes, (void **)&pinned));
     LRD_TRY(lrd_stage_prepare(s->stage, pinned));
     if (s->resumes) {
         state = s->checkpoint.optimizer;
@@ -318,12 +312,12 @@ static lrd_status_t load_parameters(lrd_session_t *s)
         if (from != NULL)
             LRD_TRY(lrd_peft_read_params(from, s->adapter, params));
         else
-            LRD_TRY(lrd_adapter_init(s->adapter, s->lora, s->weights->dtype, params));
+            LRD_TRY(lrd_adapter_init(s->adapter, s->lora, s->engine.weights->dtype, params));
         state.params = params;
     }
     LRD_TRY(lrd_optimizer_upload(&s->optimizer, &state));
 out:
-    lrd_mem_free(s->backend, LRD_MEM_PINNED, pinned, pinned_bytes);
+    lrd_mem_free(s->engine.backend, LRD_MEM_PINNED, pinned, pinned_bytes);
     lrd_free(params);
     return status;
 }
@@ -354,10 +348,6 @@ void lrd_session_close(lrd_session_t *s)
     lrd_reduce_destroy(s->reduce);
     lrd_feed_close(&s->feed);
     lrd_stage_destroy(s->stage);
-    lrd_memory_free(&s->memory);
-    lrd_weights_close(s->weights);
-    lrd_stream_destroy(s->stream);
-    lrd_backend_close(s->backend);
     lrd_loader_free(s->loader);
     lrd_dataset_close(s->eval);
     lrd_dataset_close(s->train);
@@ -365,5 +355,6 @@ void lrd_session_close(lrd_session_t *s)
     lrd_checkpoint_release(&s->checkpoint);
     lrd_adapter_free(s->adapter);
     lrd_settings_free(s->adapter_settings);
+    lrd_engine_close(&s->engine);
     *s = (lrd_session_t){0};
 }

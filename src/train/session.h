@@ -1,8 +1,8 @@
 /* train/session.h -- everything that one rank of a run holds: model, data, memory, in the order in
  * which it is made.
  *
- *   config.json -> adapter's shape -> checkpoint to go on from -> data set -> loader -> backend
- *   -> weights, stage, optimizer -> one memory plan -> memory -> weights and parameters loaded
+ *   model and device -> adapter's shape -> checkpoint to go on from -> data set -> loader
+ *   -> stage, optimizer -> one memory plan -> memory -> weights and parameters loaded
  *
  * Each phase ends in lrd_agree: all ranks fail together, with one cause.
  */
@@ -13,8 +13,8 @@
 #include "comm/comm.h"
 #include "comm/reduce.h"
 #include "data/loader.h"
+#include "model/engine.h"
 #include "model/feed.h"
-#include "model/memory.h"
 #include "model/stage.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
@@ -30,7 +30,7 @@ typedef struct lrd_session_options {
 
 typedef struct lrd_session {
     lrd_session_options_t o;
-    lrd_model_config_t config;
+    lrd_engine_t engine;
     lrd_settings_t *adapter_settings; /* of lora.adapter_name_or_path, or NULL */
     const lrd_lora_settings_t *lora;  /* what the adapter is made by: theirs, or the run's own */
     lrd_adapter_t *adapter;
@@ -39,19 +39,14 @@ typedef struct lrd_session {
     lrd_history_t history;
     lrd_dataset_t *train, *eval; /* eval: NULL without one */
     char data_key[80];           /* of the tokenized training set */
-    char machine[160];
     lrd_loader_t *loader;
     int64_t records_per_update, n_updates;
-    lrd_backend_t *backend;
-    lrd_stream_t *stream;
-    lrd_weights_t *weights;
     lrd_stage_t *stage;
     lrd_feed_t feed;
     lrd_reduce_t *reduce;
     lrd_optimizer_t optimizer;
     lrd_stepper_t stepper;
     lrd_evaluator_t evaluator;
-    lrd_memory_t memory;
 } lrd_session_t;
 
 /* Makes all of it. On failure it is closed again. Collective. */

@@ -26,14 +26,15 @@ static lrd_status_t report_start(const lrd_session_t *s)
     lrd_buf_t text = {0};
     const lrd_dataset_info_t *d = lrd_dataset_info(s->train);
     const int size = lrd_comm_size(s->o.comm);
-    LRD_TRY(lrd_model_print_trainable(&s->config, s->weights->tied, s->adapter, &text));
+    LRD_TRY(
+        lrd_model_print_trainable(&s->engine.config, s->engine.weights->tied, s->adapter, &text));
     lrd_info("%s", text.data);
     lrd_info("%lld records of %lld tokens on average (%lld to %lld), %lld left out, %lld cut",
              (long long)d->n_records, (long long)(d->n_tokens / d->n_records),
              (long long)d->shortest_tokens, (long long)d->longest_tokens, (long long)d->n_dropped,
              (long long)d->n_truncated);
     lrd_info("%lld updates of %lld records on %d rank%s; %s", (long long)s->n_updates,
-             (long long)s->records_per_update, size, size == 1 ? "" : "s", s->machine);
+             (long long)s->records_per_update, size, size == 1 ? "" : "s", s->engine.machine);
 out:
     lrd_buf_release(&text);
     return status;
@@ -139,7 +140,7 @@ static void report_end(const trainer_t *t, double seconds)
 {
     char text[24];
     lrd_format_duration(seconds, text);
-    const lrd_memory_t *m = &t->s.memory;
+    const lrd_memory_t *m = &t->s.engine.memory;
     lrd_info("Done in %s: %s/adapter_model.safetensors", text,
              t->s.o.settings->training.output_dir);
     lrd_info("Peak memory of rank 0: %.1f MiB resident; planned %.1f MiB (%.1f of them mapped)",

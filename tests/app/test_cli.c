@@ -26,9 +26,9 @@ static lrd_status_t parse(lrd_cli_t *cli, const char *const *words)
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 #define assert_refused(text, ...)                                                        \
     do {                                                                                 \
-        lrd_cli_t assert_refused_cli = {.n_set = 77};                                    \
+        lrd_cli_t assert_refused_cli = {.set.n = 77};                                    \
         assert_fails(parse(&assert_refused_cli, WORDS(__VA_ARGS__)), LRD_ERR_ARG, text); \
-        assert_int_equal(assert_refused_cli.n_set, 77); /* untouched */                  \
+        assert_int_equal(assert_refused_cli.set.n, 77); /* untouched */                  \
     } while (0)
 
 /* What each command takes beside what all take, and the shortest line that is right. */
@@ -93,7 +93,7 @@ static void test_defaults(void **state)
     assert_null(cli.na_prob_file);
     assert_true(cli.na_prob_thresh == 1.0);
     assert_int_equal(cli.threads, 0);
-    assert_int_equal(cli.n_set, 0);
+    assert_int_equal(cli.set.n, 0);
     assert_false(cli.help || cli.version || cli.decode || cli.skip_special_tokens);
     lrd_cli_release(&cli);
     lrd_cli_release(&cli); /* {0} is fine */
@@ -106,9 +106,9 @@ static void test_options(void **state)
                                 "--dtype=bfloat16", "--backend", "cpu", "--threads", "4096",
                                 "--log-level=debug", "--log-format", "json")));
     assert_string_equal(cli.config, "a=b");
-    assert_int_equal(cli.n_set, 2);
-    assert_string_equal(cli.set[0], "lora.r=4");
-    assert_string_equal(cli.set[1], "lora.seed=7");
+    assert_int_equal(cli.set.n, 2);
+    assert_string_equal(cli.set.text[0], "lora.r=4");
+    assert_string_equal(cli.set.text[1], "lora.seed=7");
     assert_string_equal(cli.dtype, "bfloat16");
     assert_string_equal(cli.backend, "cpu");
     assert_int_equal(cli.threads, 4096);

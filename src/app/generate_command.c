@@ -1,0 +1,266 @@
+/* Continues one prompt, or those of a file, with the base or adapters beside it. */
+#include "app/generate_command.h"
+
+#include "app/ask.h"
+#include "base/clock.h"
+#include "base/json_writer.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/progress.h"
+#include "comm/cpus.h"
+#include "infer/text_stream.h"
+
+#include <string.h>
+#include <unistd.h>
+
+/* The requests of a file or of --prompt. */
+typedef struct batch {
+    lrd_generate_app_t *g;
+    lrd_prompts_t prompts;
+    lrd_request_t *request;    /* [n] */
+    lrd_reply_t *reply;        /* [n] */
+    lrd_text_stream_t *stream; /* [n] */
+    bool live;                 /* show the text as it comes */
+    size_t shown, n_done;
+    int64_t n_tokens;
+    lrd_progress_t progress;
+} batch_t;
+
+static lrd_status_t show(batch_t *b, const lrd_text_stream_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    if (b->live && s->shown > b->shown) {
+        LRD_TRY(lrd_put_result(s->text.data + b->shown, s->shown - b->shown));
+        b->shown = s->shown;
+    }
+out:
+    return status;
+}
+
+static lrd_status_t on_token(void *context, size_t i, const lrd_reply_t *reply, bool *stop_out)
+{
+    lrd_status_t status = LRD_OK;
+    batch_t *b = context;
+    LRD_TRY(lrd_text_stream_add(&b->stream[i], reply->token[reply->n - 1]));
+    *stop_out = b->stream[i].stopped;
+    LRD_TRY(show(b, &b->stream[i]));
+    b->n_tokens++;
+out:
+    return status;
+}
+
+static lrd_status_t on_done(void *context, size_t i, const lrd_reply_t *reply)
+{
+    (void)reply;
+    lrd_status_t status = LRD_OK;
+    batch_t *b = context;
+    lrd_text_stream_end(&b->stream[i]);
+    LRD_TRY(show(b, &b->stream[i]));
+    if (!b->live)
+        lrd_progress_update(&b->progress, (int64_t)++b->n_done, NULL);
+out:
+    return status;
+}
+
+static lrd_status_t load_adapters(lrd_generate_app_t *g)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_cli_t *cli = g->app->cli;
+    char *name = NULL;
+    for (size_t i = 0; i < cli->adapters.n; i++) {
+        const char *folder;
+        LRD_TRY(lrd_ask_adapter(cli->adapters.text[i], &name, &folder));
+        LRD_TRY(lrd_pool_load(&g->inference.pool, name, folder, NULL));
+        lrd_free(name);
+        name = NULL;
+    }
+    const lrd_pool_t *pool = &g->inference.pool;
+    g->reader.fallback = pool->n == 1 ? pool->entries[0] : NULL;
+out:
+    lrd_free(name);
+    return status;
+}
+
+static lrd_status_t open_all(lrd_generate_app_t *g)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_cli_t *cli = g->app->cli;
+    lrd_settings_t *settings = NULL;
+    int n_threads = cli->threads;
+    LRD_TRY(lrd_ask_sampling(cli, &g->sampling));
+    LRD_TRY(lrd_cli_read_settings(cli, &settings));
+    if (lrd_comm_size(g->app->comm) == 1)
+        LRD_TRY(lrd_cpus_threads(g->app->comm, cli->threads, &n_threads));
+    LRD_TRY(
+        lrd_inference_open(&(lrd_engine_options_t){.folder = cli->model,
+                                                   .dtype = lrd_weights_dtype(&settings->model),
+                                                   .backend = cli->backend,
+                                                   .n_threads = n_threads > 0 ? n_threads : 1,
+                                                   .tuning_file = settings->parallel.tuning_file},
+                           &g->inference));
+    LRD_TRY(lrd_tokenizer_load(cli->model, &g->tokenizer));
+    g->reader = (lrd_prompts_reader_t){.tokenizer = g->tokenizer,
+                                       .pool = &g->inference.pool,
+                                       .vocab_size = g->inference.engine.config.vocab_size,
+                                       .bos = g->inference.engine.config.bos_token_id};
+    LRD_TRY(lrd_encoder_new(g->tokenizer, &g->reader.encoder));
+    LRD_TRY(load_adapters(g));
+out:
+    lrd_settings_free(settings);
+    return status;
+}
+
+static void close_all(lrd_generate_app_t *g)
+{
+    lrd_encoder_free(g->reader.encoder);
+    lrd_tokenizer_free(g->tokenizer);
+    lrd_inference_close(&g->inference);
+}
+
+/* Requests, and memory for them. */
+static lrd_status_t prepare(batch_t *b)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_generate_app_t *g = b->g;
+    const lrd_cli_t *cli = g->app->cli;
+    const size_t n = b->prompts.n;
+    int32_t longest = 0;
+    LRD_NEW(b->request, n);
+    LRD_NEW(b->reply, n);
+    LRD_NEW(b->stream, n);
+    for (size_t i = 0; i < n; i++) {
+        const lrd_prompt_request_t *p = &b->prompts.request[i];
+        b->request[i] = (lrd_request_t){.prompt = p->token,
+                                        .n_prompt = p->n,
+                                        .max_new_tokens = cli->max_new_tokens,
+                                        .number = i};
+        if (p->adapter != NULL)
+            b->request[i].use = (lrd_adapter_use_t){p->adapter->adapter, p->adapter->params};
+        longest = p->n > longest ? p->n : longest;
+        lrd_text_stream_begin(&b->stream[i], g->tokenizer, cli->stop_text);
+    }
+    const size_t slots = n < (size_t)cli->batch_size ? n : (size_t)cli->batch_size;
+    LRD_TRY(lrd_inference_reserve(
+        &g->inference, (lrd_generator_limits_t){.slots = (int32_t)slots,
+                                                .capacity = longest + cli->max_new_tokens,
+                                                .rank = lrd_pool_rank(&g->inference.pool),
+                                                .penalty = g->sampling.repetition_penalty != 1}));
+out:
+    return status;
+}
+
+static lrd_status_t report_memory(const lrd_generate_app_t *g)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_buf_t text = {0};
+    LRD_TRY(lrd_inference_print_memory(&g->inference, &text));
+    lrd_debug("Memory:\n%s", text.data);
+out:
+    lrd_buf_release(&text);
+    return status;
+}
+
+static lrd_status_t write_replies(const batch_t *b, lrd_buf_t *text)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_json_writer_t w = {.buf = text, .utf8 = true};
+    for (size_t i = 0; i < b->prompts.n; i++) {
+        const lrd_pool_entry_t *adapter = b->prompts.request[i].adapter;
+        const lrd_reply_t *r = &b->reply[i];
+        const lrd_buf_t *said = &b->stream[i].text;
+        lrd_json_open(&w, '{');
+        lrd_json_key(&w, "adapter");
+        lrd_json_text(&w, adapter != NULL ? adapter->name : NULL);
+        lrd_json_key(&w, "text");
+        lrd_json_bytes(&w, said->data, said->size);
+        lrd_json_key(&w, "token_ids");
+        lrd_json_open(&w, '[');
+        for (int32_t k = 0; k < r->n; k++)
+            lrd_json_int(&w, r->token[k]);
+        lrd_json_close(&w, ']');
+        lrd_json_key(&w, "finish_reason");
+        lrd_json_text(&w, lrd_finish_name(r->finish));
+        lrd_json_close(&w, '}');
+        LRD_TRY(lrd_json_writer_status(&w));
+        LRD_TRY(lrd_buf_add_text(text, "\n"));
+    }
+out:
+    return status;
+}
+
+/* Where the replies go: a file, standard output line by line, or as the text alone. */
+static lrd_status_t put_replies(const batch_t *b)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_cli_t *cli = b->g->app->cli;
+    lrd_buf_t text = {0};
+    if (cli->output != NULL || cli->prompt_file != NULL) {
+        LRD_TRY(write_replies(b, &text));
+        if (cli->output != NULL)
+            LRD_TRY(lrd_file_write(cli->output, text.data, text.size));
+        else
+            LRD_TRY(lrd_put_result(text.data, text.size));
+    } else {
+        const lrd_buf_t *said = &b->stream[0].text;
+        LRD_TRY(lrd_buf_add(&text, said->data + b->shown, said->size - b->shown));
+        LRD_TRY(lrd_buf_add_text(&text, "\n"));
+        LRD_TRY(lrd_put_result(text.data, text.size));
+    }
+out:
+    lrd_buf_release(&text);
+    return status;
+}
+
+static lrd_status_t run_batch(batch_t *b)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_generate_app_t *g = b->g;
+    const lrd_cli_t *cli = g->app->cli;
+    if (cli->prompt != NULL)
+        LRD_TRY(lrd_prompts_add(&b->prompts, &g->reader, "--prompt", cli->prompt,
+                                strlen(cli->prompt), g->reader.fallback));
+    else
+        LRD_TRY(lrd_prompts_read(&b->prompts, &g->reader, cli->prompt_file));
+    LRD_TRY(prepare(b));
+    LRD_TRY(report_memory(g));
+    g->app->work_began = true;
+    b->live = cli->prompt != NULL && cli->output == NULL && isatty(STDOUT_FILENO);
+    const lrd_listener_t listener = {
+        .context = b, .token = on_token, .done = on_done, .cancel = g->app->stop};
+    if (!b->live)
+        lrd_progress_begin(&b->progress, "Generating", "replies", 0, (int64_t)b->prompts.n);
+    const double begun = lrd_clock_seconds();
+    LRD_TRY(lrd_generate(g->inference.generator, &g->sampling, b->request, b->prompts.n, &listener,
+                         b->reply));
+    const double seconds = lrd_clock_seconds() - begun;
+    if (!b->live)
+        lrd_progress_end(&b->progress, (int64_t)b->prompts.n);
+    LRD_TRY(put_replies(b));
+    lrd_debug("%lld tokens in %.3f s: %.1f tokens/s", (long long)b->n_tokens, seconds,
+              (double)b->n_tokens / seconds);
+out:
+    for (size_t i = 0; b->stream != NULL && i < b->prompts.n; i++)
+        lrd_text_stream_release(&b->stream[i]);
+    if (b->reply != NULL)
+        lrd_replies_release(b->reply, b->prompts.n);
+    lrd_free(b->stream);
+    lrd_free(b->reply);
+    lrd_free(b->request);
+    lrd_prompts_release(&b->prompts);
+    return status;
+}
+
+lrd_status_t lrd_command_generate(lrd_app_t *app)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_generate_app_t g = {.app = app};
+    batch_t b = {.g = &g};
+    LRD_TRY(open_all(&g));
+    if (app->cli->prompt != NULL || app->cli->prompt_file != NULL)
+        LRD_TRY(run_batch(&b));
+    else
+        LRD_TRY(lrd_chat(&g));
+out:
+    close_all(&g);
+    return status;
+}

@@ -1,0 +1,139 @@
+#include "infer/inference.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/mem.h"
+
+/* eos_token_id of generation_config.json: a number or a list of numbers. */
+static lrd_status_t read_eos(const json_t *json, const char *path, lrd_inference_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const json_t *value = json_object_get(json, "eos_token_id");
+    const size_t n = json_is_array(value) ? json_array_size(value) : json_is_integer(value);
+    LRD_CHECK(n <= LRD_MAX_EOS, LRD_ERR_UNSUPPORTED,
+              "%s: %zu end-of-sequence tokens, at most %d are supported", path, n, LRD_MAX_EOS);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *id = json_is_array(value) ? json_array_get(value, i) : value;
+        LRD_CHECK(json_is_integer(id) && json_integer_value(id) >= 0 &&
+                      json_integer_value(id) < s->engine.config.vocab_size,
+                  LRD_ERR_FORMAT, "%s: \"eos_token_id\" is not a token of this model", path);
+        s->eos[i] = (int32_t)json_integer_value(id);
+    }
+    if (n > 0)
+        s->n_eos = n;
+out:
+    return status;
+}
+
+static lrd_status_t find_eos(const char *folder, lrd_inference_t *s)
+{
+    enum { MAX_BYTES = 1 << 20 };
+    lrd_status_t status = LRD_OK;
+    json_t *json = NULL;
+    char *path;
+    LRD_ALLOC(path, lrd_path_join(folder, "generation_config.json"));
+    if (s->engine.config.eos_token_id >= 0)
+        s->eos[s->n_eos++] = (int32_t)s->engine.config.eos_token_id;
+    if (lrd_file_exists(path)) {
+        LRD_TRY(lrd_json_read(path, MAX_BYTES, &json));
+        LRD_TRY(read_eos(json, path, s));
+    }
+out:
+    json_decref(json);
+    lrd_free(path);
+    return status;
+}
+
+lrd_status_t lrd_inference_open(const lrd_engine_options_t *options, lrd_inference_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    *s = (lrd_inference_t){.n_eos = 0};
+    LRD_TRY(lrd_engine_open(options, &s->engine));
+    lrd_pool_open(&s->engine, &s->pool);
+    LRD_TRY(find_eos(options->folder, s));
+out:
+    if (status != LRD_OK)
+        lrd_inference_close(s);
+    return status;
+}
+
+void lrd_inference_close(lrd_inference_t *s)
+{
+    if (s->engine.backend == NULL)
+        return;
+    lrd_generator_destroy(s->generator);
+    lrd_pool_close(&s->pool);
+    lrd_engine_close(&s->engine);
+    *s = (lrd_inference_t){.n_eos = 0};
+}
+
+static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
+{
+    (void)model;
+    lrd_inference_t *s = context;
+    lrd_generator_layout(s->generator, step);
+}
+
+/* Memory for the generator there is now. */
+static lrd_status_t allocate(lrd_inference_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t scratch = lrd_generator_scratch_bytes(s->generator);
+    if (s->allocated) {
+        LRD_TRY(lrd_memory_resize(&s->engine.memory, scratch));
+    } else {
+        lrd_engine_plan(&s->engine, layout, s, scratch);
+        LRD_TRY(lrd_engine_allocate(&s->engine));
+        s->allocated = true;
+    }
+    s->engine.memory.pinned_bytes = lrd_generator_pinned_bytes(s->generator);
+    LRD_TRY(lrd_generator_prepare(s->generator, s->engine.memory.scratch));
+out:
+    return status;
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+lrd_status_t lrd_inference_reserve(lrd_inference_t *s, lrd_generator_limits_t limits)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_generator_t *before = s->generator, *grown;
+    const lrd_generator_limits_t all = {.slots = (int32_t)larger(limits.slots, s->limits.slots),
+                                        .capacity =
+                                            (int32_t)larger(limits.capacity, s->limits.capacity),
+                                        .rank = larger(limits.rank, s->limits.rank),
+                                        .penalty = limits.penalty || s->limits.penalty};
+    if (all.slots == s->limits.slots && all.capacity == s->limits.capacity &&
+        all.rank == s->limits.rank && all.penalty == s->limits.penalty)
+        return LRD_OK;
+    LRD_TRY(
+        lrd_generator_create(s->engine.weights, s->engine.stream, all, s->eos, s->n_eos, &grown));
+    s->generator = grown;
+    status = allocate(s);
+    if (status == LRD_OK) {
+        lrd_generator_destroy(before);
+        s->limits = all;
+        goto out;
+    }
+    s->generator = before;
+    lrd_generator_destroy(grown);
+    /* What was there before fits again. */
+    const lrd_status_t cause = status;
+    if (before != NULL)
+        LRD_TRY(allocate(s));
+    status = cause;
+out:
+    return status;
+}
+
+lrd_status_t lrd_inference_print_memory(const lrd_inference_t *s, lrd_buf_t *buf)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_memory_print(&s->engine.memory, buf));
+    LRD_TRY(lrd_pool_print(&s->pool, buf));
+out:
+    return status;
+}

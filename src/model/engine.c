@@ -1,0 +1,63 @@
+#include "model/engine.h"
+
+#include <string.h>
+
+lrd_status_t lrd_engine_open(const lrd_engine_options_t *o, lrd_engine_t *e)
+{
+    lrd_status_t status = LRD_OK;
+    *e = (lrd_engine_t){.layout = NULL};
+    LRD_TRY(lrd_model_config_read(o->folder, &e->config));
+    LRD_TRY(lrd_backend_open(
+        o->backend, &(lrd_backend_options_t){o->device_index, o->n_threads, o->tuning_file},
+        &e->backend));
+    LRD_TRY(lrd_backend_describe(e->backend, e->machine, sizeof e->machine));
+    LRD_TRY(lrd_stream_create(e->backend, &e->stream));
+    const lrd_span_t all = {0, (int)e->config.n_layers, true, true};
+    LRD_TRY(lrd_weights_open(o->folder, &e->config, all, o->dtype, &e->weights));
+out:
+    if (status != LRD_OK)
+        lrd_engine_close(e);
+    return status;
+}
+
+void lrd_engine_close(lrd_engine_t *e)
+{
+    lrd_memory_free(&e->memory);
+    lrd_weights_close(e->weights);
+    lrd_stream_destroy(e->stream);
+    lrd_backend_close(e->backend);
+    *e = (lrd_engine_t){.layout = NULL};
+}
+
+static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
+{
+    lrd_engine_t *e = context;
+    lrd_weights_layout(e->weights, e->backend, model);
+    e->layout(e->context, model, step);
+}
+
+void lrd_engine_plan(lrd_engine_t *e, lrd_layout_t *users, void *context, size_t scratch_bytes)
+{
+    e->layout = users;
+    e->context = context;
+    lrd_memory_plan(e->backend, layout, e, scratch_bytes, &e->memory);
+    e->memory.mapped_bytes = e->weights->mapped_bytes;
+}
+
+lrd_status_t lrd_engine_allocate(lrd_engine_t *e)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_memory_allocate(&e->memory));
+    LRD_TRY(lrd_weights_load(e->weights, e->stream, "Loading weights"));
+out:
+    return status;
+}
+
+size_t lrd_engine_base_bytes(const lrd_engine_t *e)
+{
+    const lrd_arena_t *a = &e->memory.model;
+    size_t bytes = e->memory.mapped_bytes;
+    for (int i = 0; i < a->n_categories; i++)
+        bytes += strcmp(a->category[i].name, "weights") == 0 ? a->category[i].bytes : 0;
+    return bytes;
+}

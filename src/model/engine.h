@@ -1,0 +1,47 @@
+/* model/engine.h -- a frozen model on a device: what training, scoring and generation all begin with.
+ *
+ *   open       config.json, backend, stream; the weights' files are checked, none is read
+ *   ...        the user makes what it needs: a stage, a feed, an optimizer
+ *   allocate   one memory plan for the weights and all of that, the memory, the weights loaded
+ */
+#ifndef LRD_MODEL_ENGINE_H
+#define LRD_MODEL_ENGINE_H
+
+#include "model/memory.h"
+#include "model/weights.h"
+
+typedef struct lrd_engine_options {
+    const char *folder;  /* of the model */
+    int dtype;           /* lrd_dtype_t, or negative: as config.json says, else the files' own */
+    const char *backend; /* as lrd_backend_open takes it */
+    int device_index, n_threads;
+    const char *tuning_file; /* NULL: none */
+} lrd_engine_options_t;
+
+typedef struct lrd_engine {
+    lrd_model_config_t config;
+    lrd_backend_t *backend;
+    lrd_stream_t *stream;
+    lrd_weights_t *weights;
+    lrd_memory_t memory;
+    char machine[160]; /* what computes, for people */
+    /* Of the user, from allocate on. */
+    lrd_layout_t *layout;
+    void *context;
+} lrd_engine_t;
+
+/* The engine must stay where it is: weights point into it. On failure it is closed again. */
+lrd_status_t lrd_engine_open(const lrd_engine_options_t *options, lrd_engine_t *engine_out);
+void lrd_engine_close(lrd_engine_t *engine); /* {0} is fine */
+
+/* Measures: weights, and what `layout` takes behind them. For a look at the plan before allocate. */
+void lrd_engine_plan(lrd_engine_t *engine, lrd_layout_t *layout, void *context,
+                     size_t scratch_bytes);
+
+/* Allocates what was planned, lays it out and loads the weights, with a progress bar. */
+lrd_status_t lrd_engine_allocate(lrd_engine_t *engine);
+
+/* Bytes of the loaded weights, mapped ones included. */
+size_t lrd_engine_base_bytes(const lrd_engine_t *engine);
+
+#endif /* LRD_MODEL_ENGINE_H */
