@@ -129,7 +129,8 @@ static size_t cpu_scratch_bytes(const lrd_backend_t *backend, const lrd_limits_t
 {
     const cpu_backend_t *be = (const cpu_backend_t *)backend;
     const size_t need[] = {cpu_linear_scratch(be, l), cpu_attn_scratch(be, l),
-                           cpu_linear_ce_scratch(be, l), cpu_norm_scratch(be, l)};
+                           cpu_linear_ce_scratch(be, l), cpu_norm_scratch(be, l),
+                           cpu_sample_scratch(be, l)};
     size_t most = 0;
     for (size_t i = 0; i < sizeof need / sizeof need[0]; i++)
         most = need[i] > most ? need[i] : most;

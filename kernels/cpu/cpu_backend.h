@@ -50,6 +50,7 @@ size_t cpu_linear_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
 size_t cpu_attn_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
 size_t cpu_linear_ce_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
 size_t cpu_norm_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
+size_t cpu_sample_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
 
 #define OP(name, args) \
     lrd_status_t cpu_##name(lrd_stream_t *st, lrd_scratch_t scratch, const args *a);
