@@ -269,6 +269,33 @@ out:
     return status;
 }
 
+lrd_status_t lrd_check_gather_rows(const lrd_gather_rows_t *a)
+{
+    lrd_status_t status = LRD_OK;
+    CHECK_MAT(a->x, a->x.rows, a->y.cols);
+    CHECK_MAT(a->y, a->y.rows, a->x.cols);
+    CHECK_COMPUTE(a->x);
+    CHECK_DTYPE(a->y, a->x.dtype);
+    CHECK_THERE(a->row);
+out:
+    return status;
+}
+
+lrd_status_t lrd_check_sample(const lrd_sample_t *a)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t n = a->logits.rows, v = a->logits.cols;
+    CHECK_MAT(a->logits, n, v);
+    CHECK_DTYPE(a->logits, LRD_F32);
+    LRD_CHECK(v > 0 && v <= INT32_MAX, LRD_ERR_SHAPE, "sample: a vocabulary of %ld", (long)v);
+    CHECK_THERE(a->row);
+    CHECK_THERE(a->token);
+    LRD_CHECK(a->seen == NULL || a->n_slots > 0, LRD_ERR_ARG, "sample: seen has %d slots",
+              a->n_slots);
+out:
+    return status;
+}
+
 lrd_status_t lrd_check_sumsq(const lrd_sumsq_t *a)
 {
     lrd_status_t status = LRD_OK;

@@ -92,6 +92,18 @@ void lrd_count_linear_ce(const lrd_linear_ce_t *a, double *flops_out, double *by
     *bytes_out = passes * (size_of(a->h) + size_of(a->w->w));
 }
 
+void lrd_count_gather_rows(const lrd_gather_rows_t *a, double *flops_out, double *bytes_out)
+{
+    *flops_out = 0;
+    *bytes_out = 2 * size_of(lrd_const(a->y));
+}
+
+void lrd_count_sample(const lrd_sample_t *a, double *flops_out, double *bytes_out)
+{
+    *flops_out = 0;
+    *bytes_out = size_of(a->logits);
+}
+
 void lrd_count_sumsq(const lrd_sumsq_t *a, double *flops_out, double *bytes_out)
 {
     *flops_out = 0;

@@ -264,6 +264,55 @@ typedef struct lrd_linear_ce {
     lrd_mat_t dh;                  /* [T, C] optional: absent for evaluation */
 } lrd_linear_ce_t;
 
+/* y[i] = x[row[i]]. */
+typedef struct lrd_gather_rows {
+    lrd_cmat_t x;       /* [., C] */
+    const int32_t *row; /* [n] rows of x; a row may come more than once */
+    lrd_mat_t y;        /* [n, C], of x's dtype */
+} lrd_gather_rows_t;
+
+/* How a row of logits becomes a token. Lives on the device; the caller has checked its values. A
+ * temperature > 0 samples; 0 takes the largest logit after the penalty, of equals the lowest id, and
+ * nothing else applies. Settings that do nothing: penalty 1, temperature 1, top_k 0, top_p 1,
+ * min_p 0. */
+typedef struct lrd_sample_row {
+    float temperature;        /* finite */
+    float top_p, min_p;       /* each 0 .. 1 */
+    float repetition_penalty; /* > 0 */
+    int32_t top_k;            /* V or more does nothing */
+    int32_t slot;             /* row of `seen`; negative: none, neither read nor written */
+    uint64_t seed, request;   /* with index the name of the random number: lrd_sample_uniform
+                                 (base/philox.h) */
+    uint32_t index;           /* how many tokens the request was given before this one */
+    uint32_t reserved;
+} lrd_sample_row_t;
+
+/* token[i] = a choice from row i, as generate() of transformers 5.23 makes it, in this order. Each
+ * step sees the scores that those before it left:
+ *   penalty      scores of ids seen so far: s < 0 ? s * penalty : s / penalty, once for each id
+ *   temperature  s / temperature
+ *   top_k        scores below the k-th largest are dropped: equals of it stay
+ *   top_p        p = softmax; in ascending order those whose cumulative sum, their own p included,
+ *                is at most 1 - top_p are dropped, the largest never. Of equals the highest ids go
+ *                first (transformers leaves that to torch.sort, which is not stable)
+ *   min_p        p < min_p * the largest p is dropped; p relative to the largest is the same before
+ *                and after top_p
+ *   choice       the first id whose cumulative softmax in order of ids exceeds the random number
+ * Penalty and temperature round to float32; what follows is double.
+ *
+ * NaN counts as -infinity, +infinity as the largest float32. A row without any finite logit gives
+ * token -1, which the caller reports. A row's token depends on its logits, its lrd_sample_row_t and
+ * its bits of `seen` alone: never on other rows or on how many there are. */
+typedef struct lrd_sample {
+    lrd_cmat_t logits;           /* [n, V] F32; not changed */
+    const lrd_sample_row_t *row; /* [n] */
+    uint32_t *seen; /* [n_slots][(V + 31) / 32] optional. Bit j % 32 of word j / 32: id j is in the
+                       prompt or was given. The token's bit is set. Absent: no row has a penalty.
+                       No two rows of a call share a slot */
+    int32_t n_slots;
+    int32_t *token; /* [n] */
+} lrd_sample_t;
+
 /* Sum of squares of each tensor in a flat buffer, in double, in a fixed order. */
 typedef struct lrd_sumsq {
     const float *x;
@@ -335,6 +384,8 @@ typedef struct lrd_merge_weight {
     OP(attn_backward, lrd_attn_bwd_t)      \
     OP(attn_cached, lrd_attn_cached_t)     \
     OP(linear_ce, lrd_linear_ce_t)         \
+    OP(gather_rows, lrd_gather_rows_t)     \
+    OP(sample, lrd_sample_t)               \
     OP(sumsq, lrd_sumsq_t)                 \
     OP(step_finish, lrd_step_finish_t)     \
     OP(adamw, lrd_adamw_t)                 \
@@ -354,6 +405,7 @@ typedef struct lrd_limits {
     int64_t tokens, max_seqlen, hidden, mlp, vocab, n_heads, head_dim, rank;
     lrd_dtype_t compute;
     int64_t cached_len; /* longest sequence in a cache; 0: nothing is generated */
+    int64_t sequences;  /* rows of logits that `sample` is given; 0: it will not run */
     bool training;      /* backward ops will run */
 } lrd_limits_t;
 

@@ -128,9 +128,9 @@ static lrd_status_t cpu_zero(lrd_stream_t *st, void *dst, size_t bytes)
 static size_t cpu_scratch_bytes(const lrd_backend_t *backend, const lrd_limits_t *l)
 {
     const cpu_backend_t *be = (const cpu_backend_t *)backend;
-    const size_t need[] = {cpu_linear_scratch(be, l), cpu_attn_scratch(be, l),
+    const size_t need[] = {cpu_linear_scratch(be, l),      cpu_attn_scratch(be, l),
                            cpu_attn_cached_scratch(be, l), cpu_linear_ce_scratch(be, l),
-                           cpu_norm_scratch(be, l)};
+                           cpu_norm_scratch(be, l),        cpu_sample_scratch(be, l)};
     size_t most = 0;
     for (size_t i = 0; i < sizeof need / sizeof need[0]; i++)
         most = need[i] > most ? need[i] : most;

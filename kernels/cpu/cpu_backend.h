@@ -51,6 +51,7 @@ size_t cpu_attn_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
 size_t cpu_attn_cached_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
 size_t cpu_linear_ce_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
 size_t cpu_norm_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
+size_t cpu_sample_scratch(const cpu_backend_t *be, const lrd_limits_t *limits);
 
 size_t cpu_kv_cache_bytes(const lrd_backend_t *be, const lrd_kv_shape_t *shape);
 

@@ -4,6 +4,7 @@
 #include "kernels/cpu/cpu_simd.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { CHUNK = 4096 };
 
@@ -124,6 +125,17 @@ lrd_status_t cpu_add(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_add_t *a
 #pragma omp parallel for schedule(static) num_threads(be->n_threads)
     for (int64_t i = 0; i < a->n; i += CHUNK)
         add_from_f32(LRD_F32, a->src + i, a->dst + i, smaller(a->n - i, CHUNK));
+    return LRD_OK;
+}
+
+lrd_status_t cpu_gather_rows(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_gather_rows_t *a)
+{
+    (void)scratch;
+    const cpu_backend_t *be = cpu_backend_of(st);
+    const size_t bytes = (size_t)a->y.cols * lrd_dtype_bytes(a->y.dtype);
+#pragma omp parallel for schedule(static) num_threads(be->n_threads)
+    for (int64_t i = 0; i < a->y.rows; i++)
+        memcpy(mat_at_mut(a->y, i, 0), mat_at(a->x, a->row[i], 0), bytes);
     return LRD_OK;
 }
 

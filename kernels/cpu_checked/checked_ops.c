@@ -171,6 +171,21 @@ static void see_linear_ce(visit_t *v, const lrd_linear_ce_t *a)
     SEE_MAT(a->dh);
 }
 
+static void see_gather_rows(visit_t *v, const lrd_gather_rows_t *a)
+{
+    SEE_CMAT(a->x);
+    SEE(a->row, a->y.rows);
+    SEE_MAT(a->y);
+}
+
+static void see_sample(visit_t *v, const lrd_sample_t *a)
+{
+    SEE_CMAT(a->logits);
+    SEE(a->row, a->logits.rows);
+    SEE(a->seen, a->n_slots * ((a->logits.cols + 31) / 32));
+    SEE(a->token, a->logits.rows);
+}
+
 static void see_sumsq(visit_t *v, const lrd_sumsq_t *a)
 {
     SEE(a->x, a->begin[a->n_tensors]);
@@ -233,6 +248,8 @@ NO_DESCRIPTORS(gelu_forward, lrd_gelu_fwd_t)
 NO_DESCRIPTORS(attn_forward, lrd_attn_fwd_t)
 NO_DESCRIPTORS(attn_backward, lrd_attn_bwd_t)
 NO_DESCRIPTORS(attn_cached, lrd_attn_cached_t)
+NO_DESCRIPTORS(gather_rows, lrd_gather_rows_t)
+NO_DESCRIPTORS(sample, lrd_sample_t)
 NO_DESCRIPTORS(step_finish, lrd_step_finish_t)
 NO_DESCRIPTORS(adamw, lrd_adamw_t)
 NO_DESCRIPTORS(add, lrd_add_t)

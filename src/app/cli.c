@@ -43,17 +43,21 @@ typedef enum option_kind {
 typedef struct option {
     const char *name, *argument; /* argument NULL: takes none */
     option_kind_t kind;
-    size_t offset;     /* in lrd_cli_t */
-    unsigned commands; /* that take it: bits by command */
-    unsigned needed;   /* that cannot do without */
-    const char *const *choice;
+    size_t offset;      /* in lrd_cli_t */
+    unsigned commands;  /* that take it: bits by command */
+    unsigned needed;    /* that cannot do without */
+    const void *values; /* of a CHOICE: its names, NULL behind the last; of a number: its range_t */
     const char *help;
-    double least, most; /* of a number; both 0: any */
 } option_t;
 
-#define ON(command) (1u << LRD_COMMAND_##command)
-#define AT(member)  offsetof(lrd_cli_t, member)
-#define ASKING      (ON(GENERATE) | ON(EVAL))
+typedef struct range {
+    double least, most;
+} range_t;
+
+#define ON(command)        (1u << LRD_COMMAND_##command)
+#define AT(member)         offsetof(lrd_cli_t, member)
+#define RANGE(least, most) (&(const range_t){least, most})
+#define ASKING             (ON(GENERATE) | ON(EVAL))
 
 /* A name may stand twice where it means different things to different commands. */
 static const option_t options[] = {
@@ -69,28 +73,28 @@ static const option_t options[] = {
     {"--prompt-file", "F", TEXT, AT(prompt_file), ON(GENERATE), 0, NULL,
      "continue each line's: {\"prompt\": TEXT} or {\"input_ids\": [...]}, with \"adapter\": NAME, "
      "or null for the base"},
-    {"--max-new-tokens", "N", INTEGER, AT(max_new_tokens), ASKING, 0, NULL,
-     "the longest answer (default: 200)", 1, 1 << 20},
+    {"--max-new-tokens", "N", INTEGER, AT(max_new_tokens), ASKING, 0, RANGE(1, 1 << 20),
+     "the longest answer (default: 200)"},
     {"--do-sample", NULL, FLAG, AT(do_sample), ASKING, 0, NULL,
      "draw tokens by their probability, instead of taking the most probable"},
-    {"--temperature", "X", REAL, AT(temperature), ASKING, 0, NULL,
-     "divide scores by X before drawing (default: 1.0)", 1e-6, 1e6},
-    {"--top-k", "N", INTEGER, AT(top_k), ASKING, 0, NULL,
-     "draw among the N best; 0: among all (default: 50)", 0, INT_MAX},
-    {"--top-p", "X", REAL, AT(top_p), ASKING, 0, NULL,
-     "draw among the best that together have probability X (default: 1.0)", 1e-9, 1},
-    {"--min-p", "X", REAL, AT(min_p), ASKING, 0, NULL,
-     "leave out what has less than X of the best one's probability (default: 0.0)", 0, 1},
-    {"--repetition-penalty", "X", REAL, AT(repetition_penalty), ASKING, 0, NULL,
-     "make tokens that were there before less likely, above 1 (default: 1.0)", 1e-3, 1e3},
-    {"--seed", "N", LONG, AT(seed), ASKING, 0, NULL, "of what is drawn (default: 42)", 0,
-     9007199254740992.0},
+    {"--temperature", "X", REAL, AT(temperature), ASKING, 0, RANGE(1e-6, 1e6),
+     "divide scores by X before drawing (default: 1.0)"},
+    {"--top-k", "N", INTEGER, AT(top_k), ASKING, 0, RANGE(0, INT_MAX),
+     "draw among the N best; 0: among all (default: 50)"},
+    {"--top-p", "X", REAL, AT(top_p), ASKING, 0, RANGE(1e-9, 1),
+     "draw among the best that together have probability X (default: 1.0)"},
+    {"--min-p", "X", REAL, AT(min_p), ASKING, 0, RANGE(0, 1),
+     "leave out what has less than X of the best one's probability (default: 0.0)"},
+    {"--repetition-penalty", "X", REAL, AT(repetition_penalty), ASKING, 0, RANGE(1e-3, 1e3),
+     "make tokens that were there before less likely, above 1 (default: 1.0)"},
+    {"--seed", "N", LONG, AT(seed), ASKING, 0, RANGE(0, 9007199254740992.0),
+     "of what is drawn (default: 42)"},
     {"--stop", "TEXT", TEXT, AT(stop_text), ON(GENERATE), 0, NULL,
      "end an answer before this text"},
-    {"--batch-size", "N", INTEGER, AT(batch_size), ASKING, 0, NULL,
-     "answers in work at once on each rank (default: 16)", 1, 4096},
-    {"--limit", "N", INTEGER, AT(limit), ON(EVAL), 0, NULL, "only the first N questions", 1,
-     INT_MAX},
+    {"--batch-size", "N", INTEGER, AT(batch_size), ASKING, 0, RANGE(1, 4096),
+     "answers in work at once on each rank (default: 16)"},
+    {"--limit", "N", INTEGER, AT(limit), ON(EVAL), 0, RANGE(1, INT_MAX),
+     "only the first N questions"},
     {"--data", "F.jsonl", TEXT, AT(data), ON(SCORE), ON(SCORE), NULL,
      "records to score: {\"input_ids\": [...]} on each line"},
     {"--logits-out", "F", TEXT, AT(logits_out), ON(SCORE), 0, NULL,
@@ -120,8 +124,8 @@ static const option_t options[] = {
      "the base model's element type (default: the file's)"},
     {"--backend", "NAME", CHOICE, AT(backend), ALL, 0, backend_names,
      "what computes (default: auto)"},
-    {"--threads", "N", INTEGER, AT(threads), ALL, 0, NULL,
-     "threads of each rank (default: OMP_NUM_THREADS, or the rank's share of the cores)", 1, 4096},
+    {"--threads", "N", INTEGER, AT(threads), ALL, 0, RANGE(1, 4096),
+     "threads of each rank (default: OMP_NUM_THREADS, or the rank's share of the cores)"},
     {"--log-level", "LEVEL", CHOICE, AT(log_level), ALL, 0, level_names,
      "how much to say on standard error (default: info)"},
     {"--log-format", "FORMAT", CHOICE, AT(log_format), ALL, 0, format_names,
@@ -201,10 +205,9 @@ out:
 static lrd_status_t check_range(const option_t *option, const char *text, double value)
 {
     lrd_status_t status = LRD_OK;
-    LRD_CHECK((option->least == 0 && option->most == 0) ||
-                  (value >= option->least && value <= option->most),
-              LRD_ERR_ARG, "%s %.80s is out of range: %.10g to %.10g", option->name, text,
-              option->least, option->most);
+    const range_t *r = option->values;
+    LRD_CHECK(r == NULL || (value >= r->least && value <= r->most), LRD_ERR_ARG,
+              "%s %.80s is out of range: %.17g to %.17g", option->name, text, r->least, r->most);
 out:
     return status;
 }
@@ -213,11 +216,12 @@ out:
 static lrd_status_t read_integer(const option_t *option, const char *text, int64_t *value_out)
 {
     lrd_status_t status = LRD_OK;
+    const range_t *r = option->values;
     int64_t value = 0;
     for (size_t i = 0; text[i] != '\0'; i++) {
         LRD_CHECK(text[i] >= '0' && text[i] <= '9', LRD_ERR_ARG,
-                  "%s %.80s: expected a whole number, %.10g to %.17g", option->name, text,
-                  option->least, option->most);
+                  "%s %.80s: expected a whole number, %.17g to %.17g", option->name, text, r->least,
+                  r->most);
         value = value < INT64_MAX / 100 ? value * 10 + (text[i] - '0') : INT64_MAX / 100;
     }
     LRD_TRY(check_range(option, text, (double)value));
@@ -242,16 +246,17 @@ out:
 static lrd_status_t read_name(const option_t *option, const char *text, const char **name_out)
 {
     lrd_status_t status = LRD_OK;
+    const char *const *names = option->values;
     lrd_buf_t list = {0};
     size_t n = 0;
-    for (; option->choice[n] != NULL; n++) {
-        if (strcmp(option->choice[n], text) == 0) {
-            *name_out = option->choice[n];
+    for (; names[n] != NULL; n++) {
+        if (strcmp(names[n], text) == 0) {
+            *name_out = names[n];
             goto out;
         }
-        LRD_TRY(lrd_buf_printf(&list, "%s%s", n > 0 ? ", " : "", option->choice[n]));
+        LRD_TRY(lrd_buf_printf(&list, "%s%s", n > 0 ? ", " : "", names[n]));
     }
-    const char *meant = lrd_nearest(text, option->choice, n);
+    const char *meant = lrd_nearest(text, names, n);
     LRD_FAIL(LRD_ERR_ARG, "%s %.80s: expected one of %s%s%s%s", option->name, text, list.data,
              meant != NULL ? " (did you mean " : "", meant != NULL ? meant : "",
              meant != NULL ? "?)" : "");
@@ -494,8 +499,9 @@ static lrd_status_t add_options(lrd_buf_t *buf, const char *heading, unsigned ta
         LRD_TRY(lrd_buf_add_text(buf, has_heading ? "" : heading));
         has_heading = true;
         LRD_TRY(add_line(buf, o->name, o->argument, o->help));
-        for (size_t k = 0; o->choice != NULL && o->choice[k] != NULL; k++)
-            LRD_TRY(lrd_buf_printf(buf, "%s%s", k == 0 ? ": " : ", ", o->choice[k]));
+        const char *const *names = o->kind == CHOICE ? o->values : NULL;
+        for (size_t k = 0; names != NULL && names[k] != NULL; k++)
+            LRD_TRY(lrd_buf_printf(buf, "%s%s", k == 0 ? ": " : ", ", names[k]));
         LRD_TRY(lrd_buf_add_text(buf, "\n"));
     }
 out:

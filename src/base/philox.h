@@ -51,4 +51,14 @@ LRD_DEVICE_INLINE uint32_t lrd_dropout_threshold(float p)
     return t >= 4294967295.0 ? 4294967295u : (uint32_t)t;
 }
 
+/* Sampling's number, uniform in [0, 1) in steps of 2^-53: for the token that a request is given
+ * after `index` others. Its counter's last word is one that dropout, where it is a column / 4,
+ * cannot reach. */
+LRD_DEVICE_INLINE double lrd_sample_uniform(uint64_t seed, uint64_t request, uint32_t index)
+{
+    const lrd_philox_t r =
+        lrd_philox4x32(seed, (uint32_t)request, (uint32_t)(request >> 32), index, 0x53414d50u);
+    return ((double)(r.x[0] >> 5) * 67108864.0 + (double)(r.x[1] >> 6)) * 0x1p-53;
+}
+
 #endif /* LRD_BASE_PHILOX_H */

@@ -54,12 +54,30 @@ static void test_share_dropped(void **state)
     }
 }
 
+/* Sampling's number is that of its counter, all 53 bits of it, and stays what it is. */
+static void test_sample_uniform(void **state)
+{
+    assert_true(lrd_sample_uniform(0, 0, 0) == 0x1.98a4298ec786ap-1);
+    assert_true(lrd_sample_uniform(42, 7, 1) == 0x1.a06bbc4beb698p-1);
+    assert_true(lrd_sample_uniform(1ull << 63, 3ull << 40 | 5, UINT32_MAX) == 0x1.7333b58513e1ep-1);
+    double least = 1, most = 0;
+    for (uint32_t i = 0; i < 100000; i++) {
+        const double u = lrd_sample_uniform(42, i % 10, i);
+        least = fmin(least, u);
+        most = fmax(most, u);
+    }
+    assert_true(least >= 0 && most < 1);
+    /* All of 100,000 numbers miss the lowest or the highest 1e-3 with a chance of 4e-44 each. */
+    assert_true(least < 1e-3 && most > 1 - 1e-3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_known_answers),
         cmocka_unit_test(test_threshold),
         cmocka_unit_test(test_share_dropped),
+        cmocka_unit_test(test_sample_uniform),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

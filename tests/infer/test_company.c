@@ -29,8 +29,8 @@ static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
     (void)context;
     (void)model;
     inputs = lrd_arena_take(step, "inputs", INPUT_BYTES);
-    logits = lrd_arena_take(
-        step, "logits", (size_t)(MAX_ROWS * engine.config.vocab_size) * sizeof *logits);
+    logits = lrd_arena_take(step, "logits",
+                            (size_t)(MAX_ROWS * engine.config.vocab_size) * sizeof *logits);
     if (stage != NULL)
         lrd_stage_layout(stage, step);
     if (generator != NULL)
@@ -40,8 +40,9 @@ static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
 /* An adapter of some rank on some of the linears, with large random numbers. */
 static lrd_adapter_use_t make_adapter(uint64_t *seed, int i)
 {
-    static const char *const targets[] = {
-        "[query_key_value]", "all-linear", "[dense, dense_4h_to_h]", "[query_key_value, dense_h_to_4h]"};
+    static const char *const targets[] = {"[query_key_value]", "all-linear",
+                                          "[dense, dense_4h_to_h]",
+                                          "[query_key_value, dense_h_to_4h]"};
     lrd_settings_t *settings = NULL;
     lrd_adapter_use_t u = {NULL, NULL};
     lrd_adapter_t *adapter;
@@ -70,20 +71,20 @@ static int setup(void **state)
 {
     (void)state;
     uint64_t seed = 11;
-    assert_ok(lrd_engine_open(
-        &(lrd_engine_options_t){.folder = lrd_test_golden("runs/all-linear/model"),
-                                .dtype = LRD_F32,
-                                .backend = backend,
-                                .n_threads = 2},
-        &engine));
+    assert_ok(
+        lrd_engine_open(&(lrd_engine_options_t){.folder = lrd_test_golden("runs/all-linear/model"),
+                                                .dtype = LRD_F32,
+                                                .backend = backend,
+                                                .n_threads = 2},
+                        &engine));
     for (int i = 0; i < N_ADAPTERS; i++)
         use[i] = make_adapter(&seed, i);
     for (int i = 0; i < N_REQUESTS; i++) {
-        request[i] = (lrd_request_t){
-            .prompt = prompt[i],
-            .n_prompt = 1 + (int32_t)lrd_test_random_int(&seed, MAX_PROMPT),
-            .max_new_tokens = 1 + (int32_t)lrd_test_random_int(&seed, NEW_TOKENS),
-            .number = (uint64_t)i};
+        request[i] =
+            (lrd_request_t){.prompt = prompt[i],
+                            .n_prompt = 1 + (int32_t)lrd_test_random_int(&seed, MAX_PROMPT),
+                            .max_new_tokens = 1 + (int32_t)lrd_test_random_int(&seed, NEW_TOKENS),
+                            .number = (uint64_t)i};
         for (int k = 0; k < request[i].n_prompt; k++)
             prompt[i][k] = (int32_t)lrd_test_random_int(&seed, engine.config.vocab_size);
         if (i < N_ADAPTERS)

@@ -2,6 +2,7 @@
 
 #include "base/philox.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -208,4 +209,121 @@ double ref_linear_ce(ref_mat_t h, ref_mat_t w, const int32_t *target, double sca
         ref_product(1, z, false, w, false, false, dh);
     ref_free(&z);
     return loss;
+}
+
+/* A finite value stays one. */
+static float bounded(double x)
+{
+    return (float)fmax(fmin(x, (double)FLT_MAX), -(double)FLT_MAX);
+}
+
+static float sample_score(const lrd_sample_row_t *row, const uint32_t *seen, float x, int64_t i)
+{
+    const double penalty = (double)row->repetition_penalty;
+    if (isnan(x) || x == -INFINITY)
+        return -INFINITY;
+    if (seen != NULL && (seen[i / 32] >> i % 32 & 1) != 0)
+        x = bounded(x < 0 ? (double)x * penalty : (double)x / penalty);
+    return bounded((double)bounded((double)x) / (double)row->temperature);
+}
+
+typedef struct scored {
+    float score;
+    int32_t id;
+} scored_t;
+
+static int compare_scored(const void *a, const void *b)
+{
+    const scored_t *x = a, *y = b;
+    if (x->score != y->score)
+        return x->score < y->score ? -1 : 1;
+    return x->id > y->id ? -1 : 1;
+}
+
+/* Sorted ascending: the first that stays after top_k, then after top_p, then after min_p. */
+static int64_t first_kept(const lrd_sample_row_t *row, const scored_t *s, int64_t v, bool *unsure)
+{
+    int64_t first = 0;
+    while (s[first].score == -INFINITY)
+        first++;
+    if (row->top_k > 0 && row->top_k < v - first)
+        first = v - row->top_k;
+    while (first > 0 && row->top_k > 0 && s[first - 1].score == s[first].score)
+        first--;
+    const long double largest = (long double)s[v - 1].score;
+    long double total = 0, below = 0;
+    for (int64_t i = first; i < v; i++)
+        total += expl((long double)s[i].score - largest);
+    if (row->top_p < 1) {
+        const long double q = 1 - (long double)row->top_p;
+        for (; first < v - 1; first++) {
+            below += expl((long double)s[first].score - largest) / total;
+            *unsure |= fabsl(below - q) <= 1e-12L;
+            if (below > q)
+                break;
+        }
+    }
+    for (; row->min_p > 0 && first < v - 1; first++) {
+        const long double p = expl((long double)s[first].score - largest);
+        *unsure |= fabsl(p - (long double)row->min_p) <= 1e-12L * (long double)row->min_p &&
+                   s[first].score < s[v - 1].score;
+        if (p >= (long double)row->min_p)
+            break;
+    }
+    return first;
+}
+
+bool ref_sample(const lrd_sample_row_t *row, const uint32_t *seen, const float *logit, int64_t v,
+                ref_sample_t *r)
+{
+    bool finite = false;
+    for (int64_t i = 0; i < v; i++)
+        finite |= isfinite(logit[i]) != 0;
+    if (!finite)
+        return false;
+    *r = (ref_sample_t){v, calloc((size_t)v, sizeof(float)), calloc((size_t)v, sizeof(bool)),
+                        calloc((size_t)v, sizeof(double)), false};
+    scored_t *sorted = calloc((size_t)v, sizeof *sorted);
+    for (int64_t i = 0; i < v; i++) {
+        r->score[i] = sample_score(row, seen, logit[i], i);
+        sorted[i] = (scored_t){r->score[i], (int32_t)i};
+    }
+    qsort(sorted, (size_t)v, sizeof *sorted, compare_scored);
+    long double total = 0;
+    const int64_t first = first_kept(row, sorted, v, &r->unsure);
+    for (int64_t i = first; i < v; i++)
+        total += expl((long double)sorted[i].score - (long double)sorted[v - 1].score);
+    for (int64_t i = first; i < v; i++) {
+        const scored_t *s = &sorted[i];
+        r->kept[s->id] = true;
+        r->p[s->id] =
+            (double)(expl((long double)s->score - (long double)sorted[v - 1].score) / total);
+    }
+    free(sorted);
+    return true;
+}
+
+void ref_sample_free(ref_sample_t *r)
+{
+    free(r->score);
+    free(r->kept);
+    free(r->p);
+    *r = (ref_sample_t){0};
+}
+
+int32_t ref_sample_draw(ref_sample_t *r, const lrd_sample_row_t *row)
+{
+    const lrd_philox_t x = lrd_philox4x32(row->seed, (uint32_t)row->request,
+                                          (uint32_t)(row->request >> 32), row->index, 0x53414d50);
+    const uint64_t bits = (uint64_t)(x.x[0] >> 5) << 26 | x.x[1] >> 6;
+    const long double u = (long double)bits / 9007199254740992.0L;
+    long double sum = 0;
+    int32_t token = -1;
+    for (int64_t i = 0; i < r->v; i++) {
+        sum += (long double)r->p[i];
+        r->unsure |= r->p[i] > 0 && fabsl(sum - u) <= 1e-12L;
+        if (token < 0 && sum > u)
+            token = (int32_t)i;
+    }
+    return token;
 }

@@ -46,4 +46,19 @@ void ref_attention_backward(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t d
 /* Sum over targets of -log softmax(h w')[target]; dh (may be {0}) = scale * its gradient. */
 double ref_linear_ce(ref_mat_t h, ref_mat_t w, const int32_t *target, double scale, ref_mat_t dh);
 
+/* What `sample` leaves of a row at a temperature > 0. */
+typedef struct ref_sample {
+    int64_t v;
+    float *score; /* after penalty and temperature */
+    bool *kept;
+    double *p;   /* probabilities of what is kept, 0 elsewhere */
+    bool unsure; /* some condition is within 1e-12 of its threshold */
+} ref_sample_t;
+/* False, with nothing to free: no logit is finite. */
+bool ref_sample(const lrd_sample_row_t *row, const uint32_t *seen, const float *logit, int64_t v,
+                ref_sample_t *r);
+void ref_sample_free(ref_sample_t *r);
+/* The choice from it; unsure (above) where the number is within 1e-12 of another one. */
+int32_t ref_sample_draw(ref_sample_t *r, const lrd_sample_row_t *row);
+
 #endif /* LRD_TEST_OP_REFERENCE_H */

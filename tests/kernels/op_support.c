@@ -13,6 +13,8 @@ lrd_stream_t *op_st;
 lrd_scratch_t op_scratch;
 const lrd_dtype_t op_dtypes[3] = {LRD_F32, LRD_BF16, LRD_F16};
 
+int op_threads = 2;
+
 static const char *backend_name = "cpu";
 static uint8_t *pinned;
 static char context[160];
@@ -84,7 +86,8 @@ void op_open(const char *tuning_file)
                            .rank = 72,
                            .cached_len = 300,
                            .training = true};
-    assert_ok(lrd_backend_open(backend_name, &(lrd_backend_options_t){0, 2, tuning_file}, &op_be));
+    assert_ok(lrd_backend_open(backend_name, &(lrd_backend_options_t){0, op_threads, tuning_file},
+                               &op_be));
     assert_ok(lrd_stream_create(op_be, &op_st));
     op_scratch.bytes = 0;
     for (int i = 0; i < 3; i++) {

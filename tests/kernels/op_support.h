@@ -16,9 +16,11 @@ extern const lrd_dtype_t op_dtypes[3]; /* F32, BF16, F16 */
 void op_arguments(int argc, char **argv);
 bool op_is_checked(void); /* the backend is cpu_checked */
 
-/* Fixtures of a group: they open and close the backend, on two threads. */
+/* Fixtures of a group: they open and close the backend. */
 int op_setup(void **state);
 int op_teardown(void **state);
+
+extern int op_threads; /* of backends that are opened from now on; 2 at first */
 
 /* Opens with a tuning file, or with NULL. */
 void op_open(const char *tuning_file);

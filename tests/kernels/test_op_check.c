@@ -221,6 +221,32 @@ static void test_others(void **state)
     assert_fails(lrd_adamw(op_st, op_scratch, &adamw), LRD_ERR_ARG, "lr_table is missing");
 }
 
+static void test_generation(void **state)
+{
+    (void)state;
+    static int32_t numbers[4];
+    static const lrd_sample_row_t row[4];
+    static uint32_t seen[4];
+    lrd_gather_rows_t gather = {cmat(9, 16), numbers, mat(4, 16)};
+    REFUSED(gather_rows, gather, x.data = NULL, LRD_ERR_ARG, "x is missing");
+    REFUSED(gather_rows, gather, row = NULL, LRD_ERR_ARG, "row is missing");
+    REFUSED(gather_rows, gather, y.cols = 15, LRD_ERR_SHAPE, "x is 9 x 16");
+    REFUSED(gather_rows, gather, y.ld = 15, LRD_ERR_SHAPE, "y is 4 x 16 (ld 15)");
+    REFUSED(gather_rows, gather, y.dtype = LRD_BF16, LRD_ERR_SHAPE, "y is BF16");
+    REFUSED(gather_rows, gather, x.dtype = LRD_F64, LRD_ERR_SHAPE, "x is F64");
+    lrd_sample_t op = {cmat(4, 100), row, seen, 1, numbers};
+    REFUSED(sample, op, logits.data = NULL, LRD_ERR_ARG, "logits is missing");
+    REFUSED(sample, op, logits.ld = 99, LRD_ERR_SHAPE, "ld 99");
+    REFUSED(sample, op, logits.dtype = LRD_BF16, LRD_ERR_SHAPE, "logits is BF16, expected F32");
+    REFUSED(sample, op, logits.cols = 0, LRD_ERR_SHAPE, "vocabulary of 0");
+    REFUSED(sample, op, row = NULL, LRD_ERR_ARG, "row is missing");
+    REFUSED(sample, op, token = NULL, LRD_ERR_ARG, "token is missing");
+    REFUSED(sample, op, n_slots = 0, LRD_ERR_ARG, "seen has 0 slots");
+    lrd_sample_t huge = op;
+    huge.logits.cols = huge.logits.ld = (int64_t)INT32_MAX + 1;
+    assert_fails(lrd_sample(op_st, op_scratch, &huge), LRD_ERR_SHAPE, "vocabulary of 2147483648");
+}
+
 /* Shapes beyond what the scratch was sized for are refused, not written past its end. */
 static void test_scratch(void **state)
 {
@@ -231,6 +257,9 @@ static void test_scratch(void **state)
     lrd_linear_fwd_t op = {.x = cmat(4, 16), .w = &w, .y = mat(4, 24)};
     const lrd_scratch_t small = {op_scratch.data, 512};
     assert_fails(lrd_linear_forward(op_st, small, &op), LRD_ERR_ARG, "of scratch");
+    const lrd_sample_t sample = {
+        .logits = cmat(1, 1000), .row = &(lrd_sample_row_t){0}, .token = &(int32_t){0}};
+    assert_fails(lrd_sample(op_st, small, &sample), LRD_ERR_ARG, "of scratch");
 }
 
 /* cpu_checked's own rules; and names of backends. */
@@ -294,7 +323,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_embed),           cmocka_unit_test(test_norm),
         cmocka_unit_test(test_linear_forward),  cmocka_unit_test(test_lora),
         cmocka_unit_test(test_linear_backward), cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_others),          cmocka_unit_test(test_scratch),
-        cmocka_unit_test(test_backends),        cmocka_unit_test(test_attn_cached)};
+        cmocka_unit_test(test_others),          cmocka_unit_test(test_generation),
+        cmocka_unit_test(test_attn_cached),     cmocka_unit_test(test_scratch),
+        cmocka_unit_test(test_backends)};
     return cmocka_run_group_tests(tests, op_setup, op_teardown);
 }

@@ -200,6 +200,27 @@ static void test_add(void **state)
     }
 }
 
+static void test_gather_rows(void **state)
+{
+    (void)state;
+    enum { TAKEN = 7, ROWS = 5, C = 67 };
+    static const int32_t row[TAKEN] = {4, 0, 0, 3, 1, 4, 2};
+    uint64_t seed = 3;
+    for (int k = 0; k < 3; k++) {
+        ref_mat_t x = op_random(&seed, ROWS, C, 2);
+        const lrd_mat_t dev_x = op_put(x, op_dtypes[k], 5), y = op_empty(TAKEN, C, op_dtypes[k], 2);
+        const lrd_gather_rows_t op = {lrd_const(dev_x), op_upload(row, sizeof row), y};
+        assert_ok(lrd_gather_rows(op_st, (lrd_scratch_t){0}, &op));
+        const ref_mat_t got = op_get(y);
+        for (int64_t i = 0; i < TAKEN; i++)
+            assert_memory_equal(got.v + i * C, x.v + (int64_t)row[i] * C, C * sizeof(double));
+        lrd_gather_rows_t none = op;
+        none.y.rows = 0;
+        assert_ok(lrd_gather_rows(op_st, (lrd_scratch_t){0}, &none));
+        op_free_all();
+    }
+}
+
 static uint64_t element(const void *data, int64_t i, lrd_dtype_t d)
 {
     return d == LRD_F32 ? ((const uint32_t *)data)[i] : ((const uint16_t *)data)[i];
@@ -276,8 +297,9 @@ static void test_cast(void **state)
 int main(int argc, char **argv)
 {
     op_arguments(argc, argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sumsq), cmocka_unit_test(test_clock),
-                                       cmocka_unit_test(test_adamw), cmocka_unit_test(test_add),
-                                       cmocka_unit_test(test_cast)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sumsq),       cmocka_unit_test(test_clock),
+        cmocka_unit_test(test_adamw),       cmocka_unit_test(test_add),
+        cmocka_unit_test(test_gather_rows), cmocka_unit_test(test_cast)};
     return cmocka_run_group_tests(tests, op_setup, op_teardown);
 }
