@@ -60,7 +60,8 @@ static lrd_status_t run_command(lrd_app_t *app)
     return alone[app->cli->command](app);
 }
 
-/* Failures that lie in what the user gave, found before any work began, have a code of their own. */
+/* Failures that lie in what the user gave, found before any work began,
+ * have a code of their own. */
 static int exit_code(const lrd_app_t *app, lrd_status_t status)
 {
     switch (status) {

@@ -13,8 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* "folder/name", or name alone when it is absolute or folder is empty. lrd_free it; NULL: out of
- * memory. */
+/* "folder/name", or name alone when it is absolute or folder is empty. lrd_free it;
+ * NULL: out of memory. */
 char *lrd_path_join(const char *folder, const char *name);
 
 /* The part after the last '/': points into path. */
@@ -35,8 +35,8 @@ typedef struct lrd_map {
 lrd_status_t lrd_file_map(const char *path, lrd_map_t *map_out);
 void lrd_file_unmap(lrd_map_t *map); /* {0} is fine */
 
-/* Writes a file under a temporary name beside its own; commit flushes and renames it, abandon
- * removes it.
+/* Writes a file under a temporary name beside its own;
+ * commit flushes and renames it, abandon removes it.
  *
  *   lrd_writer_t *w = NULL;
  *   LRD_TRY(lrd_writer_open(path, &w));
@@ -48,8 +48,8 @@ void lrd_file_unmap(lrd_map_t *map); /* {0} is fine */
 typedef struct lrd_writer lrd_writer_t;
 lrd_status_t lrd_writer_open(const char *path, lrd_writer_t **writer_out);
 lrd_status_t lrd_writer_add(lrd_writer_t *writer, const void *data, size_t bytes);
-lrd_status_t lrd_writer_commit(
-    lrd_writer_t **writer); /* frees it and sets it to NULL, also on failure */
+/* Frees the writer and sets it to NULL, also on failure. */
+lrd_status_t lrd_writer_commit(lrd_writer_t **writer);
 void lrd_writer_abandon(lrd_writer_t *writer);
 
 /* The above in one call. */
@@ -68,10 +68,10 @@ lrd_status_t lrd_folder_make(const char *path);
 /* Removes a folder and all in it; symbolic links are removed, not followed. Absent: LRD_OK. */
 lrd_status_t lrd_folder_remove(const char *path);
 
-/* A folder under construction: begin makes an empty folder beside `path` (its name ends in
- * ".partial"; one left by a killed run is removed) and returns its name, which the caller frees;
- * commit flushes it and everything in it, and renames it to `path`, replacing a folder of that
- * name. */
+/* A folder under construction: begin makes an empty folder beside `path`
+ * (its name ends in ".partial"; one left by a killed run is removed) and returns its name,
+ * which the caller frees; commit flushes it and everything in it, and renames it to `path`,
+ * replacing a folder of that name. */
 lrd_status_t lrd_folder_begin(const char *path, char **partial_out);
 lrd_status_t lrd_folder_commit(const char *partial, const char *path);
 

@@ -14,8 +14,8 @@ enum { CAUSE_BYTES = 2048 };
 /* True: a launcher started this process as one of a job's ranks. */
 static bool has_launcher(void)
 {
-    /* Open MPI's mpirun; any PMIx launcher; srun with pmi2. A batch script's own environment has
-     * none of them. */
+    /* Open MPI's mpirun; any PMIx launcher; srun with pmi2.
+     * A batch script's own environment has none of them. */
     static const char *const marks[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"};
     for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
         if (getenv(marks[i]) != NULL)

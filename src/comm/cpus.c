@@ -11,8 +11,8 @@
 
 void lrd_cpus_undo_default_binding(void)
 {
-    /* Open MPI 4 tells its ranks that it bound them, and hands down the options that asked for it.
-     */
+    /* Open MPI 4 tells its ranks that it bound them,
+     * and hands down the options that asked for it. */
     if (getenv("OMPI_MCA_orte_bound_at_launch") == NULL ||
         getenv("OMPI_MCA_hwloc_base_binding_policy") != NULL ||
         getenv("OMPI_MCA_rmaps_base_mapping_policy") != NULL)

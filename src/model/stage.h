@@ -72,8 +72,8 @@ void lrd_stage_layout(lrd_stage_t *stage, lrd_arena_t *arena);
 /* Scratch that every op of this stage is satisfied with. */
 size_t lrd_stage_scratch_bytes(const lrd_stage_t *stage);
 
-/* Uploads constants; call once, after the layout on real memory. `pinned` holds at least n_heads
- * floats. Synchronizes. */
+/* Uploads constants; call once, after the layout on real memory.
+ * `pinned` holds at least n_heads floats. Synchronizes. */
 lrd_status_t lrd_stage_prepare(lrd_stage_t *stage, float *pinned);
 
 /* Losses of a micro-batch, without gradients. Enqueues. */
@@ -94,8 +94,8 @@ static inline lrd_mat_t lrd_rows(lrd_mat_t m, int64_t rows)
     return m;
 }
 
-/* For families: the adapter of a linear as ops want it. False: this linear has none. The pointers in
- * *rows_out point into *lora and row_begin[2]. */
+/* For families: the adapter of a linear as ops want it. False: this linear has none.
+ * The pointers in *rows_out point into *lora and row_begin[2]. */
 bool lrd_stage_lora(const lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer, int place,
                     lrd_lora_t *lora, int32_t row_begin[2], lrd_lora_rows_t *rows_out);
 

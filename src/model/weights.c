@@ -93,7 +93,8 @@ out:
     return status;
 }
 
-/* transformers 5: a head that is in the file and differs from the embedding is not tied, whatever the config says. */
+/* transformers 5: a head that is in the file and differs from the embedding is not tied,
+ * whatever the config says. */
 static lrd_status_t add_head(lrd_weights_t *w)
 {
     lrd_status_t status = LRD_OK;

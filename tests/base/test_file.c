@@ -149,8 +149,8 @@ static void test_abandoned_writers_leave_nothing(void **state)
     assert_names(folder, "a");
 }
 
-/* The device is full in the middle of a file: a limit on file sizes does the same in a child
- * process. */
+/* The device is full in the middle of a file: a limit on file sizes does
+ * the same in a child process. */
 static int write_beyond_a_limit(const char *path)
 {
     static char block[4096];

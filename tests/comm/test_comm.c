@@ -1,5 +1,5 @@
-/* Agreeing and exchanging bytes on any number of ranks. Run under mpirun; every rank checks, rank 0
- * speaks. */
+/* Agreeing and exchanging bytes on any number of ranks. Run under mpirun;
+ * every rank checks, rank 0 speaks. */
 #include "comm/comm.h"
 #include "support/test_support.h"
 
