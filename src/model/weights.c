@@ -254,7 +254,8 @@ void lrd_weights_layout(lrd_weights_t *w, const lrd_backend_t *backend, lrd_aren
 
 enum { PIECE = 16 << 20 }; /* bytes of a file that travel at once */
 
-/* Pinned memory for a piece of the file, device memory for the same before it is converted. */
+/* Pinned memory for a piece of the file, device memory for the same before it is converted.
+ * NULL where the backend reads host memory. */
 typedef struct stop_over {
     void *pinned, *device;
 } stop_over_t;
@@ -266,7 +267,7 @@ static lrd_status_t carry(const lrd_weights_t *w, lrd_stream_t *st, const stop_o
     lrd_status_t status = LRD_OK;
     const size_t bytes = (size_t)n * lrd_dtype_bytes(src_dtype);
     const bool convert = src_dtype != w->dtype;
-    if (st->backend->ops->reads_host_memory) {
+    if (stop->pinned == NULL) {
         LRD_TRY(lrd_cast(st, (lrd_scratch_t){0}, &(lrd_cast_t){src, src_dtype, dst, w->dtype, n}));
         goto out;
     }

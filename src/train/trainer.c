@@ -105,7 +105,7 @@ static lrd_status_t run_update(trainer_t *t, bool wants_stop, bool *stopped_out)
     lrd_session_t *s = &t->s;
     const lrd_training_settings_t *x = &s->o.settings->training;
     lrd_update_t update;
-    lrd_step_result_t r;
+    lrd_step_result_t r = {0};
     status = lrd_loader_update(s->loader, s->history.global_step, &update);
     if (status == LRD_OK)
         status = lrd_stepper_run(&s->stepper, &update, wants_stop, &r);
