@@ -5,15 +5,15 @@
 #include "app/cli.h"
 #include "comm/comm.h"
 
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 typedef struct lrd_app {
     lrd_comm_t *comm;
     const lrd_cli_t *cli;
-    const volatile sig_atomic_t *stop; /* this process was asked to stop */
-    bool work_began;                   /* set by commands: failures are not the input's any more */
-    bool interrupted;                  /* set by train */
+    const atomic_bool *stop; /* this process was asked to stop */
+    bool work_began;         /* set by commands: failures are not the input's any more */
+    bool interrupted;        /* set by train */
 } lrd_app_t;
 
 /* Collective. */

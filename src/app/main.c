@@ -8,31 +8,44 @@
 #include "comm/cpus.h"
 
 #include <locale.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_INPUT = 2, EXIT_INTERRUPTED = 75 };
 
-static volatile sig_atomic_t stop;
+static atomic_bool stop;
+static sigset_t watched;
 
 /* The first signal asks for a checkpoint; a second one leaves at once. */
-static void on_signal(int number)
+static void *wait_for_signals(void *unused)
 {
-    if (stop != 0)
-        _exit(128 + number);
-    stop = 1;
+    int number;
+    while (sigwait(&watched, &number) == 0) {
+        if (atomic_exchange(&stop, true))
+            _exit(128 + number);
+    }
+    return unused;
 }
 
+/* A thread waits for the signals, and no handler ever interrupts another one: oneDNN's sgemm (2.6.3)
+ * keeps data below the stack pointer, where a handler's frame would overwrite it. Threads that begin
+ * later inherit the mask. */
 static void watch_signals(void)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal;
-    action.sa_flags = SA_RESTART;
+    pthread_t thread;
+    sigemptyset(&watched);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-        sigaction(numbers[i], &action, NULL);
+        sigaddset(&watched, numbers[i]);
+    pthread_sigmask(SIG_BLOCK, &watched, NULL);
+    if (pthread_create(&thread, NULL, wait_for_signals, NULL) == 0) {
+        pthread_detach(thread);
+    } else {
+        lrd_warn("cannot start a thread that waits for signals: they end the program at once");
+        pthread_sigmask(SIG_UNBLOCK, &watched, NULL);
+    }
 }
 
 lrd_status_t lrd_put_result(const char *text, size_t bytes)

@@ -170,7 +170,7 @@ out:
     return status;
 }
 
-static lrd_status_t run(trainer_t *t, const volatile sig_atomic_t *stop, lrd_train_end_t *end)
+static lrd_status_t run(trainer_t *t, const atomic_bool *stop, lrd_train_end_t *end)
 {
     lrd_status_t status = LRD_OK;
     lrd_session_t *s = &t->s;
@@ -188,7 +188,7 @@ static lrd_status_t run(trainer_t *t, const volatile sig_atomic_t *stop, lrd_tra
     if (lrd_log_enabled(LRD_LOG_DEBUG))
         lrd_profile_start();
     while (s->history.global_step < s->n_updates && !stopped)
-        LRD_TRY(run_update(t, *stop != 0, &stopped));
+        LRD_TRY(run_update(t, atomic_load(stop), &stopped));
     lrd_progress_end(&t->progress, s->history.global_step);
     if (lrd_profile_is_on())
         LRD_TRY(report_profile());
@@ -204,7 +204,7 @@ out:
     return status;
 }
 
-lrd_status_t lrd_train(const lrd_session_options_t *options, const volatile sig_atomic_t *stop,
+lrd_status_t lrd_train(const lrd_session_options_t *options, const atomic_bool *stop,
                        lrd_train_end_t *end_out)
 {
     lrd_status_t status = LRD_OK;

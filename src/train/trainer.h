@@ -4,7 +4,7 @@
 
 #include "train/session.h"
 
-#include <signal.h>
+#include <stdatomic.h>
 
 typedef enum lrd_train_end {
     LRD_TRAIN_NOT_BEGUN, /* failed before the first update */
@@ -13,10 +13,10 @@ typedef enum lrd_train_end {
     LRD_TRAIN_DONE
 } lrd_train_end_t;
 
-/* Trains. *stop becomes non-zero when this rank is asked to stop (a signal): the update
+/* Trains. *stop becomes true when this rank is asked to stop (a signal): the update
  * in work is finished, a checkpoint written, and LRD_OK returned with LRD_TRAIN_INTERRUPTED.
  * All ranks return the same. Collective. */
-lrd_status_t lrd_train(const lrd_session_options_t *options, const volatile sig_atomic_t *stop,
+lrd_status_t lrd_train(const lrd_session_options_t *options, const atomic_bool *stop,
                        lrd_train_end_t *end_out);
 
 #endif /* LRD_TRAIN_TRAINER_H */
