@@ -163,7 +163,10 @@ for change in lora.r=x lora.rr=3 lora.r=99999999999999999999 lora.lora_dropout=1
   key=${change%%=*}
   refuse "--set $change" 2 "${key%rr}" --set "$change"
 done
-refuse "no such checkpoint" 2 none-such --set training.resume_from_checkpoint=none-such
+refuse "no such checkpoint" 2 "training.resume_from_checkpoint: no folder none-such here. Name the folder of a checkpoint" \
+  --set training.resume_from_checkpoint=none-such
+touch file; refuse "checkpoint that is a file" 2 "training.resume_from_checkpoint: no folder file here" --set training.resume_from_checkpoint=file
+refuse "folder that is no checkpoint" 2 "model holds no state.h5: it is not a checkpoint" --set training.resume_from_checkpoint=model
 sed -i 's/learning_rate:/learning_rat:/' config.yaml;      refuse "unknown key" 2 "learning_rate"
 refuse "bias" 2 bias --set lora.bias=all
 refuse "rank 0" 2 lora.r --set lora.r=0
