@@ -65,15 +65,24 @@ lrd_status_t lrd_file_publish(const char *temporary, const char *path);
 /* mkdir -p. */
 lrd_status_t lrd_folder_make(const char *path);
 
-/* Removes a folder and all in it; symbolic links are removed, not followed. Absent: LRD_OK. */
+/* Removes a folder and all in it; symbolic links are removed, not followed. Absent: LRD_OK.
+ * Allocates nothing, so that one can tidy up where memory ran out. */
 lrd_status_t lrd_folder_remove(const char *path);
+
+/* Removes a complete folder that others look for by its name: it is renamed to <path>.partial first,
+ * so that nobody finds half of it. */
+lrd_status_t lrd_folder_discard(const char *path);
 
 /* A folder under construction: begin makes an empty folder beside `path`
  * (its name ends in ".partial"; one left by a killed run is removed) and returns its name,
  * which the caller frees; commit flushes it and everything in it, and renames it to `path`,
- * replacing a folder of that name. */
+ * replacing a folder of that name; merge flushes it likewise, and moves what is in it into the
+ * existing folder `path`, replacing files of the same names; abandon removes it. What needs memory
+ * or writes comes before the first rename. */
 lrd_status_t lrd_folder_begin(const char *path, char **partial_out);
 lrd_status_t lrd_folder_commit(const char *partial, const char *path);
+lrd_status_t lrd_folder_merge(const char *partial, const char *path);
+void lrd_folder_abandon(const char *partial); /* NULL, and a name that is gone, are fine */
 
 /* Names in a folder, sorted bytewise, without "." and "..". lrd_names_free frees them. */
 typedef struct lrd_names {
