@@ -20,9 +20,10 @@
 
 typedef struct lrd_comm lrd_comm_t;
 
-/* Joins the world: MPI when the environment says that a launcher started several
- * ranks or this one of several (mpirun, srun --mpi=pmix), else a world of one.
- * Tells base/log.h this rank's number. Collective. */
+/* Joins the world, which a process does once: MPI when the environment says that a launcher started
+ * several ranks or this one of several (mpirun, srun --mpi=pmix), else a world of one. Tells
+ * base/log.h this rank's number. A rank without memory joins like the others, who would wait for it:
+ * its first lrd_agree fails. Collective. */
 lrd_status_t lrd_comm_open(lrd_comm_t **comm_out);
 
 /* Leaves the world. Collective, after every rank has agreed to end. NULL is fine. */
@@ -35,7 +36,7 @@ int lrd_comm_local_size(const lrd_comm_t *comm);
 const char *lrd_comm_host(const lrd_comm_t *comm); /* this host's name */
 
 /* All ranks return LRD_OK when all came with it; otherwise the status of the lowest rank that
- * failed, whose recorded cause is now recorded on every rank. Collective. */
+ * failed, whose recorded cause, with its name, is now recorded on every rank. Collective. */
 lrd_status_t lrd_agree(lrd_comm_t *comm, lrd_status_t status);
 
 /* For a failure that this rank alone knows of, in a place where the others wait for it: logs the
