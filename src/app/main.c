@@ -123,18 +123,21 @@ int main(int argc, char **argv)
     setlocale(LC_CTYPE, "C.UTF-8");
     lrd_mem_adopt_json();
     lrd_cpus_undo_default_binding();
-    watch_signals();
     const lrd_status_t parsed = lrd_cli_parse(argc, (const char *const *)argv, &cli);
     if (parsed == LRD_OK && (cli.help || cli.version)) {
         status = print_about(&cli);
         goto out;
     }
+    if (parsed == LRD_OK && cli.command == LRD_COMMAND_TRAIN) /* others just end */
+        watch_signals();
     LRD_TRY(lrd_comm_open(&app.comm));
     if (parsed == LRD_OK)
         lrd_cli_apply_log(&cli);
     LRD_TRY(lrd_agree(app.comm, parsed));
     status = lrd_agree(app.comm, run_command(&app));
 out:;
+    if (lrd_mem_allocations() > 0) /* for tests that make each of them fail */
+        lrd_debug("%ld allocations", lrd_mem_allocations());
     const int code = fail(&app, status);
     lrd_comm_close(app.comm);
     lrd_cli_release(&cli);

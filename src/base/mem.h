@@ -28,6 +28,9 @@ void lrd_free(void *ptr); /* NULL is fine */
 void *lrd_pages_alloc(size_t bytes);
 void lrd_pages_free(void *ptr, size_t bytes);
 
+/* Allocations so far, up to the one that fails; 0 unless LRD_FAIL_ALLOC is set. */
+long lrd_mem_allocations(void);
+
 /* The most memory that this process has had resident so far, in bytes; 0: the system does not say.
  * (getrusage's figure would count what the parent had before exec.) */
 size_t lrd_mem_peak_bytes(void);
