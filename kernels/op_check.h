@@ -4,8 +4,8 @@
 
 #include "kernels/ops.h"
 
-/* LRD_OK, or LRD_ERR_ARG / LRD_ERR_SHAPE with a message that names op, argument and values. Reads
- * no device memory. */
+/* LRD_OK, or LRD_ERR_ARG / LRD_ERR_SHAPE with a message that names op, argument and values.
+ * Reads no device memory. */
 #define OP(name, args) lrd_status_t lrd_check_##name(const args *a);
 LRD_OP_LIST(OP)
 #undef OP

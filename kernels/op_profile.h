@@ -1,5 +1,5 @@
-/* kernels/op_profile.h -- where the time of a run goes: seconds, floating-point operations and
- * bytes per op.
+/* kernels/op_profile.h -- where the time of a run goes: seconds,
+ * floating-point operations and bytes per op.
  *
  * Counted by the front functions while profiling is on; each op is then waited for, so that its
  * time is its own. One profile per process.

@@ -3,16 +3,16 @@
  * Shape letters used in every comment:
  *   T tokens in the packed micro-batch   S sequences packed in it
  *   C hidden size   H heads   D head size (C = H*D)   F MLP size
- *   V vocabulary    R LoRA rank          K/N inputs/outputs of one linear
+ *   V vocabulary    R LoRA rank   K/N inputs/outputs of one linear
  * All matrices are row-major; element (i, j) is at data[i*ld + j].
  *
  * Every op only enqueues work on its stream. It returns argument and launch errors at once; device
  * faults surface at the next lrd_stream_sync(). No op allocates device memory, prints, aborts or
  * communicates. Unless said otherwise outputs are overwritten, inputs and outputs do not overlap,
  * and pointers are device memory; argument structs and the descriptors they point to (lrd_weight_t,
- * lrd_lora_rows_t, gradient views) are host memory and are read before the op returns. T may exceed
- * cu_seqlens[S]: rows beyond are padding; their outputs are unspecified but finite inputs give
- * finite outputs.
+ * lrd_lora_rows_t, gradient views) are host memory and are read before the op returns.
+ * T may exceed cu_seqlens[S]: rows beyond are padding; their outputs are unspecified but finite
+ * inputs give finite outputs.
  *
  * "Compute dtype" is the dtype of activations: float32, bfloat16 or float16. Sums are formed in
  * float32 at least. Adapters and their gradients are float32.
@@ -82,12 +82,12 @@ typedef struct lrd_weight {
     lrd_cmat_t w; /* [N, K] */
 } lrd_weight_t;
 
-/* Counter-based dropout: element (t, j) is kept iff
- *   philox4x32(key = seed, counter = {row_key[t] low, row_key[t] high, site, j / 4}).x[j % 4] >=
- * threshold(p) (base/philox.h) and then scaled by 1 / (1 - p). row_key names the token by sample <<
- * 32 | epoch << 16 | position in the example, site the linear (4 x global layer + its place in the
- * block): never rank, row or thread, so that the mask is the same for every backend, packing and
- * rank count. */
+/* Counter-based dropout (base/philox.h): element (t, j) is kept iff
+ *   philox4x32(key = seed, counter = {row_key[t] low, row_key[t] high, site, j / 4}).x[j % 4]
+ *   >= threshold(p)
+ * and then scaled by 1 / (1 - p). row_key names the token by sample << 32 | epoch << 16 | position
+ * in the example, site the linear (4 x global layer + its place in the block): never rank, row or
+ * thread, so that the mask is the same for every backend, packing and rank count. */
 typedef struct lrd_dropout {
     float p; /* 0 disables: row_key may then be NULL */
     uint32_t site;
@@ -189,15 +189,15 @@ typedef struct lrd_gelu_fwd {
  * position in its sequence). Nothing of size T*T is written to memory. */
 typedef struct lrd_attn_fwd {
     lrd_cmat_t qkv;            /* [T, H*3*D], BLOOM order: head, then q|k|v, then D */
-    const int32_t *cu_seqlens; /* [S + 1] token offsets, cu_seqlens[0] == 0, non-decreasing,
-                                  cu_seqlens[S] <= T */
+    const int32_t *cu_seqlens; /* [S + 1] token offsets, non-decreasing, from 0 to at most T */
     int32_t n_seqs, max_seqlen;
     int32_t n_heads, head_dim;
     const float *slope; /* [H] ALiBi slopes */
     float scale;        /* 1 / sqrt(D) */
     lrd_mat_t out;      /* [T, H*D] */
-    float *lse; /* [H, T] log-sum-exp of each score row less slope[h] * its own position, kept
-                           for the backward; optional */
+    /* [H, T] log-sum-exp of each score row less slope[h] * its own position,
+     * kept for the backward; optional */
+    float *lse;
 } lrd_attn_fwd_t;
 
 typedef struct lrd_attn_bwd {
@@ -239,20 +239,19 @@ typedef struct lrd_attn_cached {
 /* State of the optimizer's clock. Lives on the device, so that a step needs no answer from the
  * host. */
 typedef struct lrd_step_state {
-    int64_t adam_t; /* updates taken: Adam's t; the update in work uses lr_table[adam_t - 1] */
-    double
-        grad_norm; /* of the mean gradient, before clipping; NaN or infinite after a bad update */
-    float loss_scale;     /* 1 without float16 */
-    float grad_factor;    /* what adamw multiplies gradients with: clip coefficient / loss_scale */
-    int32_t good_steps;   /* since the scale last changed */
-    int32_t bad;          /* this update is not finite: adamw does nothing */
+    int64_t adam_t;     /* updates taken: Adam's t; the update in work uses lr_table[adam_t - 1] */
+    double grad_norm;   /* of the mean gradient, not clipped; NaN or infinite after a bad update */
+    float loss_scale;   /* 1 without float16 */
+    float grad_factor;  /* what adamw multiplies gradients with: clip coefficient / loss_scale */
+    int32_t good_steps; /* since the scale last changed */
+    int32_t bad;        /* this update is not finite: adamw does nothing */
     int32_t bad_in_a_row; /* skipped updates, those of the search for the loss scale apart */
     int32_t reserved;
 } lrd_step_state_t;
 
 /* nll[0] = sum over targets of -log softmax(h W^T)[target]; [T, V] is never stored.
- * dh = loss_scale * inv_n_target * gradient of that sum; rows without a target get zero and cost
- * nothing. */
+ * dh = loss_scale * inv_n_target * gradient of that sum; rows without
+ * a target get zero and cost nothing. */
 typedef struct lrd_linear_ce {
     lrd_cmat_t h;                  /* [T, C] */
     const lrd_weight_t *w;         /* [V, C] */
@@ -322,9 +321,9 @@ typedef struct lrd_sumsq {
 } lrd_sumsq_t;
 
 /* From all tensors' sums of squares: finite or bad; norm and clip coefficient as
- * torch.nn.utils.clip_grad_norm_; with scaler, loss scale and its counters as torch.amp.GradScaler
- * (backoff 0.5, growth 2 after 2,000 good updates). A good update moves adam_t, a bad one does not.
- */
+ * torch.nn.utils.clip_grad_norm_; with scaler, loss scale and its counters as
+ * torch.amp.GradScaler (backoff 0.5, growth 2 after 2,000 good updates).
+ * A good update moves adam_t, a bad one does not. */
 typedef struct lrd_step_finish {
     const double *sumsq; /* [n_tensors] of the gradient times loss_scale, global parameter order */
     int32_t n_tensors;
@@ -351,8 +350,8 @@ typedef struct lrd_add {
     int64_t n;
 } lrd_add_t;
 
-/* dst = src, element by element, rounded to nearest even. F32, BF16, F16; F64 as source. dst and
- * src must not overlap. */
+/* dst = src, element by element, rounded to nearest even. F32, BF16, F16; F64 as source.
+ * dst and src must not overlap. */
 typedef struct lrd_cast {
     const void *src;
     lrd_dtype_t src_dtype;
@@ -420,8 +419,7 @@ typedef struct lrd_backend_options {
 struct lrd_ops {
     const char *name; /* "cpu" */
     uint32_t abi_version;
-    bool reads_host_memory; /* ops may be given ordinary host pointers: mapped weights serve in
-                               place */
+    bool reads_host_memory; /* ops take ordinary host pointers: mapped weights serve in place */
 
     lrd_status_t (*open)(const lrd_backend_options_t *options, lrd_backend_t **backend_out);
     void (*close)(lrd_backend_t *be);
@@ -454,18 +452,18 @@ void lrd_backend_close(lrd_backend_t *be); /* NULL is fine */
 /* Names of the backends of this program, in order of preference; n_out receives their number. */
 const char *const *lrd_backend_names(int *n_out);
 
-/* One line about the device for people, such as "cpu: 2 threads, Intel ..., bfloat16 products:
- * native". */
+/* One line about the device for people,
+ * such as "cpu: 2 threads, Intel ..., bfloat16 products: native". */
 lrd_status_t lrd_backend_describe(lrd_backend_t *be, char *text, size_t size);
 
 /* Memory of the device that is free for this process, and in all. */
 lrd_status_t lrd_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out);
 
-/* Uninitialized memory, aligned to 256. LRD_ERR_NO_MEMORY says how much was asked and how much is
- * free. */
+/* Uninitialized memory, aligned to 256. LRD_ERR_NO_MEMORY says how much was asked
+ * and how much is free. */
 lrd_status_t lrd_mem_alloc(lrd_backend_t *be, lrd_memkind_t kind, size_t bytes, void **ptr_out);
-void lrd_mem_free(lrd_backend_t *be, lrd_memkind_t kind, void *ptr,
-                  size_t bytes); /* NULL is fine */
+/* NULL is fine. */
+void lrd_mem_free(lrd_backend_t *be, lrd_memkind_t kind, void *ptr, size_t bytes);
 
 lrd_status_t lrd_stream_create(lrd_backend_t *be, lrd_stream_t **stream_out);
 void lrd_stream_destroy(lrd_stream_t *st); /* NULL is fine; pending work is dropped */
@@ -473,8 +471,8 @@ void lrd_stream_destroy(lrd_stream_t *st); /* NULL is fine; pending work is drop
 /* Waits for everything enqueued; returns the first error that any of it met. */
 lrd_status_t lrd_stream_sync(lrd_stream_t *st);
 
-/* Enqueued like ops. Host memory of H2D and D2H is LRD_MEM_PINNED and must stay valid until the
- * next sync. */
+/* Enqueued like ops. Host memory of H2D and D2H is LRD_MEM_PINNED and must stay valid
+ * until the next sync. */
 lrd_status_t lrd_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                       size_t bytes);
 lrd_status_t lrd_zero(lrd_stream_t *st, void *dst, size_t bytes);

@@ -1,9 +1,9 @@
-/* kernels/cpu_checked/checked_backend.h -- the CPU backend under a GPU's rules, to find without a
- * GPU most of what one would:
- *   - device memory cannot be touched by the host: outside of ops it is protected, and a touch is a
- * fault there;
+/* kernels/cpu_checked/checked_backend.h -- the CPU backend under a GPU's rules,
+ * to find without a GPU most of what one would:
+ *   - device memory cannot be touched by the host: outside of ops it is protected, and a touch is
+ *     a fault there;
  *   - ops are recorded, and run at the next synchronization: what they point to must live until
- * then, what they read from the host is read at once;
+ *     then, what they read from the host is read at once;
  *   - nothing starts zeroed: fresh memory and scratch hold NaN before every op;
  *   - every pointer of an op must be device memory, host memory of a copy must be pinned.
  */
@@ -25,8 +25,8 @@ typedef struct record {
     struct record *next;
 } record_t;
 
-/* True: bytes from ptr lie in device memory of this backend. bytes == 0 asks for the first byte
- * alone. */
+/* True: bytes from ptr lie in device memory of this backend.
+ * bytes == 0 asks for the first byte alone. */
 bool checked_is_device(lrd_stream_t *st, const void *ptr, size_t bytes);
 
 /* Appends to the stream; takes over args. */

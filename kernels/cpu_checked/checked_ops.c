@@ -1,6 +1,6 @@
-/* Recording: every op copies its arguments with all that they point to on the host, and checks that
- * the rest is device memory. One block per record: the argument struct, then the descriptors behind
- * it. */
+/* Recording: every op copies its arguments with all that they point to on the host,
+ * and checks that the rest is device memory. One block per record: the argument struct,
+ * then the descriptors behind it. */
 #include "base/mem.h"
 #include "kernels/cpu_checked/checked_backend.h"
 

@@ -361,10 +361,11 @@ static lrd_status_t check_eval(const lrd_cli_t *cli, uint64_t given)
     }
     LRD_CHECK(cli->data != NULL, LRD_ERR_ARG,
               "eval --predictions P.json needs --data F.json (lora-dist eval --help)");
-    for (int i = 0; i < N_OPTIONS; i++)
-        LRD_CHECK((given & (uint64_t)1 << i) == 0 ||
-                      ((options[i].commands & ON(GENERATE)) == 0 || options[i].commands == ALL),
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const bool asks = options[i].commands != ALL && (options[i].commands & ASKING) == ASKING;
+        LRD_CHECK((given & (uint64_t)1 << i) == 0 || !(asks || options[i].offset == AT(limit)),
                   LRD_ERR_ARG, "%s does nothing beside --predictions P.json", options[i].name);
+    }
 out:
     return status;
 }

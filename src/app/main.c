@@ -8,6 +8,7 @@
 #include "comm/cpus.h"
 
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_INPUT = 2, EXIT_INTERRUPTED = 75 };
 
 static volatile sig_atomic_t stop;
 
-/* The first signal asks for a checkpoint; a second one leaves at once. */
+/* The first signal asks the command to come to an end in order; a second one leaves at once. */
 static void on_signal(int number)
 {
     if (stop != 0)
@@ -24,10 +25,14 @@ static void on_signal(int number)
     stop = 1;
 }
 
-static void watch_signals(void)
+/* Of the commands that look at `stop`; the others just end. */
+static void watch_signals(lrd_command_t command)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
     struct sigaction action;
+    if (command != LRD_COMMAND_TRAIN && command != LRD_COMMAND_EVAL &&
+        command != LRD_COMMAND_GENERATE && command != LRD_COMMAND_MERGE)
+        return;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
     action.sa_flags = SA_RESTART;
@@ -61,7 +66,8 @@ static lrd_status_t run_command(lrd_app_t *app)
     return alone[app->cli->command](app);
 }
 
-/* Failures that lie in what the user gave, found before any work began, have a code of their own. */
+/* Failures that lie in what the user gave, found before any work began,
+ * have a code of their own. */
 static int exit_code(const lrd_app_t *app, lrd_status_t status)
 {
     switch (status) {
@@ -110,18 +116,21 @@ int main(int argc, char **argv)
     setlocale(LC_CTYPE, "C.UTF-8");
     lrd_mem_adopt_json();
     lrd_cpus_undo_default_binding();
-    watch_signals();
     const lrd_status_t parsed = lrd_cli_parse(argc, (const char *const *)argv, &cli);
     if (parsed == LRD_OK && (cli.help || cli.version)) {
         status = print_about(&cli);
         goto out;
     }
+    if (parsed == LRD_OK)
+        watch_signals(cli.command);
     LRD_TRY(lrd_comm_open(&app.comm));
     if (parsed == LRD_OK)
         lrd_cli_apply_log(&cli);
     LRD_TRY(lrd_agree(app.comm, parsed));
     status = lrd_agree(app.comm, run_command(&app));
 out:;
+    if (lrd_mem_allocations() > 0) /* for tests that make each of them fail */
+        lrd_debug("%ld allocations", lrd_mem_allocations());
     const int code = fail(&app, status);
     lrd_comm_close(app.comm);
     lrd_cli_release(&cli);

@@ -11,7 +11,7 @@ static lrd_status_t check_same(lrd_comm_t *comm, const lrd_settings_t *settings)
     lrd_buf_t text = {0};
     lrd_json_writer_t w = {.buf = &text, .indent = -1};
     bool same = false;
-    LRD_TRY(lrd_settings_write_json(settings, &w));
+    LRD_TRY(lrd_agree(comm, lrd_settings_write_json(settings, &w)));
     LRD_TRY(lrd_comm_same(comm, text.data, text.size, &same));
     LRD_CHECK(same, LRD_ERR_CONFIG, "%s: the ranks do not read the same settings",
               settings->name != NULL ? settings->name : "the command line");

@@ -1,8 +1,9 @@
 /* base/arena.h -- one block of memory, handed out front to back and never taken back one by one.
  *
- *   | category a | category b | ... |                    a run's device memory has three such
- * blocks: ^ base                          ^ used               model, step, scratch
- * (docs/architecture.md)
+ *   | category a | category b | ... |      free      |
+ *   ^ base                          ^ base + used    ^ base + capacity
+ *
+ * A run's device memory is three such blocks: model, step, scratch (docs/architecture.md).
  *
  * The code that lays out memory runs twice: on a measuring arena (base NULL) for the size, then on
  * the real one. Both passes take the same path, so what is measured is what is used. An arena does
@@ -36,9 +37,14 @@ typedef struct lrd_arena {
  * the two passes differ. */
 void *lrd_arena_take(lrd_arena_t *arena, const char *category, size_t bytes);
 
-/* Goes back to where the arena was when it was copied: `const lrd_arena_t mark = *arena;` ...
- * lrd_arena_reset(arena, &mark). What was taken since is free again and no longer counted, so that
- * two layouts whose lifetimes do not meet can share memory: the larger one last. */
+/* Goes back to where the arena was when it was copied:
+ *
+ *   const lrd_arena_t mark = *arena;
+ *   ...
+ *   lrd_arena_reset(arena, &mark);
+ *
+ * What was taken since is free again and no longer counted, so that two layouts whose lifetimes do
+ * not meet can share memory: the larger one last. */
 void lrd_arena_reset(lrd_arena_t *arena, const lrd_arena_t *mark);
 
 #endif /* LRD_BASE_ARENA_H */

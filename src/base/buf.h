@@ -1,5 +1,5 @@
-/* base/buf.h -- a growing run of bytes. Start from {0}; always NUL-terminated behind `size` once
- * something was added. */
+/* base/buf.h -- a growing run of bytes. Start from {0};
+ * always NUL-terminated behind `size` once something was added. */
 #ifndef LRD_BASE_BUF_H
 #define LRD_BASE_BUF_H
 

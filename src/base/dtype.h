@@ -11,8 +11,7 @@
 extern "C" {
 #endif
 
-/*  enumerator  bytes  name in safetensors  name in settings and config.json ("" where it has none)
- */
+/* enumerator, bytes, name in safetensors, name in settings and config.json ("": it has none) */
 #define LRD_DTYPE_LIST(X)              \
     X(LRD_F32, 4, "F32", "float32")    \
     X(LRD_BF16, 2, "BF16", "bfloat16") \
@@ -41,8 +40,8 @@ const char *lrd_dtype_setting_name(lrd_dtype_t dtype); /* "bfloat16", or "" */
 /* From either name. Negative: no such dtype. */
 int lrd_dtype_parse(const char *name);
 
-/* One value at a time; IEEE round to nearest, ties to even; NaN stays NaN. Loops over many values
- * live in kernels/. */
+/* One value at a time; IEEE round to nearest, ties to even; NaN stays NaN.
+ * Loops over many values live in kernels/. */
 static inline float lrd_bf16_to_f32(uint16_t x)
 {
     const uint32_t bits = (uint32_t)x << 16;

@@ -372,31 +372,73 @@ void lrd_names_free(lrd_names_t *names)
     *names = (lrd_names_t){0};
 }
 
-lrd_status_t lrd_folder_remove(const char *path)
+static lrd_status_t remove_at(int folder, const char *name, const char *path, bool *removed_out);
+
+/* Empties the folder behind fd, which this closes. Names may be skipped while others vanish: it is
+ * read until there is nothing to remove. */
+static lrd_status_t empty_folder(int fd, const char *path)
 {
     lrd_status_t status = LRD_OK;
-    lrd_names_t names = {0};
-    struct stat s;
-    if (lstat(path, &s) != 0) {
-        LRD_CHECK(errno == ENOENT, LRD_ERR_IO, "cannot examine %s: %s", path, strerror(errno));
-        goto out;
+    DIR *folder = fdopendir(fd);
+    bool any = true;
+    if (folder == NULL)
+        close(fd);
+    LRD_CHECK(folder != NULL, LRD_ERR_IO, "cannot remove %s: %s", path, strerror(errno));
+    while (any) {
+        const struct dirent *entry;
+        any = false;
+        rewinddir(folder);
+        while ((entry = readdir(folder)) != NULL) {
+            bool removed = false;
+            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+                LRD_TRY(remove_at(fd, entry->d_name, path, &removed));
+            any = any || removed;
+        }
     }
-    if (!S_ISDIR(s.st_mode)) {
-        LRD_CHECK(unlink(path) == 0, LRD_ERR_IO, "cannot remove %s: %s", path, strerror(errno));
-        goto out;
-    }
-    LRD_TRY(lrd_folder_list(path, &names));
-    for (size_t i = 0; i < names.n; i++) {
-        char *child;
-        LRD_ALLOC(child, lrd_path_join(path, names.name[i]));
-        status = lrd_folder_remove(child);
-        lrd_free(child);
-        LRD_TRY(status);
-    }
-    LRD_CHECK(rmdir(path) == 0, LRD_ERR_IO, "cannot remove the folder %s: %s", path,
-              strerror(errno));
 out:
-    lrd_names_free(&names);
+    if (folder != NULL)
+        closedir(folder);
+    return status;
+}
+
+/* Removes `name` in the open folder, if it is there. `path` is what is removed as a whole, for
+ * messages. */
+static lrd_status_t remove_at(int folder, const char *name, const char *path, bool *removed_out)
+{
+    lrd_status_t status = LRD_OK;
+    struct stat s;
+    const bool exists = fstatat(folder, name, &s, AT_SYMLINK_NOFOLLOW) == 0;
+    LRD_CHECK(exists || errno == ENOENT, LRD_ERR_IO, "cannot remove %s: %s: %s", path, name,
+              strerror(errno));
+    if (exists && S_ISDIR(s.st_mode)) {
+        const int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        LRD_CHECK(fd >= 0, LRD_ERR_IO, "cannot remove %s: %s: %s", path, name, strerror(errno));
+        LRD_TRY(empty_folder(fd, path));
+    }
+    LRD_CHECK(!exists || unlinkat(folder, name, S_ISDIR(s.st_mode) ? AT_REMOVEDIR : 0) == 0,
+              LRD_ERR_IO, "cannot remove %s: %s: %s", path, name, strerror(errno));
+    *removed_out = exists;
+out:
+    return status;
+}
+
+lrd_status_t lrd_folder_remove(const char *path)
+{
+    bool removed;
+    return remove_at(AT_FDCWD, path, path, &removed);
+}
+
+lrd_status_t lrd_folder_discard(const char *path)
+{
+    lrd_status_t status = LRD_OK;
+    char *partial = NULL;
+    LRD_ALLOC(partial, lrd_asprintf("%s.partial", path));
+    LRD_TRY(lrd_folder_remove(partial));
+    LRD_CHECK(rename(path, partial) == 0, LRD_ERR_IO, "cannot rename %s to %s: %s", path, partial,
+              strerror(errno));
+    LRD_TRY(lrd_folder_remove(partial));
+out:
+    lrd_free(partial);
     return status;
 }
 
@@ -478,4 +520,36 @@ lrd_status_t lrd_folder_commit(const char *partial, const char *path)
     flush_parent(path);
 out:
     return status;
+}
+
+lrd_status_t lrd_folder_merge(const char *partial, const char *path)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_names_t names = {0};
+    int from = -1, to = -1;
+    LRD_TRY(flush_all(partial));
+    LRD_TRY(lrd_folder_list(partial, &names));
+    from = open(partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    LRD_CHECK(from >= 0, LRD_ERR_IO, "cannot open %s: %s", partial, strerror(errno));
+    to = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    LRD_CHECK(to >= 0, LRD_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    for (size_t i = 0; i < names.n; i++)
+        LRD_CHECK(renameat(from, names.name[i], to, names.name[i]) == 0, LRD_ERR_IO,
+                  "cannot move %s/%s to %s: %s", partial, names.name[i], path, strerror(errno));
+    fsync(to); /* as flush_parent does */
+    LRD_CHECK(rmdir(partial) == 0, LRD_ERR_IO, "cannot remove the folder %s: %s", partial,
+              strerror(errno));
+out:
+    if (to >= 0)
+        close(to);
+    if (from >= 0)
+        close(from);
+    lrd_names_free(&names);
+    return status;
+}
+
+void lrd_folder_abandon(const char *partial)
+{
+    if (partial != NULL)
+        lrd_folder_remove(partial);
 }

@@ -13,8 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* "folder/name", or name alone when it is absolute or folder is empty. lrd_free it; NULL: out of
- * memory. */
+/* "folder/name", or name alone when it is absolute or folder is empty. lrd_free it;
+ * NULL: out of memory. */
 char *lrd_path_join(const char *folder, const char *name);
 
 /* The part after the last '/': points into path. */
@@ -46,8 +46,8 @@ void lrd_file_unmap(lrd_map_t *map); /* {0} is fine */
  * they are read again. */
 void lrd_file_forget(const lrd_map_t *map, size_t begin, size_t bytes);
 
-/* Writes a file under a temporary name beside its own; commit flushes and renames it, abandon
- * removes it.
+/* Writes a file under a temporary name beside its own;
+ * commit flushes and renames it, abandon removes it.
  *
  *   lrd_writer_t *w = NULL;
  *   LRD_TRY(lrd_writer_open(path, &w));
@@ -59,8 +59,8 @@ void lrd_file_forget(const lrd_map_t *map, size_t begin, size_t bytes);
 typedef struct lrd_writer lrd_writer_t;
 lrd_status_t lrd_writer_open(const char *path, lrd_writer_t **writer_out);
 lrd_status_t lrd_writer_add(lrd_writer_t *writer, const void *data, size_t bytes);
-lrd_status_t lrd_writer_commit(
-    lrd_writer_t **writer); /* frees it and sets it to NULL, also on failure */
+/* Frees the writer and sets it to NULL, also on failure. */
+lrd_status_t lrd_writer_commit(lrd_writer_t **writer);
 void lrd_writer_abandon(lrd_writer_t *writer);
 
 /* The above in one call. */
@@ -76,19 +76,28 @@ lrd_status_t lrd_file_publish(const char *temporary, const char *path);
 /* mkdir -p. */
 lrd_status_t lrd_folder_make(const char *path);
 
-/* Removes a folder and all in it; symbolic links are removed, not followed. Absent: LRD_OK. */
+/* Removes a folder and all in it; symbolic links are removed, not followed. Absent: LRD_OK.
+ * Allocates nothing, so that one can tidy up where memory ran out. */
 lrd_status_t lrd_folder_remove(const char *path);
 
 /* Bytes that the file system of an existing folder has left for this user; UINT64_MAX: it does not
  * say. */
 lrd_status_t lrd_folder_free_bytes(const char *path, uint64_t *bytes_out);
 
-/* A folder under construction: begin makes an empty folder beside `path` (its name ends in
- * ".partial"; one left by a killed run is removed) and returns its name, which the caller frees;
- * commit flushes it and everything in it, and renames it to `path`, replacing a folder of that
- * name. */
+/* Removes a complete folder that others look for by its name: it is renamed to <path>.partial first,
+ * so that nobody finds half of it. */
+lrd_status_t lrd_folder_discard(const char *path);
+
+/* A folder under construction: begin makes an empty folder beside `path`
+ * (its name ends in ".partial"; one left by a killed run is removed) and returns its name,
+ * which the caller frees; commit flushes it and everything in it, and renames it to `path`,
+ * replacing a folder of that name; merge flushes it likewise, and moves what is in it into the
+ * existing folder `path`, replacing files of the same names; abandon removes it. What needs memory
+ * or writes comes before the first rename. */
 lrd_status_t lrd_folder_begin(const char *path, char **partial_out);
 lrd_status_t lrd_folder_commit(const char *partial, const char *path);
+lrd_status_t lrd_folder_merge(const char *partial, const char *path);
+void lrd_folder_abandon(const char *partial); /* NULL, and a name that is gone, are fine */
 
 /* Names in a folder, sorted bytewise, without "." and "..". lrd_names_free frees them. */
 typedef struct lrd_names {

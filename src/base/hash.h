@@ -11,8 +11,8 @@ enum { LRD_SHA256_HEX = 65 }; /* 64 hexadecimal digits and a NUL */
 typedef struct lrd_sha256 lrd_sha256_t;
 lrd_status_t lrd_sha256_begin(lrd_sha256_t **hash_out);
 lrd_status_t lrd_sha256_add(lrd_sha256_t *hash, const void *data, size_t bytes);
-lrd_status_t lrd_sha256_end(lrd_sha256_t *hash,
-                            char hex_out[LRD_SHA256_HEX]); /* may be called once */
+/* May be called once. */
+lrd_status_t lrd_sha256_end(lrd_sha256_t *hash, char hex_out[LRD_SHA256_HEX]);
 void lrd_sha256_free(lrd_sha256_t *hash);
 
 /* Of a file's content. */

@@ -9,8 +9,8 @@
 
 enum { MAX_DEPTH = 64 };
 
-/* The deepest nesting in the text, without parsing it: jansson recurses, and its own limit is
- * 2,048. */
+/* The deepest nesting in the text, without parsing it: jansson recurses,
+ * and its own limit is 2,048. */
 static int nesting(const char *text, size_t bytes)
 {
     int depth = 0, deepest = 0;

@@ -1,8 +1,8 @@
-/* base/json.h -- reading JSON from outside (jansson), with errors that name file, place and what
- * was expected.
+/* base/json.h -- reading JSON from outside (jansson), with errors that
+ * name file, place and what was expected.
  *
- * Strict: UTF-8, no duplicate keys, nesting of at most 64. Strings may hold U+0000 (use the
- * length).
+ * Strict: UTF-8, no duplicate keys, nesting of at most 64. Strings may
+ * hold U+0000 (use the length).
  */
 #ifndef LRD_BASE_JSON_H
 #define LRD_BASE_JSON_H
@@ -14,16 +14,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Parses `bytes` of text; `name` (a file, or "file:line") stands in error messages. Any JSON value.
- * The caller owns *json_out (json_decref). LRD_ERR_FORMAT: not JSON. LRD_ERR_NO_MEMORY needs
- * lrd_mem_adopt_json. */
+/* Parses `bytes` of text; `name` (a file, or "file:line") stands in error messages.
+ * Any JSON value. The caller owns *json_out (json_decref). LRD_ERR_FORMAT: not JSON.
+ * LRD_ERR_NO_MEMORY needs lrd_mem_adopt_json. */
 lrd_status_t lrd_json_parse(const char *text, size_t bytes, const char *name, json_t **json_out);
 
 /* The same for a whole file of at most max_bytes. */
 lrd_status_t lrd_json_read(const char *path, size_t max_bytes, json_t **json_out);
 
-/* What a value is, for messages: "an object", "a list", "a string", "a number", "true or false",
- * "null". */
+/* What a value is, for messages: "an object", "a list", "a string", "a number",
+ * "true or false", "null". */
 const char *lrd_json_type_name(const json_t *value);
 
 /* Members of an object. `name` is the file, for messages. A member that is absent or null gives

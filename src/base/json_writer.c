@@ -205,8 +205,8 @@ typedef struct decimal {
     int n, exponent;
 } decimal_t;
 
-/* The n digits that are nearest to value; the decimal point, which depends on the locale, is
- * dropped. */
+/* The n digits that are nearest to value; the decimal point,
+ * which depends on the locale, is dropped. */
 static decimal_t nearest_decimal(double value, int n)
 {
     decimal_t d = {.n = n};
@@ -263,8 +263,8 @@ static decimal_t shortest_decimal(double value)
     return nearest_decimal(value, 17);
 }
 
-/* As Python lays the digits out: positional for exponents of -4 to 15, with at least one digit
- * behind the point. */
+/* As Python lays the digits out: positional for exponents of -4 to 15, with at least
+ * one digit behind the point. */
 void lrd_format_real(double value, char text[32])
 {
     enum { SIZE = 32 };

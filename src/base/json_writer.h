@@ -27,8 +27,8 @@
 
 typedef struct lrd_json_writer {
     lrd_buf_t *buf; /* borrowed: output is appended */
-    int indent;     /* spaces per level as json.dumps(indent=n); 0: one line with ", " and ": "; -1:
-                       compact */
+    /* Spaces per level, as json.dumps(indent=n); 0: one line with ", " and ": "; -1: compact. */
+    int indent;
     bool utf8; /* false: everything beyond ASCII as \uXXXX, as Python's default; true: as UTF-8 */
     /* private */
     int depth;
@@ -41,20 +41,20 @@ void lrd_json_close(lrd_json_writer_t *w, char bracket); /* '}' or ']' */
 void lrd_json_key(lrd_json_writer_t *w, const char *key);
 void lrd_json_key_bytes(lrd_json_writer_t *w, const char *key, size_t bytes);
 void lrd_json_text(lrd_json_writer_t *w, const char *text); /* NULL: null */
-void lrd_json_bytes(lrd_json_writer_t *w, const char *text,
-                    size_t bytes); /* UTF-8, may hold U+0000 */
+/* UTF-8, may hold U+0000. */
+void lrd_json_bytes(lrd_json_writer_t *w, const char *text, size_t bytes);
 void lrd_json_int(lrd_json_writer_t *w, int64_t value);
 void lrd_json_real(lrd_json_writer_t *w, double value);
 void lrd_json_bool(lrd_json_writer_t *w, bool value);
 void lrd_json_null(lrd_json_writer_t *w);
-void lrd_json_value(lrd_json_writer_t *w,
-                    const json_t *value); /* any jansson value, keys in its insertion order */
+/* Any jansson value, keys in its insertion order. */
+void lrd_json_value(lrd_json_writer_t *w, const json_t *value);
 
 lrd_status_t lrd_json_writer_status(const lrd_json_writer_t *w);
 
-/* The shortest text that reads back as `value`, as Python's repr(float); NaN, Infinity or -Infinity
- * where it is not finite. Whatever the locale, the point is a point. `text` holds at least 32
- * bytes. */
+/* The shortest text that reads back as `value`, as Python's repr(float);
+ * NaN, Infinity or -Infinity where it is not finite. Whatever the locale, the point is a point.
+ * `text` holds at least 32 bytes. */
 void lrd_format_real(double value, char text[32]);
 
 #endif /* LRD_BASE_JSON_WRITER_H */

@@ -1,8 +1,8 @@
 /* base/log.h -- messages for people, on standard error.
  *
  * One line a message. Rank 0 speaks for the job: other ranks print errors only (at level debug,
- * everything). A transient status line (a progress bar) may stand below the messages on a terminal;
- * see base/progress.h.
+ * everything). A transient status line (a progress bar) may stand below the messages
+ * on a terminal; see base/progress.h.
  */
 #ifndef LRD_BASE_LOG_H
 #define LRD_BASE_LOG_H
@@ -22,8 +22,8 @@ void lrd_log_set_level(lrd_log_level_t level);
 void lrd_log_set_format(lrd_log_format_t format);
 void lrd_log_set_rank(int rank, int size);
 
-/* Names as on the command line ("error", "warn", "info", "debug"; "text", "json"). False: no such
- * name. */
+/* Names as on the command line ("error", "warn", "info", "debug"; "text", "json").
+ * False: no such name. */
 bool lrd_log_level_parse(const char *name, lrd_log_level_t *level_out);
 bool lrd_log_format_parse(const char *name, lrd_log_format_t *format_out);
 
@@ -41,8 +41,8 @@ void lrd_log(lrd_log_level_t level, const char *format, ...) __attribute__((form
  * terminal and in text format; elsewhere a no-op. The text is copied, cut at 512 bytes. */
 void lrd_log_status_line(const char *text);
 
-/* True when standard error is a terminal and the format is text: transient lines and colours make
- * sense. */
+/* True when standard error is a terminal and the format is text:
+ * transient lines and colours make sense. */
 bool lrd_log_is_terminal(void);
 
 #endif /* LRD_BASE_LOG_H */

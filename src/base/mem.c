@@ -11,6 +11,7 @@
 
 /* -1: not read yet; 0: never fail; n > 0: fail the n-th allocation from now. */
 static atomic_long fail_countdown = -1;
+static atomic_long fail_at; /* what it began with */
 
 static bool must_fail(void)
 {
@@ -20,11 +21,18 @@ static bool must_fail(void)
     if (left < 0) {
         const char *text = getenv("LRD_FAIL_ALLOC");
         left = text != NULL ? atol(text) : 0;
+        atomic_store(&fail_at, left > 0 ? left : 0);
         atomic_store(&fail_countdown, left > 0 ? left : 0);
         if (left <= 0)
             return false;
     }
     return atomic_fetch_sub(&fail_countdown, 1) == 1;
+}
+
+long lrd_mem_allocations(void)
+{
+    const long left = atomic_load(&fail_countdown);
+    return atomic_load(&fail_at) - (left > 0 ? left : 0);
 }
 
 void *lrd_malloc(size_t bytes)

@@ -1,8 +1,8 @@
 /* base/mem.h -- host memory.
  *
  * Everything the project allocates on the host comes from here, so that tests can make the n-th
- * allocation fail (environment variable LRD_FAIL_ALLOC=n; counted per process from 1). Freed with
- * lrd_free.
+ * allocation fail (environment variable LRD_FAIL_ALLOC=n; counted per process from 1).
+ * Freed with lrd_free.
  */
 #ifndef LRD_BASE_MEM_H
 #define LRD_BASE_MEM_H
@@ -12,8 +12,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* NULL when there is no memory, or when n * size overflows. Size 0 gives a pointer that may be
- * freed. */
+/* NULL when there is no memory, or when n * size overflows.
+ * Size 0 gives a pointer that may be freed. */
 void *lrd_malloc(size_t bytes);
 void *lrd_calloc(size_t n, size_t size); /* zeroed */
 void *lrd_realloc(void *ptr, size_t bytes);
@@ -23,10 +23,13 @@ char *lrd_strndup(const char *s, size_t n); /* exactly n bytes and a NUL */
 char *lrd_asprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void lrd_free(void *ptr); /* NULL is fine */
 
-/* Large, page-aligned, zeroed memory that asks for huge pages. NULL when there is none. */
+/* Large, page-aligned, zeroed memory that asks for huge pages. NULL when there is none.
+ * Freed with the same number of bytes; NULL is fine. */
 void *lrd_pages_alloc(size_t bytes);
-void lrd_pages_free(void *ptr,
-                    size_t bytes); /* NULL is fine; `bytes` as given to lrd_pages_alloc */
+void lrd_pages_free(void *ptr, size_t bytes);
+
+/* Allocations so far, up to the one that fails; 0 unless LRD_FAIL_ALLOC is set. */
+long lrd_mem_allocations(void);
 
 /* The most memory that this process has had resident so far, in bytes; 0: the system does not say.
  * (getrusage's figure would count what the parent had before exec.) */

@@ -1,5 +1,5 @@
-/* base/philox.h -- Philox4x32-10, a counter-based random number generator: one header for C and
- * CUDA.
+/* base/philox.h -- Philox4x32-10, a counter-based random number generator:
+ * one header for C and CUDA.
  *
  * Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). A
  * pure function of (key, counter), so that a random number can be named by what it is for instead

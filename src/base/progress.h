@@ -16,8 +16,7 @@ typedef struct lrd_progress {
     const char *what; /* "Tokenizing": borrowed */
     const char *unit; /* "records": borrowed */
     int64_t total;    /* 0: unknown */
-    int64_t start; /* where this run took up the work: what was done before does not count into the
-                      rate */
+    int64_t start;    /* where this run took up the work: the rate counts from there */
     double begun, drawn;
     bool quiet; /* log nothing elsewhere than on a terminal: the caller logs its own lines */
 } lrd_progress_t;
@@ -26,8 +25,8 @@ void lrd_progress_begin(lrd_progress_t *p, const char *what, const char *unit, i
                         int64_t total);
 /* `note` (may be NULL) stands at the end of the line: "loss 2.134 lr 4.5e-05". */
 void lrd_progress_update(lrd_progress_t *p, int64_t done, const char *note);
-void lrd_progress_end(lrd_progress_t *p,
-                      int64_t done); /* removes the bar; logs a closing line unless quiet */
+/* Removes the bar; logs a closing line unless quiet. */
+void lrd_progress_end(lrd_progress_t *p, int64_t done);
 
 /* "1:02:03" or "2:03" into text[24]. */
 void lrd_format_duration(double seconds, char text[24]);

@@ -70,8 +70,8 @@ out:
     return status;
 }
 
-/* Offsets in the file count from the end of the header; entry->offset from the start of the file.
- */
+/* Offsets in the file count from the end of the header;
+ * entry->offset from the start of the file. */
 static lrd_status_t read_range(const json_t *json, const char *file, size_t data_start,
                                size_t data_bytes, lrd_tensor_entry_t *entry)
 {

@@ -1,7 +1,6 @@
-/* base/safetensors.h -- the safetensors file format: 8 bytes of little-endian header length N, N
- * bytes of JSON header, the tensors' bytes. Source of the rules: the safetensors format
- * description, and what its own reader accepts.
- */
+/* base/safetensors.h -- the safetensors file format: 8 bytes of little-endian header length N,
+ * N bytes of JSON header, the tensors' bytes. Source of the rules: the safetensors format
+ * description, and what its own reader accepts. */
 #ifndef LRD_BASE_SAFETENSORS_H
 #define LRD_BASE_SAFETENSORS_H
 
@@ -26,8 +25,8 @@ typedef struct lrd_tensor_entry {
     size_t bytes;
 } lrd_tensor_entry_t;
 
-/* A file mapped for reading. Touching entry data reads it from disk; nothing else of the file is
- * touched. */
+/* A file mapped for reading. Touching entry data reads it from disk;
+ * nothing else of the file is touched. */
 typedef struct lrd_safetensors {
     char *path;
     lrd_map_t map;
@@ -49,19 +48,19 @@ void lrd_safetensors_close(lrd_safetensors_t *file); /* NULL is fine */
 const lrd_tensor_entry_t *lrd_safetensors_find(const lrd_safetensors_t *file, const char *name);
 const void *lrd_safetensors_data(const lrd_safetensors_t *file, const lrd_tensor_entry_t *entry);
 
-/* Reads entry's elements as float32 (from F32, F16, BF16 or F64) into out[n_elements]. Other
- * dtypes: LRD_ERR_FORMAT. */
+/* Reads entry's elements as float32 (from F32, F16, BF16 or F64) into out[n_elements].
+ * Other dtypes: LRD_ERR_FORMAT. */
 lrd_status_t lrd_safetensors_read_f32(const lrd_safetensors_t *file,
                                       const lrd_tensor_entry_t *entry, float *out);
 
-/* Writing: the same bytes that the safetensors library writes for these tensors (metadata
- * {"format":"pt"} first, then tensors by dtype rank and name, header padded with spaces to a
- * multiple of 8).
+/* Writing: the same bytes that the safetensors library writes for these tensors
+ * (metadata {"format":"pt"} first, then tensors by dtype rank and name, header padded
+ * with spaces to a multiple of 8).
  *
  *   begin(path, spec, n)  ->  add(i, data) for i = order[0], order[1], ...  ->  commit
  *
- * The data of one tensor may come in several pieces. Tensors must come in the file's order, which
- * begin gives.
+ * The data of one tensor may come in several pieces. Tensors must come in the
+ * file's order, which begin gives.
  */
 typedef struct lrd_tensor_spec {
     const char *name; /* borrowed during begin */
@@ -78,8 +77,8 @@ lrd_status_t lrd_safetensors_begin(const char *path, const lrd_tensor_spec_t *sp
                                    size_t *order_out, lrd_safetensors_writer_t **writer_out);
 /* The next bytes of the file's data. LRD_ERR_ARG: more than the specs announced. */
 lrd_status_t lrd_safetensors_add(lrd_safetensors_writer_t *writer, const void *data, size_t bytes);
-/* Flushes and renames into place. LRD_ERR_ARG: bytes are missing. Frees the writer and sets it to
- * NULL in any case. */
+/* Flushes and renames into place. LRD_ERR_ARG: bytes are missing.
+ * Frees the writer and sets it to NULL in any case. */
 lrd_status_t lrd_safetensors_commit(lrd_safetensors_writer_t **writer);
 void lrd_safetensors_abandon(lrd_safetensors_writer_t *writer); /* NULL is fine */
 

@@ -6,9 +6,9 @@
 #include "base/buf.h"
 #include "base/safetensors.h"
 
-/* Checks `size` bytes as lrd_safetensors_open does; `name` stands in messages. The file object
- * refers to the data, which stays the caller's and must outlive it. LRD_ERR_FORMAT,
- * LRD_ERR_NO_MEMORY. */
+/* Checks `size` bytes as lrd_safetensors_open does; `name` stands in messages.
+ * The file object refers to the data, which stays the caller's and must outlive it.
+ * LRD_ERR_FORMAT, LRD_ERR_NO_MEMORY. */
 lrd_status_t lrd_safetensors_parse(const void *data, size_t size, const char *name,
                                    lrd_safetensors_t **file_out);
 

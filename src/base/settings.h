@@ -190,8 +190,8 @@ typedef struct lrd_settings {
 } lrd_settings_t;
 enum { LRD_PLACE_DEFAULT = 0, LRD_PLACE_SET = -1, LRD_PLACE_JSON = -2 };
 
-/* The defaults: those of peft.LoraConfig and transformers.TrainingArguments where they have the
- * key. */
+/* The defaults: those of peft.LoraConfig and transformers.TrainingArguments
+ * where they have the key. */
 lrd_status_t lrd_settings_create(lrd_settings_t **settings_out);
 void lrd_settings_free(lrd_settings_t *settings); /* NULL is fine */
 
@@ -221,16 +221,16 @@ bool lrd_settings_written(const lrd_settings_t *settings, lrd_key_t key);
 /* Fails unless the key was written: "squad.yaml: data.train_file is needed: ...". */
 lrd_status_t lrd_settings_require(const lrd_settings_t *settings, lrd_key_t key);
 
-/* The rules between keys (docs/configuration.md lists them). What is allowed but without effect is
- * an lrd_warn. */
+/* The rules between keys (docs/configuration.md lists them).
+ * What is allowed but without effect is an lrd_warn. */
 lrd_status_t lrd_settings_check(const lrd_settings_t *settings);
 
 /* All values as an object of sections, in table order. Errors are kept in the writer; the status
  * returned is its own or LRD_ERR_NO_MEMORY. */
 lrd_status_t lrd_settings_write_json(const lrd_settings_t *settings, lrd_json_writer_t *writer);
 
-/* Calls `differs` for each key whose values differ, in table order; values as compact JSON.
- * LRD_ERR_NO_MEMORY only. */
+/* Calls `differs` for each key whose values differ, in table order;
+ * values as compact JSON. LRD_ERR_NO_MEMORY only. */
 typedef void lrd_settings_differs_t(void *user, lrd_key_t key, const char *value_a,
                                     const char *value_b);
 lrd_status_t lrd_settings_compare(const lrd_settings_t *a, const lrd_settings_t *b,

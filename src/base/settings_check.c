@@ -1,5 +1,5 @@
-/* Rules between settings. Each function is one subject; it sees values and whether they were
- * written. */
+/* Rules between settings. Each function is one subject;
+ * it sees values and whether they were written. */
 #include "base/settings_private.h"
 
 #include "base/log.h"

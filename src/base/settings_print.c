@@ -69,8 +69,8 @@ static const char rules[] =
     "`data.no_answer_text` with any format but squad.\n"
     "- `training.hub_model_id` without `training.push_to_hub`.\n";
 
-/* What a value may be: "float32, float16 or auto", "a whole number, 1 to 65536". Choices stand
- * between `quote`s. */
+/* What a value may be: "float32, float16 or auto", "a whole number, 1 to 65536".
+ * Choices stand between `quote`s. */
 static lrd_status_t add_values(lrd_buf_t *buf, const lrd_setting_info_t *info, const char *quote)
 {
     static const char *const expected[] = {

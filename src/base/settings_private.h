@@ -1,5 +1,5 @@
-/* base/settings_private.h -- what the source files of base/settings.h share, and nobody else
- * includes. */
+/* base/settings_private.h -- what the source files of base/settings.h share,
+ * and nobody else includes. */
 #ifndef LRD_BASE_SETTINGS_PRIVATE_H
 #define LRD_BASE_SETTINGS_PRIVATE_H
 
@@ -81,8 +81,8 @@ void lrd_setting_release(const lrd_setting_info_t *info, lrd_setting_value_t *va
 /* The value of a key; what it points to stays the settings'. */
 lrd_setting_value_t lrd_setting_get(const lrd_settings_t *settings, lrd_key_t key);
 
-/* What is allowed beyond the kind: "1 to 65536", "above 0", "at least 0 and below 1"; empty: all.
- */
+/* What is allowed beyond the kind: "1 to 65536", "above 0",
+ * "at least 0 and below 1"; empty: all. */
 void lrd_setting_limit_text(const lrd_setting_info_t *info, char text[96]);
 
 /* YAML's meaning of an unquoted scalar: null, true or false, a whole number, a real number, or

@@ -6,8 +6,8 @@
  * the phase (lrd_agree, or main).
  *
  * A function that uses these macros has a local `lrd_status_t status = LRD_OK;` and one label
- * `out:` before its only return. No function of the project calls exit(), abort() or assert(), main
- * apart.
+ * `out:` before its only return. No function of the project calls exit(), abort() or assert(),
+ * main apart.
  */
 #ifndef LRD_BASE_STATUS_H
 #define LRD_BASE_STATUS_H
@@ -48,8 +48,8 @@ const char *lrd_status_text(lrd_status_t status);
 lrd_status_t lrd_fail(lrd_status_t status, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* The recorded cause, or the status's own text when none was recorded. Valid until the next
- * lrd_fail or clear. */
+/* The recorded cause, or the status's own text when none was recorded.
+ * Valid until the next lrd_fail or clear. */
 const char *lrd_error_text(lrd_status_t status);
 
 /* Forgets the recorded cause: the caller has dealt with the failure, or printed it. */

@@ -1,7 +1,7 @@
 /* base/torch_rng.h -- the random numbers of torch's CPU generator, to the bit.
  *
- * MT19937 (Matsumoto and Nishimura, 1998) seeded with the low 32 bits of the seed. Checked against
- * torch 2.13.
+ * MT19937 (Matsumoto and Nishimura, 1998) seeded with the low 32 bits of the seed.
+ * Checked against torch 2.13.
  */
 #ifndef LRD_BASE_TORCH_RNG_H
 #define LRD_BASE_TORCH_RNG_H

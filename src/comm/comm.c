@@ -1,7 +1,6 @@
 #include "comm/comm.h"
 
 #include "base/log.h"
-#include "base/mem.h"
 #include "comm/comm_table.h"
 
 #include <stdio.h>
@@ -9,13 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CAUSE_BYTES = 2048 };
-
 /* True: a launcher started this process as one of a job's ranks. */
 static bool has_launcher(void)
 {
-    /* Open MPI's mpirun; any PMIx launcher; srun with pmi2. A batch script's own environment has
-     * none of them. */
+    /* Open MPI's mpirun; any PMIx launcher; srun with pmi2.
+     * A batch script's own environment has none of them. */
     static const char *const marks[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"};
     for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
         if (getenv(marks[i]) != NULL)
@@ -26,9 +23,10 @@ static bool has_launcher(void)
 
 lrd_status_t lrd_comm_open(lrd_comm_t **comm_out)
 {
+    static lrd_comm_t world;
     lrd_status_t status = LRD_OK;
-    lrd_comm_t *comm;
-    LRD_NEW(comm, 1);
+    lrd_comm_t *comm = &world;
+    *comm = (lrd_comm_t){.joined = LRD_OK};
     if (gethostname(comm->host, sizeof comm->host - 1) != 0)
         snprintf(comm->host, sizeof comm->host, "unknown host");
     if (has_launcher())
@@ -37,9 +35,7 @@ lrd_status_t lrd_comm_open(lrd_comm_t **comm_out)
         comm_self_open(comm);
     lrd_log_set_rank(comm->rank, comm->size);
     *comm_out = comm;
-    comm = NULL;
 out:
-    lrd_free(comm);
     return status;
 }
 
@@ -48,7 +44,6 @@ void lrd_comm_close(lrd_comm_t *comm)
     if (comm == NULL)
         return;
     comm->table->close(comm);
-    lrd_free(comm);
 }
 
 int lrd_comm_rank(const lrd_comm_t *comm)
@@ -76,11 +71,22 @@ const char *lrd_comm_host(const lrd_comm_t *comm)
     return comm->host;
 }
 
+/* The cause with the rank that has it. One that was agreed on before has it already. */
+static void name_cause(const lrd_comm_t *comm, const char *text, char cause[COMM_CAUSE_BYTES])
+{
+    if (strcmp(text, comm->agreed) == 0)
+        snprintf(cause, COMM_CAUSE_BYTES, "%s", text);
+    else
+        snprintf(cause, COMM_CAUSE_BYTES, "rank %d (%s): %s", comm->rank, comm->host, text);
+}
+
 lrd_status_t lrd_agree(lrd_comm_t *comm, lrd_status_t mine)
 {
     lrd_status_t status = LRD_OK;
     if (comm->size == 1)
         return mine;
+    if (mine == LRD_OK)
+        mine = comm->joined;
     /* The lowest failing rank wins: the maximum of -rank. A rank that only heard of another's
      * failure counts where no rank has a cause of its own. */
     const int64_t me = -comm->rank, none = -comm->size;
@@ -92,12 +98,12 @@ lrd_status_t lrd_agree(lrd_comm_t *comm, lrd_status_t mine)
         goto out;
     struct {
         int32_t status;
-        char cause[CAUSE_BYTES];
+        char cause[COMM_CAUSE_BYTES];
     } news = {.status = mine};
     if (comm->rank == failed)
-        snprintf(news.cause, sizeof news.cause, "rank %d (%s): %s", comm->rank, comm->host,
-                 lrd_error_text(mine));
+        name_cause(comm, lrd_error_text(mine), news.cause);
     LRD_TRY(comm->table->broadcast(comm, &news, sizeof news, failed));
+    memcpy(comm->agreed, news.cause, sizeof comm->agreed);
     lrd_error_clear();
     LRD_FAIL((lrd_status_t)news.status, "%s", news.cause);
 out:
@@ -108,7 +114,9 @@ lrd_status_t lrd_comm_abort(lrd_comm_t *comm, lrd_status_t status)
 {
     if (comm->size == 1 || status == LRD_OK)
         return status;
-    lrd_error("rank %d (%s): %s", comm->rank, comm->host, lrd_error_text(status));
+    char cause[COMM_CAUSE_BYTES];
+    name_cause(comm, lrd_error_text(status), cause);
+    lrd_error("%s", cause);
     comm->table->abort(comm, 1);
     return status;
 }

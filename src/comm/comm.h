@@ -20,9 +20,10 @@
 
 typedef struct lrd_comm lrd_comm_t;
 
-/* Joins the world: MPI when the environment says that a launcher started several ranks or this one
- * of several (mpirun, srun --mpi=pmix), else a world of one. Tells base/log.h this rank's number.
- * Collective. */
+/* Joins the world, which a process does once: MPI when the environment says that a launcher started
+ * several ranks or this one of several (mpirun, srun --mpi=pmix), else a world of one. Tells
+ * base/log.h this rank's number. A rank without memory joins like the others, who would wait for it:
+ * its first lrd_agree fails. Collective. */
 lrd_status_t lrd_comm_open(lrd_comm_t **comm_out);
 
 /* Leaves the world. Collective, after every rank has agreed to end. NULL is fine. */
@@ -35,7 +36,7 @@ int lrd_comm_local_size(const lrd_comm_t *comm);
 const char *lrd_comm_host(const lrd_comm_t *comm); /* this host's name */
 
 /* All ranks return LRD_OK when all came with it; otherwise the status of the lowest rank that
- * failed, whose recorded cause is now recorded on every rank. Collective. */
+ * failed, whose recorded cause, with its name, is now recorded on every rank. Collective. */
 lrd_status_t lrd_agree(lrd_comm_t *comm, lrd_status_t status);
 
 /* For a failure that this rank alone knows of, in a place where the others wait for it: logs the
@@ -51,13 +52,13 @@ lrd_status_t lrd_comm_broadcast(lrd_comm_t *comm, void *data, size_t bytes, int 
 lrd_status_t lrd_comm_all_gather(lrd_comm_t *comm, const void *mine, void *all,
                                  const size_t *offset);
 
-/* Rank s receives what rank r has at send + send_offset[s] (send_offset[size + 1]), at receive +
- * receive_offset[r]. Collective. */
+/* Rank s receives what rank r has at send + send_offset[s] (send_offset[size + 1]),
+ * at receive + receive_offset[r]. Collective. */
 lrd_status_t lrd_comm_exchange(lrd_comm_t *comm, const void *send, const size_t *send_offset,
                                void *receive, const size_t *receive_offset);
 
-/* data[n] becomes the sum over ranks, in whatever order MPI likes; equal bits on all ranks.
- * Collective. */
+/* data[n] becomes the sum over ranks, in whatever order MPI likes;
+ * equal bits on all ranks. Collective. */
 lrd_status_t lrd_comm_sum_f32(lrd_comm_t *comm, float *data, size_t n);
 
 /* data[n] becomes the maximum over ranks. Collective. */

@@ -34,34 +34,28 @@ out:
 }
 
 /* Counts and displacements of MPI from offsets; two arrays of size ints in one block. */
-static lrd_status_t int_ranges(int size, const size_t *offset, int **counts_out)
+static lrd_status_t int_ranges(int size, const size_t *offset, int *counts)
 {
     lrd_status_t status = LRD_OK;
-    int *counts = NULL;
-    LRD_NEW(counts, 2 * size);
     for (int r = 0; r < size; r++) {
         LRD_CHECK(offset[r + 1] <= INT_MAX, LRD_ERR_UNSUPPORTED,
                   "an exchange of %zu bytes: MPI counts end at %d", offset[r + 1], INT_MAX);
         counts[r] = (int)(offset[r + 1] - offset[r]);
         counts[size + r] = (int)offset[r];
     }
-    *counts_out = counts;
-    counts = NULL;
 out:
-    lrd_free(counts);
     return status;
 }
 
 static lrd_status_t mpi_all_gather(lrd_comm_t *c, const void *mine, void *all, const size_t *offset)
 {
     lrd_status_t status = LRD_OK;
-    int *counts = NULL;
-    LRD_TRY(int_ranges(c->size, offset, &counts));
+    int *counts = c->ranges;
+    LRD_TRY(int_ranges(c->size, offset, counts));
     const void *from = mine == (const char *)all + offset[c->rank] ? MPI_IN_PLACE : mine;
     LRD_TRY_MPI(MPI_Allgatherv(from, counts[c->rank], MPI_BYTE, all, counts, counts + c->size,
                                MPI_BYTE, MPI_COMM_WORLD));
 out:
-    lrd_free(counts);
     return status;
 }
 
@@ -69,14 +63,12 @@ static lrd_status_t mpi_exchange(lrd_comm_t *c, const void *send, const size_t *
                                  void *receive, const size_t *receive_offset)
 {
     lrd_status_t status = LRD_OK;
-    int *to = NULL, *from = NULL;
-    LRD_TRY(int_ranges(c->size, send_offset, &to));
-    LRD_TRY(int_ranges(c->size, receive_offset, &from));
+    int *to = c->ranges, *from = c->ranges + 2 * c->size;
+    LRD_TRY(int_ranges(c->size, send_offset, to));
+    LRD_TRY(int_ranges(c->size, receive_offset, from));
     LRD_TRY_MPI(MPI_Alltoallv(send, to, to + c->size, MPI_BYTE, receive, from, from + c->size,
                               MPI_BYTE, MPI_COMM_WORLD));
 out:
-    lrd_free(from);
-    lrd_free(to);
     return status;
 }
 
@@ -110,8 +102,16 @@ static void mpi_abort(lrd_comm_t *c, int exit_code)
 
 static void mpi_close(lrd_comm_t *c)
 {
-    (void)c;
+    lrd_free(c->ranges);
     MPI_Finalize();
+}
+
+static lrd_status_t allocate_ranges(lrd_comm_t *c)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_NEW(c->ranges, 4 * c->size);
+out:
+    return status;
 }
 
 lrd_status_t comm_mpi_open(lrd_comm_t *c)
@@ -130,6 +130,7 @@ lrd_status_t comm_mpi_open(lrd_comm_t *c)
     LRD_TRY_MPI(MPI_Comm_rank(local, &c->local_rank));
     LRD_TRY_MPI(MPI_Comm_size(local, &c->local_size));
     LRD_TRY_MPI(MPI_Comm_free(&local));
+    c->joined = allocate_ranges(c);
     c->table = &table;
 out:
     return status;

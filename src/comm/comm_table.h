@@ -16,10 +16,15 @@ typedef struct comm_table {
     void (*close)(lrd_comm_t *c);
 } comm_table_t;
 
+enum { COMM_CAUSE_BYTES = 2048 };
+
 struct lrd_comm {
     const comm_table_t *table;
     int rank, size, local_rank, local_size;
     char host[64];
+    char agreed[COMM_CAUSE_BYTES]; /* the cause that all ranks agreed on last */
+    lrd_status_t joined;           /* LRD_ERR_NO_MEMORY: no memory for what the transport needs */
+    int *ranges;                   /* MPI's: [4 * size], so that no exchange needs memory */
 };
 
 /* A world of one: fills *c. */

@@ -1,7 +1,6 @@
 #include "comm/cpus.h"
 
 #include "base/log.h"
-#include "base/mem.h"
 
 #include <limits.h>
 #include <sched.h>
@@ -11,8 +10,8 @@
 
 void lrd_cpus_undo_default_binding(void)
 {
-    /* Open MPI 4 tells its ranks that it bound them, and hands down the options that asked for it.
-     */
+    /* Open MPI 4 tells its ranks that it bound them,
+     * and hands down the options that asked for it. */
     if (getenv("OMPI_MCA_orte_bound_at_launch") == NULL ||
         getenv("OMPI_MCA_hwloc_base_binding_policy") != NULL ||
         getenv("OMPI_MCA_rmaps_base_mapping_policy") != NULL)
@@ -32,30 +31,26 @@ lrd_status_t lrd_cpus_threads(lrd_comm_t *comm, int wanted, int *threads_out)
 {
     lrd_status_t status = LRD_OK;
     const int size = lrd_comm_size(comm), rank = lrd_comm_rank(comm);
-    place_t *places = NULL;
-    size_t *offset = NULL;
-    LRD_NEW(places, size);
-    LRD_NEW(offset, size + 1);
-    strncpy(places[rank].host, lrd_comm_host(comm), sizeof places[rank].host - 1);
-    if (sched_getaffinity(0, sizeof(cpu_set_t), &places[rank].mask) != 0)
-        CPU_SET(0, &places[rank].mask);
-    for (int r = 0; r <= size; r++)
-        offset[r] = (size_t)r * sizeof *places;
-    LRD_TRY(lrd_comm_all_gather(comm, &places[rank], places, offset));
+    place_t mine = {.host = ""};
     int sharing = 0;
-    for (int r = 0; r < size; r++)
-        sharing += strcmp(places[r].host, places[rank].host) == 0 &&
-                   CPU_EQUAL(&places[r].mask, &places[rank].mask);
+    strncpy(mine.host, lrd_comm_host(comm), sizeof mine.host - 1);
+    if (sched_getaffinity(0, sizeof(cpu_set_t), &mine.mask) != 0)
+        CPU_SET(0, &mine.mask);
+    for (int r = 0; r < size; r++) { /* in turn: needs no memory, which one rank alone may lack */
+        place_t theirs = {.host = ""};
+        if (r == rank)
+            theirs = mine;
+        LRD_TRY(lrd_comm_broadcast(comm, &theirs, sizeof theirs, r));
+        sharing += strcmp(theirs.host, mine.host) == 0 && CPU_EQUAL(&theirs.mask, &mine.mask);
+    }
     const char *text = getenv("OMP_NUM_THREADS");
     const long from_text =
         text != NULL ? strtol(text, NULL, 10) : 0; /* "4,2": the outermost level */
     int threads = wanted > 0 ? wanted : from_text > 0 && from_text <= INT_MAX ? (int)from_text : 0;
     if (threads <= 0)
-        threads = CPU_COUNT(&places[rank].mask) / (sharing > 0 ? sharing : 1);
+        threads = CPU_COUNT(&mine.mask) / (sharing > 0 ? sharing : 1);
     *threads_out = threads > 0 ? threads : 1;
     lrd_debug("%d threads; %d ranks share this rank's cores", *threads_out, sharing);
 out:
-    lrd_free(offset);
-    lrd_free(places);
     return status;
 }

@@ -39,8 +39,8 @@ static int count_nodes(int64_t n_leaves, int rank, int size)
     return tree.n;
 }
 
-/* The most buffers, own nodes and received nodes that any update of up to max_leaves micro-batches
- * can ask for. */
+/* The most buffers, own nodes and received nodes that any update of up to max_leaves
+ * micro-batches can ask for. */
 static void find_sizes(lrd_reduce_t *r)
 {
     int64_t most_received = 0;
@@ -197,8 +197,8 @@ static void plan_exchange(lrd_reduce_t *r)
     }
 }
 
-/* My nodes as the exchange wants them: for each rank, its slice of the first node, of the second,
- * ... */
+/* My nodes as the exchange wants them: for each rank, its slice of
+ * the first node, of the second, ... */
 static lrd_status_t pack_send(lrd_reduce_t *r, const void **send_out)
 {
     lrd_status_t status = LRD_OK;

@@ -1,16 +1,17 @@
 /* comm/reduce.h -- the sum of the micro-batches' gradients over all ranks, once an update.
  *
- *   begin(M)                      M micro-batches in the update, this rank has a contiguous share
- * of them buffer = leaf(), zeroed     ... the backward pass accumulates one micro-batch's gradient
- * into it ... leaf_done()                 again for each micro-batch of the share end(&sum) all
- * ranks hold the same bits
+ *   begin(M)           M micro-batches in the update, this rank has a contiguous share of them
+ *     buffer = leaf()  zeroed; the backward pass accumulates one micro-batch's gradient into it
+ *     leaf_done()      again for each micro-batch of the share
+ *   end(&sum)          all ranks hold the same bits
  *
  * reproducible: one binary tree over the micro-batches (comm/tree.h), whatever the number of ranks.
  * A rank keeps its partial nodes in a few buffers. At the end each rank receives, of every rank's
  * maximal nodes, one slice of the parameters, adds them up in the tree's order, and gives the
  * result to all: about twice the data that a plain all-reduce moves when ranks hold one node each,
- * which they do when M is a power of two times their number. fast: each rank sums its own, then one
- * all-reduce.
+ * which they do when M is a power of two times their number.
+ *
+ * fast: each rank sums its own, then one all-reduce.
  *
  * Backends that do not read host memory are served through pinned copies.
  */
@@ -36,15 +37,15 @@ typedef struct lrd_reduce_options {
 lrd_status_t lrd_reduce_create(const lrd_reduce_options_t *options, lrd_reduce_t **reduce_out);
 void lrd_reduce_destroy(lrd_reduce_t *reduce); /* NULL is fine */
 
-/* Takes its device memory from the arena (category "gradients"); may be called twice, measuring
- * first. */
+/* Takes its device memory from the arena (category "gradients");
+ * may be called twice, measuring first. */
 void lrd_reduce_layout(lrd_reduce_t *reduce, lrd_arena_t *arena);
 
 /* Pinned host memory that it holds beside the arena. */
 size_t lrd_reduce_pinned_bytes(const lrd_reduce_t *reduce);
 
-/* An update of n_leaves micro-batches begins; this rank's are first_out .. last_out - 1. Not
- * collective. */
+/* An update of n_leaves micro-batches begins;
+ * this rank's are first_out .. last_out - 1. Not collective. */
 void lrd_reduce_begin(lrd_reduce_t *reduce, int64_t n_leaves, int64_t *first_out,
                       int64_t *last_out);
 
@@ -52,8 +53,8 @@ void lrd_reduce_begin(lrd_reduce_t *reduce, int64_t n_leaves, int64_t *first_out
 lrd_status_t lrd_reduce_leaf(lrd_reduce_t *reduce, float **buffer_out);
 lrd_status_t lrd_reduce_leaf_done(lrd_reduce_t *reduce);
 
-/* The sum, in device memory [n], valid until the next begin. Ranks without a micro-batch take part.
- * Collective. */
+/* The sum, in device memory [n], valid until the next begin.
+ * Ranks without a micro-batch take part. Collective. */
 lrd_status_t lrd_reduce_end(lrd_reduce_t *reduce, float **sum_out);
 
 #endif /* LRD_COMM_REDUCE_H */

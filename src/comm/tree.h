@@ -6,9 +6,13 @@
  * has leaves first .. last - 1 forms every node that lies inside; the highest of them (its maximal
  * nodes) are what it has to share. All ranks' maximal nodes, in order, form the root.
  *
- *        (2,0)            n_leaves = 5, ranks have {0 1 2} and {3 4}:
- *       /     \           rank 0 shares (1,0) and (0,2), rank 1 shares (0,3) and (2,1), which is
- * leaf 4 (1,0)   (1,1)  (2,1) /  \    /  \     | 0    1  2    3    4
+ *              (3,0)
+ *             /     \
+ *         (2,0)      (2,1)    n_leaves = 5, ranks have {0 1 2} and {3 4}:
+ *        /     \       |      rank 0 shares (1,0) and (0,2),
+ *     (1,0)   (1,1)    |      rank 1 shares (0,3) and (2,1), which is leaf 4
+ *     /  \    /  \     |
+ *    0    1  2    3    4
  *
  * The functions only say which buffers to add; they know nothing of what is in them.
  */
@@ -37,15 +41,15 @@ void lrd_tree_begin(lrd_tree_t *tree, int64_t n_leaves);
 /* Adds the next node: its leaves follow those of the last one. */
 void lrd_tree_push(lrd_tree_t *tree, lrd_tree_node_t node);
 
-/* True: buffer *dst_out += buffer *src_out is due, and src's slot is free afterwards. Call until
- * false after a push. */
+/* True: buffer *dst_out += buffer *src_out is due, and src's slot is free afterwards.
+ * Call until false after a push. */
 bool lrd_tree_merge(lrd_tree_t *tree, int *dst_out, int *src_out);
 
 /* The maximal nodes of leaves first .. last - 1, slots numbered from 0, into tree->node. */
 void lrd_tree_maximal(lrd_tree_t *tree, int64_t n_leaves, int64_t first, int64_t last);
 
-/* Buffers that are in use at once while leaves first .. last - 1 are pushed one by one and merged.
- */
+/* Buffers that are in use at once while leaves first .. last - 1 are pushed one by one
+ * and merged. */
 int lrd_tree_buffers(int64_t n_leaves, int64_t first, int64_t last);
 
 #endif /* LRD_COMM_TREE_H */

@@ -18,8 +18,8 @@
 enum { ROUND_ROWS = 4096, MAX_THREADS = 256 };
 static const size_t round_bytes = (size_t)32 << 20;
 
-/* What can be wrong with one record. Workers only note it: the first one in file order is reported.
- */
+/* What can be wrong with one record. Workers only note it:
+ * the first one in file order is reported. */
 typedef enum problem {
     PROBLEM_NONE,
     PROBLEM_EMPTY,    /* no tokens */

@@ -56,8 +56,8 @@ void lrd_store_release(lrd_store_t *store); /* drops one reference; NULL is fine
 lrd_status_t lrd_store_add(lrd_store_t *store, const int32_t *token, size_t n, int64_t label_start,
                            const int32_t *label, int64_t source, int64_t group);
 
-/* The compact form of labels: k when they are ignored before k and equal the tokens from there on,
- * else -1. */
+/* The compact form of labels: k when they are ignored before k and equal the tokens
+ * from there on, else -1. */
 int64_t lrd_label_start(const int32_t *token, const int32_t *label, size_t n);
 
 /* Checks that the arrays make sense together, whatever they hold (tokens and explicit labels apart,

@@ -2,8 +2,8 @@
  *
  * The library prints nothing: what it has to say goes into the recorded cause. Files are not locked
  * (network file systems often refuse locks; files are written under another name and renamed).
- * Metadata carries checksums; arrays are contiguous and begin at a multiple of 4,096 bytes, so that
- * they can be mapped.
+ * Metadata carries checksums; arrays are contiguous and begin at a multiple of 4,096 bytes,
+ * so that they can be mapped.
  */
 #ifndef LRD_DATA_H5_FILE_H
 #define LRD_DATA_H5_FILE_H

@@ -1,8 +1,8 @@
 /* data/jsonl.h -- JSON lines: one JSON object a line.
  *
- * Lines end in LF or CRLF, the last one may do without; lines of white space are skipped; a byte
- * order mark before the first line is skipped. A line has at most 16 MiB. Errors begin with
- * "file:line:".
+ * Lines end in LF or CRLF, the last one may do without; lines of white space are skipped;
+ * a byte order mark before the first line is skipped. A line has at most 16 MiB.
+ * Errors begin with "file:line:".
  */
 #ifndef LRD_DATA_JSONL_H
 #define LRD_DATA_JSONL_H
@@ -44,10 +44,10 @@ typedef struct lrd_jsonl_tokens {
 } lrd_jsonl_tokens_t;
 
 /* Reads {"input_ids": [...], "labels": [...]}; labels that are absent or null are the ids.
- * LRD_ERR_FORMAT: no list of integers, an empty one, lists of unequal lengths, an id outside [0,
- * vocab_size), a label that is neither -100 nor such an id, or an "attention_mask" that is not all
- * ones (records are never padded here, so that a mask can only mean something that would be
- * missed). */
+ * LRD_ERR_FORMAT: no list of integers, an empty one, lists of unequal lengths,
+ * an id outside [0, vocab_size), a label that is neither -100 nor such an id,
+ * or an "attention_mask" that is not all ones (records are never padded here,
+ * so that a mask can only mean something that would be missed). */
 lrd_status_t lrd_jsonl_tokens(const lrd_jsonl_t *reader, const json_t *object, int64_t vocab_size,
                               lrd_jsonl_tokens_t *tokens);
 void lrd_jsonl_tokens_release(lrd_jsonl_tokens_t *tokens); /* {0} again */

@@ -34,10 +34,10 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* By records: the longest ones meet. By tokens: the limit itself, or all of an update; and as many
- * of the shortest as fit. Of two neighbouring micro-batches by tokens the first was closed because
- * the next record did not fit, so together they hold more than the limit: that bounds their number.
- */
+/* By records: the longest ones meet. By tokens: the limit itself, or all of an update;
+ * and as many of the shortest as fit. Of two neighbouring micro-batches by tokens the first
+ * was closed because the next record did not fit, so together they hold more than the limit:
+ * that bounds their number. */
 static void find_limits(lrd_loader_t *l, int64_t *length)
 {
     const lrd_loader_settings_t *s = &l->settings;

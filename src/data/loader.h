@@ -1,10 +1,11 @@
 /* data/loader.h -- which records meet when: the order, the updates and their micro-batches.
  *
- *   epoch e     the order: torch.randperm(n) of a generator seeded with seed + e
- *   update      the next records_per_update records of the order; the last one of an epoch is
- * short, and nothing is repeated micro-batch records_per_micro_batch consecutive records of the
- * update, packed; or, with max_tokens, as many as fit, greedily share       a contiguous range of
- * the update's micro-batches: who computes what
+ *   epoch e      the order: torch.randperm(n) of a generator seeded with seed + e
+ *   update       the next records_per_update records of the order; the last one of an epoch is
+ *                short, and nothing is repeated
+ *   micro-batch  records_per_micro_batch consecutive records of the update, packed; or, with
+ *                max_tokens, as many as fit, greedily
+ *   share        a contiguous range of the update's micro-batches: who computes what
  *
  * All of it is a pure function of the data set and the settings: it does not depend on ranks, and
  * any update can be asked for at any time, which is how a run resumes. Source of the order: what
@@ -19,18 +20,18 @@
 #include <stdint.h>
 
 typedef struct lrd_loader_settings {
-    int64_t
-        records_per_micro_batch; /* per_device_train_batch_size; not looked at with max_tokens */
-    int64_t max_tokens;          /* max_tokens_per_micro_batch; 0: count records instead */
-    int64_t records_per_update;  /* global_batch_size, or batch x accumulation x data ranks */
-    uint64_t seed;               /* data_seed, or seed */
+    /* per_device_train_batch_size; not looked at with max_tokens */
+    int64_t records_per_micro_batch;
+    int64_t max_tokens;         /* max_tokens_per_micro_batch; 0: count records instead */
+    int64_t records_per_update; /* global_batch_size, or batch x accumulation x data ranks */
+    uint64_t seed;              /* data_seed, or seed */
 } lrd_loader_settings_t;
 
 /* One per thread: it remembers the order of the last epoch that was asked for. */
 typedef struct lrd_loader lrd_loader_t;
 
-/* The data set must outlive the loader. LRD_ERR_CONFIG: a count below 1, or a record longer than
- * max_tokens. */
+/* The data set must outlive the loader. LRD_ERR_CONFIG: a count below 1,
+ * or a record longer than max_tokens. */
 lrd_status_t lrd_loader_create(const lrd_dataset_t *set, const lrd_loader_settings_t *settings,
                                lrd_loader_t **loader_out);
 void lrd_loader_free(lrd_loader_t *loader); /* NULL is fine */
@@ -55,14 +56,15 @@ lrd_loader_limits_t lrd_loader_limits(const lrd_loader_t *loader);
 typedef struct lrd_update {
     int64_t epoch; /* from 0 */
     int64_t n_records;
-    const int64_t
-        *record; /* [n_records] in order; valid until the loader is asked for another epoch */
+    /* [n_records] in order; valid until the loader is asked for another epoch */
+    const int64_t *record;
     int64_t n_micro_batches;
-    const int64_t *first; /* [n_micro_batches + 1] micro-batch m is record[first[m] .. first[m +
-                             1]); valid until the next call */
+    /* [n_micro_batches + 1] micro-batch m is record[first[m] .. first[m + 1]);
+     * valid until the next call */
+    const int64_t *first;
     int64_t n_tokens;
-    int64_t
-        n_targets; /* N: the loss of the update is a sum over its targets divided by N; may be 0 */
+    /* N: the loss of the update is a sum over its targets divided by N; may be 0 */
+    int64_t n_targets;
     /* state.epoch as the Trainer logs it after this update: epoch + the part of the epoch that is
      * done, counted in micro-batches of one process (with max_tokens: in records). */
     double epoch_after;
@@ -81,10 +83,11 @@ void lrd_loader_share(int64_t n, int64_t share_index, int64_t share_count, int64
 typedef struct lrd_batch {
     int32_t *token;  /* [n_tokens] */
     int32_t *target; /* [n_tokens] token id, or LRD_NO_TARGET */
-    uint64_t
-        *row_key; /* [n_tokens] record << 32 | (epoch mod 2^16) << 16 | position in the record */
-    int32_t *cu_seqlens; /* [n_sequences + 1] sequence s is the rows cu_seqlens[s] .. [s + 1] - 1 */
-    int64_t *record;     /* [n_sequences] number in the data set */
+    /* [n_tokens] record << 32 | (epoch mod 2^16) << 16 | position in the record */
+    uint64_t *row_key;
+    /* [n_sequences + 1] sequence s is the rows cu_seqlens[s] .. cu_seqlens[s + 1] - 1 */
+    int32_t *cu_seqlens;
+    int64_t *record; /* [n_sequences] number in the data set */
     int64_t n_tokens, n_sequences, n_targets;
     int64_t token_capacity, sequence_capacity; /* private */
 } lrd_batch_t;

@@ -70,8 +70,8 @@ out:
     return status;
 }
 
-/* Reads the field that begins with the brace text[at]; *end_out is the offset behind its closing
- * brace. */
+/* Reads the field that begins with the brace text[at]; *end_out is the offset
+ * behind its closing brace. */
 static lrd_status_t read_field(lrd_prompt_t *p, const char *text, size_t at, int *field_out,
                                size_t *end_out)
 {

@@ -19,8 +19,8 @@ struct lrd_squad {
     const json_t **answers; /* [n_questions] */
 };
 
-/* Where the reader stands: data[i].paragraphs[j].qas[k].answers[l]; -1 from the first level that is
- * not entered. */
+/* Where the reader stands: data[i].paragraphs[j].qas[k].answers[l]; -1 from the
+ * first level that is not entered. */
 typedef struct place {
     const char *name;
     int64_t level[4];

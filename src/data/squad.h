@@ -20,8 +20,8 @@
 
 typedef struct lrd_squad lrd_squad_t; /* immutable: threads may share it */
 
-/* One question. Texts are owned by the file object, exactly as in the file (nothing is stripped).
- */
+/* One question. Texts are owned by the file object, exactly as in
+ * the file (nothing is stripped). */
 typedef struct lrd_squad_question {
     lrd_text_t id, title, context, question;
     size_t n_answers;                 /* 0: the passage does not answer it */
@@ -47,8 +47,8 @@ const lrd_squad_question_t *lrd_squad_question(const lrd_squad_t *squad, size_t 
 /* Text of answer k < n_answers of question i. */
 lrd_text_t lrd_squad_answer(const lrd_squad_t *squad, size_t i, size_t k);
 
-/* Appends the place of question i for messages: "train.json: data[3].paragraphs[0].qas[2] (id
- * 56be...)". */
+/* Appends the place of question i for messages:
+ * "train.json: data[3].paragraphs[0].qas[2] (id 56be...)". */
 lrd_status_t lrd_squad_place(const lrd_squad_t *squad, size_t i, lrd_buf_t *buf);
 
 #endif /* LRD_DATA_SQUAD_H */

@@ -52,8 +52,8 @@ void lrd_tokenizer_free(lrd_tokenizer_t *tokenizer); /* NULL is fine */
 /* The highest id + 1: what a model's embedding must have at least. */
 int32_t lrd_tokenizer_size(const lrd_tokenizer_t *tokenizer);
 
-/* The id of the token written so in tokenizer.json, such as "</s>" (and a space as U+0120). -1:
- * there is none. */
+/* The id of the token written so in tokenizer.json, such as "</s>"
+ * (and a space as U+0120). -1: there is none. */
 int32_t lrd_tokenizer_find(const lrd_tokenizer_t *tokenizer, const char *token);
 
 /* True for the ids that decoding leaves out with skip_special. */

@@ -16,8 +16,7 @@ void lrd_added_release(lrd_added_t *added)
     *added = (lrd_added_t){0};
 }
 
-/* ---- the trie ---------------------------------------------------------------------------------
- */
+/* ---- the trie -------------------------------------------------------------------------------- */
 
 static int32_t child_of(const lrd_added_trie_t *trie, int32_t parent, uint8_t byte)
 {
@@ -80,8 +79,7 @@ static int32_t longest(const lrd_added_trie_t *trie, const char *text, int32_t f
     return found;
 }
 
-/* ---- matching ---------------------------------------------------------------------------------
- */
+/* ---- matching -------------------------------------------------------------------------------- */
 
 static int32_t char_after(const char *text, int32_t at, int32_t bytes, int32_t *length_out)
 {
@@ -184,8 +182,7 @@ bool lrd_added_next(const lrd_added_t *added, int pass, const char *text, int32_
     return true;
 }
 
-/* ---- reading them from tokenizer.json ---------------------------------------------------------
- */
+/* ---- reading them from tokenizer.json -------------------------------------------------------- */
 
 /* One entry of added_tokens. */
 typedef struct entry {
@@ -265,8 +262,8 @@ out:
     return status;
 }
 
-/* Where a text comes more than once, the last entry's flags count, but it is special if one of them
- * is. */
+/* Where a text comes more than once, the last entry's flags count,
+ * but it is special if one of them is. */
 static lrd_status_t insert_entries(lrd_tokenizer_t *tokenizer, const entry_t *entry, size_t n)
 {
     lrd_status_t status = LRD_OK;

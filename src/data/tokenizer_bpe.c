@@ -73,8 +73,8 @@ void lrd_bpe_scratch_release(lrd_bpe_scratch_t *scratch)
     *scratch = (lrd_bpe_scratch_t){0};
 }
 
-/* The symbols to start from: id[] and, in bytes from the start of the piece, at[]. Returns how
- * many, at most n. */
+/* The symbols to start from: id[] and, in bytes from the start of the piece, at[].
+ * Returns how many, at most n. */
 static int32_t first_symbols(const lrd_bpe_t *bpe, const char *piece, int32_t n, int32_t *id,
                              int32_t *at)
 {
@@ -129,8 +129,7 @@ static void encode_small(const lrd_bpe_t *bpe, const char *piece, int32_t n, int
     }
 }
 
-/* ---- long words: a binary heap of rank << 32 | position ---------------------------------------
- */
+/* ---- long words: a binary heap of rank << 32 | position -------------------------------------- */
 
 static void heap_down(uint64_t *heap, size_t n, size_t i)
 {

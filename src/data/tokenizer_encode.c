@@ -4,8 +4,7 @@
 
 #include <string.h>
 
-/* ---- lists of tokens --------------------------------------------------------------------------
- */
+/* ---- lists of tokens ------------------------------------------------------------------------- */
 
 lrd_status_t lrd_tokens_reserve(lrd_tokens_t *tokens, size_t n)
 {
@@ -33,8 +32,7 @@ void lrd_tokens_release(lrd_tokens_t *tokens)
     *tokens = (lrd_tokens_t){.with_begins = tokens->with_begins};
 }
 
-/* ---- the cache of words -----------------------------------------------------------------------
- */
+/* ---- the cache of words ---------------------------------------------------------------------- */
 
 /* A cache line for each word: its bytes, zero behind them, with their number in the last byte; and
  * its tokens. A word has two places, of which a new one takes the first and moves what was there to
@@ -142,8 +140,7 @@ out:
     return status;
 }
 
-/* ---- encoding ---------------------------------------------------------------------------------
- */
+/* ---- encoding -------------------------------------------------------------------------------- */
 
 lrd_status_t lrd_encoder_new(const lrd_tokenizer_t *tokenizer, lrd_encoder_t **encoder_out)
 {

@@ -8,8 +8,7 @@
 
 enum { MAX_FILE_BYTES = 256 << 20 };
 
-/* ---- model ------------------------------------------------------------------------------------
- */
+/* ---- model ----------------------------------------------------------------------------------- */
 
 static lrd_status_t read_vocab(lrd_vocab_t *vocab, const json_t *model, const char *where)
 {
@@ -206,8 +205,7 @@ out:
     return status;
 }
 
-/* ---- the other components ---------------------------------------------------------------------
- */
+/* ---- the other components -------------------------------------------------------------------- */
 
 /* A component that must be a ByteLevel, or null where that is allowed. */
 static lrd_status_t expect_byte_level(const json_t *root, const char *name, const char *key,

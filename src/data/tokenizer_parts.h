@@ -22,8 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- vocabulary -------------------------------------------------------------------------------
- */
+/* ---- vocabulary ------------------------------------------------------------------------------ */
 
 /* One token. Its text is what tokenizer.json says; its bytes are what it stands for: each character
  * of the text mapped back to a byte, or the text itself when a character is outside that map. */
@@ -63,8 +62,7 @@ const lrd_vocab_token_t *lrd_vocab_by_id(const lrd_vocab_t *vocab, int32_t id);
 /* Writes the character that stands for a byte as UTF-8 into out[2] and returns its length. */
 size_t lrd_byte_symbol(uint8_t byte, char out[2]);
 
-/* ---- byte-level BPE ---------------------------------------------------------------------------
- */
+/* ---- byte-level BPE -------------------------------------------------------------------------- */
 
 /* A pair of neighbours that may be merged. Lower ranks first. */
 typedef struct lrd_merge {
@@ -114,8 +112,7 @@ void lrd_bpe_scratch_release(lrd_bpe_scratch_t *scratch);
 lrd_status_t lrd_bpe_encode(const lrd_tokenizer_t *tokenizer, lrd_bpe_scratch_t *scratch,
                             const char *piece, int32_t n, int32_t begin, lrd_tokens_t *tokens);
 
-/* ---- pieces -----------------------------------------------------------------------------------
- */
+/* ---- pieces ---------------------------------------------------------------------------------- */
 
 enum { LRD_SPLIT_MAX_STAGES = 8 };
 
@@ -155,8 +152,7 @@ void lrd_pieces_release(lrd_pieces_t *pieces);
 lrd_status_t lrd_splitter_split(const lrd_splitter_t *splitter, const char *text, int32_t bytes,
                                 lrd_pieces_t *pieces);
 
-/* ---- added tokens -----------------------------------------------------------------------------
- */
+/* ---- added tokens ---------------------------------------------------------------------------- */
 
 typedef struct lrd_added_token {
     int32_t id;
@@ -207,8 +203,7 @@ typedef struct lrd_added_part {
 bool lrd_added_next(const lrd_added_t *added, int pass, const char *text, int32_t bytes,
                     lrd_added_part_t *part);
 
-/* ---- the whole --------------------------------------------------------------------------------
- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 struct lrd_tokenizer {
     lrd_vocab_t vocab;
@@ -227,8 +222,8 @@ lrd_status_t lrd_added_read(lrd_tokenizer_t *tokenizer, const json_t *added_toke
 /* LRD_ERR_NO_MEMORY. Makes room for n more tokens. */
 lrd_status_t lrd_tokens_reserve(lrd_tokens_t *tokens, size_t n);
 
-/* As lrd_encoder_encode; where the text is at fault, the message begins with `where` ("text 17:
- * " or ""). */
+/* As lrd_encoder_encode; where the text is at fault, the message begins with `where`
+ * ("text 17: " or ""). */
 lrd_status_t lrd_encoder_encode_named(lrd_encoder_t *encoder, const char *text, size_t bytes,
                                       const char *where, lrd_tokens_t *tokens);
 

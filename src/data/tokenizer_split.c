@@ -17,8 +17,7 @@ static const char bloom_pattern[] = " ?[^(\\s|[.,!?…。，、।۔،])]+";
 static const char byte_level_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/* ---- BLOOM's pattern by hand ------------------------------------------------------------------
- */
+/* ---- BLOOM's pattern by hand ----------------------------------------------------------------- */
 
 /* By first byte: a character of this length that matches the class, NOT for ASCII that does not,
  * SEE where it depends on the other bytes. */
@@ -100,8 +99,7 @@ static size_t split_bloom(const uint8_t *s, int32_t n, int32_t *end)
     return n_pieces;
 }
 
-/* ---- any pattern, by Oniguruma ----------------------------------------------------------------
- */
+/* ---- any pattern, by Oniguruma --------------------------------------------------------------- */
 
 static pthread_once_t onig_once = PTHREAD_ONCE_INIT;
 static int onig_started;
@@ -252,8 +250,7 @@ out:
     return status;
 }
 
-/* ---- reading it from tokenizer.json -----------------------------------------------------------
- */
+/* ---- reading it from tokenizer.json ---------------------------------------------------------- */
 
 /* A String pattern as a regular expression that matches just that. */
 static lrd_status_t quote(const char *text, size_t bytes, lrd_buf_t *pattern)

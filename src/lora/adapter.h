@@ -1,5 +1,5 @@
-/* lora/adapter.h -- an adapter's shape: which A and B there are, and where they lie in one flat
- * buffer.
+/* lora/adapter.h -- an adapter's shape: which A and B there are,
+ * and where they lie in one flat buffer.
  *
  *   item 0: A [r, n_in]  B [n_out, r]   item 1: A B   ...      float32, n_params in all
  *
@@ -40,9 +40,10 @@ void lrd_adapter_free(lrd_adapter_t *adapter); /* NULL is fine */
 const lrd_adapter_item_t *lrd_adapter_find(const lrd_adapter_t *adapter, int layer, int place);
 
 /* Fresh parameters [n_params] as get_peft_model makes them right after torch.manual_seed(seed),
- * rounded to the base's dtype and back, as PEFT does for float16 and bfloat16 bases. To the bit, for
- * init_lora_weights gaussian to that of torch on x86 with AVX2: elsewhere torch's own numbers differ
- * in the last places (A of fewer than 16 elements: as exact as libm's log1p, sin and cos). */
+ * rounded to the base's dtype and back, as PEFT does for float16 and bfloat16 bases.
+ * To the bit, for init_lora_weights gaussian to that of torch on x86 with AVX2:
+ * elsewhere torch's own numbers differ in the last places (A of fewer than 16 elements: as exact
+ * as libm's log1p, sin and cos). */
 lrd_status_t lrd_adapter_init(const lrd_adapter_t *adapter, const lrd_lora_settings_t *settings,
                               lrd_dtype_t base_dtype, float *params);
 

@@ -1,6 +1,6 @@
 /* Fresh parameters, in the order in which PEFT and torch draw them: for each module the
- * constructors of A and of B fill theirs, then A is filled again (unless init_lora_weights is
- * false) and B is zero.
+ * constructors of A and of B fill theirs, then A is filled again (unless init_lora_weights
+ * is false) and B is zero.
  *
  * Sources: peft 0.21.2 (tuners/lora/layer.py), torch 2.13 (nn/init.py, DistributionTemplates.h,
  * avx_mathfun.h). The normal distribution follows torch's code for x86 with AVX2, whose logarithm,
@@ -13,7 +13,7 @@
 #include <math.h>
 #include <stdbool.h>
 
-/* ---- torch's normal_ -------------------------------------------------------------------------- */
+/* ---- torch's normal_ ------------------------------------------------------------------------- */
 
 /* Natural logarithm of a normal number, 0 < x <= 1. */
 static float cephes_log(float x)
@@ -118,7 +118,7 @@ static void fill_normal(generator_t *g, float *out, int64_t n, double deviation)
     }
 }
 
-/* ---- PEFT's parameters ------------------------------------------------------------------------ */
+/* ---- PEFT's parameters ----------------------------------------------------------------------- */
 
 /* torch.nn.Linear's weight: kaiming_uniform_(a=sqrt(5)) over n_in inputs. */
 static void fill_linear(generator_t *g, float *out, int64_t n, int64_t n_in)

@@ -27,7 +27,7 @@ static void tensor_shape(const lrd_adapter_item_t *item, int tensor, int64_t sha
     shape[1] = tensor == 0 ? item->n_in : item->r;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static lrd_status_t shape_text(const lrd_tensor_entry_t *entry, lrd_buf_t *buf)
 {
@@ -112,7 +112,7 @@ out:
     return status;
 }
 
-/* ---- adapter_config.json ---------------------------------------------------------------------- */
+/* ---- adapter_config.json --------------------------------------------------------------------- */
 
 /* As Python writes it: what was read from "16" is not "16.0". */
 static void write_number(lrd_json_writer_t *w, double value)
@@ -253,7 +253,7 @@ out:
     return status;
 }
 
-/* ---- README.md -------------------------------------------------------------------------------- */
+/* ---- README.md ------------------------------------------------------------------------------- */
 
 /* YAML reads the text as itself without quotes. */
 static bool is_plain(const char *text)
@@ -336,7 +336,7 @@ out:
     return status;
 }
 
-/* ---- all three -------------------------------------------------------------------------------- */
+/* ---- all three ------------------------------------------------------------------------------- */
 
 static lrd_status_t write_params(const char *folder, const lrd_adapter_t *adapter,
                                  const float *params)

@@ -80,7 +80,7 @@ out:
     return status;
 }
 
-/* ---- names ------------------------------------------------------------------------------------ */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 /* The path ends with "." and the name. */
 static bool ends_with(const char *path, const char *name)
@@ -134,7 +134,7 @@ static bool is_layer_wanted(const lrd_integers_t *layers, const char *path)
     return false;
 }
 
-/* ---- which ------------------------------------------------------------------------------------ */
+/* ---- which ----------------------------------------------------------------------------------- */
 
 /* What the settings say, compiled. */
 typedef struct rules {
@@ -174,8 +174,8 @@ out:
     return status;
 }
 
-/* `fallback` points to the name that stands for target_modules null. Release the rules also after
- * a failure. */
+/* `fallback` points to the name that stands for target_modules null.
+ * Release the rules also after a failure. */
 static lrd_status_t rules_make(const lrd_lora_settings_t *s, char *const *fallback, rules_t *rules)
 {
     lrd_status_t status = LRD_OK;

@@ -1,8 +1,8 @@
 /* lora/target.h -- which linears get an adapter, and with what rank: PEFT's rules.
  *
  * Source: peft 0.21.2. Two differences: regular expressions are Oniguruma's, in its Python syntax;
- * and a list of 20 names or more is taken as it is (PEFT first shortens it where it can, after which
- * layers_to_transform also filters modules that were named by their whole path).
+ * and a list of 20 names or more is taken as it is (PEFT first shortens it where it can,
+ * after which layers_to_transform also filters modules that were named by their whole path).
  */
 #ifndef LRD_LORA_TARGET_H
 #define LRD_LORA_TARGET_H

@@ -225,8 +225,8 @@ out:
     return status;
 }
 
-/* Powers of a float32 base, as transformers forms them. Heads beyond the largest power of two P take
- * the odd powers of the base for 2 P heads. */
+/* Powers of a float32 base, as transformers forms them.
+ * Heads beyond the largest power of two P take the odd powers of the base for 2 P heads. */
 static void bloom_head_slopes(const lrd_model_config_t *c, float *slope)
 {
     int log2_p = 0;
@@ -442,7 +442,8 @@ static bool has_adapter(const lrd_stage_t *stage, int layer, int place)
     return lrd_adapter_find(stage->adapter, layer, place) != NULL;
 }
 
-/* The MLP's half: d becomes the gradient of `middle`. False in *more_out: nothing below is adapted. */
+/* The MLP's half: d becomes the gradient of `middle`. False in *more_out:
+ * nothing below is adapted. */
 static lrd_status_t mlp_backward(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer,
                                  bloom_state_t *s, lrd_mat_t d)
 {
@@ -462,7 +463,8 @@ static lrd_status_t mlp_backward(lrd_stage_t *stage, const lrd_micro_batch_t *ba
         goto out;
     if (has_adapter(stage, layer, H_TO_4H))
         LRD_TRY(norm(stage, layer, POST_GAMMA, middle, none, none, m, NULL, NULL));
-    /* The residual taken after the norm adds its gradient before the norm's backward, else behind. */
+    /* The residual taken after the norm adds its gradient before
+     * the norm's backward, else behind. */
     LRD_TRY(
         linear_backward(stage, batch, layer, H_TO_4H, s, d_mlp, m, none, after, after ? d : d_m));
     if (lrd_stage_needs_dx(stage, layer, H_TO_4H))

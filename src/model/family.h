@@ -117,8 +117,8 @@ struct lrd_family {
     /* Values that the stage keeps on the device beside the weights: ALiBi slopes [n_heads]. */
     void (*head_slopes)(const lrd_model_config_t *config, float *slope);
 
-    /* Takes the memory of one block's saved activations (category "activations"), for up to
-     * stage->limits.tokens. */
+    /* Takes the memory of one block's saved activations (category "activations"),
+     * for up to stage->limits.tokens. */
     void (*layout_block)(const lrd_stage_t *stage, int layer, lrd_arena_t *arena, void *state);
 
     /* Where the block's input is kept: the stage's first block gets it from the embedding (or from

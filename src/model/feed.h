@@ -21,8 +21,8 @@ void lrd_feed_close(lrd_feed_t *feed); /* {0} is fine */
 /* Device memory (category "buffers"). */
 void lrd_feed_layout(lrd_feed_t *feed, lrd_arena_t *arena);
 
-/* Uploads a batch; *out points to device memory that is valid until the next upload. Waits until the
- * device has done with the one before. LRD_ERR_ARG: the batch is larger than announced. */
+/* Uploads a batch; *out points to device memory that is valid until the next upload. Waits until
+ * the device has done with the one before. LRD_ERR_ARG: the batch is larger than announced. */
 lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_micro_batch_t *out);
 
 #endif /* LRD_MODEL_FEED_H */

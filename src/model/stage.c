@@ -148,8 +148,8 @@ void lrd_stage_layout(lrd_stage_t *s, lrd_arena_t *arena)
         layout_generation(s, arena);
     if (s->limits.training)
         s->d = lrd_stage_take(s, arena, "buffers", c->hidden);
-    /* Forward and backward are never in the same block's work at once: their buffers overlap. The larger set is taken
-     * last, so that the arena ends behind it. */
+    /* Forward and backward are never in the same block's work at once: their buffers overlap.
+     * The larger set is taken last, so that the arena ends behind it. */
     const lrd_arena_t mark = *arena;
     layout_forward(s, arena);
     if (s->limits.training) {

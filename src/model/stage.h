@@ -85,8 +85,8 @@ void lrd_stage_layout(lrd_stage_t *stage, lrd_arena_t *arena);
 /* Scratch that every op of this stage is satisfied with. */
 size_t lrd_stage_scratch_bytes(const lrd_stage_t *stage);
 
-/* Uploads constants; call once, after the layout on real memory. `pinned` holds at least n_heads
- * floats. Synchronizes. */
+/* Uploads constants; call once, after the layout on real memory.
+ * `pinned` holds at least n_heads floats. Synchronizes. */
 lrd_status_t lrd_stage_prepare(lrd_stage_t *stage, float *pinned);
 
 /* Losses of a micro-batch, without gradients. Enqueues. */

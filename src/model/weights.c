@@ -111,7 +111,8 @@ static bool are_equal(const lrd_located_t *x, const lrd_located_t *y)
     return equal;
 }
 
-/* transformers 5: a head that is in the file and differs from the embedding is not tied, whatever the config says. */
+/* transformers 5: a head that is in the file and differs from the embedding is not tied,
+ * whatever the config says. */
 static lrd_status_t add_head(lrd_weights_t *w)
 {
     lrd_status_t status = LRD_OK;
@@ -266,7 +267,8 @@ void lrd_weights_layout(lrd_weights_t *w, const lrd_backend_t *backend, lrd_aren
         w->head = w->embed[w->config->family->word_embeddings];
 }
 
-/* Pinned memory for a piece of the file, device memory for the same before it is converted. */
+/* Pinned memory for a piece of the file, device memory for the same before it is converted.
+ * NULL where the backend reads host memory. */
 typedef struct stop_over {
     void *pinned, *device;
 } stop_over_t;

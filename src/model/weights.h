@@ -39,8 +39,8 @@ int lrd_weights_dtype(const lrd_model_settings_t *settings);
  * LRD_ERR_UNSUPPORTED: only pickled weights (.bin), dtypes that are not supported. */
 lrd_status_t lrd_weights_open(const char *folder, const lrd_model_config_t *config, lrd_span_t span,
                               int dtype, lrd_weights_t **weights_out);
-void lrd_weights_close(
-    lrd_weights_t *weights); /* NULL is fine; after the device memory's last use */
+/* After the device memory's last use. NULL is fine. */
+void lrd_weights_close(lrd_weights_t *weights);
 
 /* Takes device memory (category "weights") for what is not used in place. */
 void lrd_weights_layout(lrd_weights_t *weights, const lrd_backend_t *backend, lrd_arena_t *arena);

@@ -241,6 +241,9 @@ lrd_status_t lrd_checkpoint_read(const char *folder, const lrd_adapter_t *adapte
     lrd_checkpoint_t c = {0};
     const int64_t n = adapter->n_params;
     LRD_ALLOC(path, lrd_path_join(folder, file_name));
+    LRD_CHECK(lrd_file_exists(path), LRD_ERR_FORMAT,
+              "%s holds no %s: it is not a checkpoint (output_dir/checkpoint-N is one)", folder,
+              file_name);
     LRD_TRY(lrd_h5_open(path, &file));
     LRD_TRY(lrd_file_map(path, &map));
     LRD_TRY(expect_text(file, path, "format", format_name, LRD_ERR_FORMAT,

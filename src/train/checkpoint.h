@@ -1,5 +1,5 @@
-/* train/checkpoint.h -- the state of a run in a file, so that it can go on as if nothing had
- * happened.
+/* train/checkpoint.h -- the state of a run in a file, so that it can go on
+ * as if nothing had happened.
  *
  *   <output_dir>/checkpoint-N/   state.h5                     this file's business
  *                                adapter_model.safetensors    lora/peft.h

@@ -19,7 +19,19 @@ typedef struct lrd_evaluator {
     const lrd_dataset_t *set;
     int64_t records_per_batch;
     double *nll; /* device [1] */
+    /* Host memory. */
+    lrd_batch_t batch;
+    int64_t n_batches;
+    int64_t *record; /* [records_per_batch] */
+    double *loss;    /* [n_batches]: mean over the batch's targets, NaN without any */
+    size_t *offset;  /* [ranks + 1] of each rank's losses */
+    double *pinned;  /* [1] */
 } lrd_evaluator_t;
+
+/* Fills in the host memory; the members before it are set, `set` NULL where nothing is evaluated.
+ * Close also after a failure. */
+lrd_status_t lrd_evaluator_open(lrd_evaluator_t *evaluator);
+void lrd_evaluator_close(lrd_evaluator_t *evaluator); /* {0} is fine */
 
 void lrd_evaluator_layout(lrd_evaluator_t *evaluator, lrd_arena_t *arena);
 

@@ -1,5 +1,5 @@
-/* train/history.h -- what a run has logged so far, as transformers keeps it in trainer_state.json.
- */
+/* train/history.h -- what a run has logged so far, as transformers
+ * keeps it in trainer_state.json. */
 #ifndef LRD_TRAIN_HISTORY_H
 #define LRD_TRAIN_HISTORY_H
 
@@ -44,8 +44,8 @@ typedef struct lrd_history_facts {
 lrd_status_t lrd_history_write(const lrd_history_t *history, const lrd_history_facts_t *facts,
                                const char *folder);
 
-/* Reads what lrd_history_write wrote; losses since the last entry are lost (the checkpoint keeps
- * them). */
+/* Reads what lrd_history_write wrote; losses since the last entry are lost
+ * (the checkpoint keeps them). */
 lrd_status_t lrd_history_read(const char *folder, lrd_history_t *history_out);
 
 #endif /* LRD_TRAIN_HISTORY_H */

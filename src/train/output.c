@@ -84,6 +84,8 @@ static lrd_status_t write_checkpoint(lrd_session_t *s, bool interrupted)
     LRD_TRY(lrd_checkpoint_write(partial, s->adapter, &c));
     LRD_TRY(lrd_folder_commit(partial, path));
 out:
+    if (status != LRD_OK)
+        lrd_folder_abandon(partial);
     lrd_free(memory);
     lrd_free(partial);
     lrd_free(path);
@@ -110,7 +112,7 @@ static lrd_status_t rotate(const lrd_session_t *s)
             continue;
         lrd_free(path);
         LRD_ALLOC(path, lrd_checkpoint_path(t->output_dir, steps[i]));
-        LRD_TRY(lrd_folder_remove(path));
+        LRD_TRY(lrd_folder_discard(path));
         left--;
     }
 out:
@@ -138,7 +140,7 @@ static lrd_status_t write_final(lrd_session_t *s)
     const lrd_training_settings_t *t = &s->o.settings->training;
     lrd_optimizer_state_t state;
     float *memory = NULL;
-    char *best = NULL;
+    char *best = NULL, *path = NULL, *partial = NULL;
     LRD_TRY(download(s, &state, &memory));
     if (t->load_best_model_at_end && s->history.has_best) {
         LRD_ALLOC(best, lrd_checkpoint_path(t->output_dir, s->history.best_global_step));
@@ -147,8 +149,15 @@ static lrd_status_t write_final(lrd_session_t *s)
             "The best evaluation was at update %lld (eval_loss %.6g): its adapter is the result",
             (long long)s->history.best_global_step, s->history.best_metric);
     }
-    LRD_TRY(write_adapter(s, t->output_dir, state.params));
+    LRD_ALLOC(path, lrd_path_join(t->output_dir, "adapter"));
+    LRD_TRY(lrd_folder_begin(path, &partial));
+    LRD_TRY(write_adapter(s, partial, state.params));
+    LRD_TRY(lrd_folder_merge(partial, t->output_dir));
 out:
+    if (status != LRD_OK)
+        lrd_folder_abandon(partial);
+    lrd_free(partial);
+    lrd_free(path);
     lrd_free(best);
     lrd_free(memory);
     return status;

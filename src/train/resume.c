@@ -162,6 +162,11 @@ lrd_status_t lrd_resume_find(lrd_session_t *s)
     char *folder = NULL;
     bool any = false;
     if (resume->kind == LRD_RESUME_FOLDER) {
+        LRD_CHECK(lrd_folder_exists(resume->folder), LRD_ERR_CONFIG,
+                  "training.resume_from_checkpoint: no folder %s here. Name the folder of a "
+                  "checkpoint (output_dir/checkpoint-N), or write true to go on from the newest in "
+                  "%s, or null to start",
+                  resume->folder, t->output_dir);
         LRD_ALLOC(folder, lrd_strdup(resume->folder));
         LRD_TRY(lrd_checkpoint_read(folder, s->adapter, &s->checkpoint));
     } else if (!t->overwrite_output_dir) {

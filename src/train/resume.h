@@ -4,11 +4,11 @@
 
 #include "train/session.h"
 
-/* Reads training.resume_from_checkpoint and output_dir: fills session->resumes, checkpoint and
- * history (an empty one when the run starts anew). A damaged newest checkpoint is named and the one
- * before it used. Changed settings are named; LRD_ERR_CONFIG: they change what the run is, or
- * output_dir holds checkpoints that nobody allowed to overwrite. The output folder must be seen by
- * all ranks. */
+/* Reads training.resume_from_checkpoint and output_dir: fills session->resumes,
+ * checkpoint and history (an empty one when the run starts anew).
+ * A damaged newest checkpoint is named and the one before it used. Changed settings are named;
+ * LRD_ERR_CONFIG: they change what the run is, or output_dir holds checkpoints that nobody allowed
+ * to overwrite. The output folder must be seen by all ranks. */
 lrd_status_t lrd_resume_find(lrd_session_t *session);
 
 /* The update's size is that of the run's start. */

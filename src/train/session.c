@@ -265,6 +265,7 @@ static lrd_status_t open_stage(lrd_session_t *s)
                                  .set = s->train,
                                  .max_micro_batches = l.micro_batches};
     LRD_TRY(lrd_stepper_open(&s->stepper));
+    LRD_TRY(lrd_evaluator_open(&s->evaluator));
 out:
     return status;
 }
@@ -344,6 +345,7 @@ void lrd_session_close(lrd_session_t *s)
 {
     if (s->o.comm == NULL)
         return;
+    lrd_evaluator_close(&s->evaluator);
     lrd_stepper_close(&s->stepper);
     lrd_reduce_destroy(s->reduce);
     lrd_feed_close(&s->feed);

@@ -1,5 +1,5 @@
-/* train/session.h -- everything that one rank of a run holds: model, data, memory, in the order in
- * which it is made.
+/* train/session.h -- everything that one rank of a run holds: model, data, memory,
+ * in the order in which it is made.
  *
  *   model and device -> adapter's shape -> checkpoint to go on from -> data set -> loader
  *   -> stage, optimizer -> one memory plan -> memory -> weights and parameters loaded

@@ -73,7 +73,7 @@ static lrd_status_t evaluate(trainer_t *t)
     double loss;
     const double begun = lrd_clock_seconds();
     LRD_TRY(lrd_evaluate(&t->s.evaluator, &loss));
-    LRD_TRY(lrd_history_log_eval(&t->s.history, loss));
+    LRD_TRY(lrd_comm_abort(t->s.o.comm, lrd_history_log_eval(&t->s.history, loss)));
     lrd_info("update %lld/%lld eval_loss %.6g", (long long)t->s.history.global_step,
              (long long)t->s.n_updates, loss);
     t->begun += lrd_clock_seconds() - begun;
@@ -106,7 +106,7 @@ static lrd_status_t run_update(trainer_t *t, bool wants_stop, bool *stopped_out)
     lrd_session_t *s = &t->s;
     const lrd_training_settings_t *x = &s->o.settings->training;
     lrd_update_t update;
-    lrd_step_result_t r;
+    lrd_step_result_t r = {0};
     status = lrd_loader_update(s->loader, s->history.global_step, &update);
     if (status == LRD_OK)
         status = lrd_stepper_run(&s->stepper, &update, wants_stop, &r);
@@ -121,7 +121,7 @@ static lrd_status_t run_update(trainer_t *t, bool wants_stop, bool *stopped_out)
     const int64_t step = s->history.global_step;
     const bool is_last = step == s->n_updates;
     if (step % x->logging_steps == 0)
-        LRD_TRY(log_step(t, &r, lr));
+        LRD_TRY(lrd_comm_abort(s->o.comm, log_step(t, &r, lr)));
     LRD_TRY(check_finite(t, &r));
     if (x->eval_steps != LRD_SETTING_NULL && (step % x->eval_steps == 0 || is_last))
         LRD_TRY(evaluate(t));
@@ -171,15 +171,24 @@ out:
     return status;
 }
 
+static lrd_status_t prepare(trainer_t *t)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_session_t *s = &t->s;
+    LRD_NEW(t->lr, s->n_updates);
+    lrd_schedule_fill(&s->o.settings->training, s->n_updates, t->lr);
+    LRD_TRY(report_start(s));
+out:
+    return status;
+}
+
 static lrd_status_t run(trainer_t *t, const volatile sig_atomic_t *stop, lrd_train_end_t *end)
 {
     lrd_status_t status = LRD_OK;
     lrd_session_t *s = &t->s;
     const double begun = lrd_clock_seconds();
     bool stopped = false;
-    LRD_NEW(t->lr, s->n_updates);
-    lrd_schedule_fill(&s->o.settings->training, s->n_updates, t->lr);
-    LRD_TRY(report_start(s));
+    LRD_TRY(lrd_agree(s->o.comm, prepare(t)));
     s->history.global_step = s->resumes ? s->checkpoint.step : 0;
     t->adam_t = s->resumes ? s->checkpoint.optimizer.clock.adam_t : 0;
     lrd_progress_begin(&t->progress, "Training", "updates", s->history.global_step, s->n_updates);
@@ -192,7 +201,7 @@ static lrd_status_t run(trainer_t *t, const volatile sig_atomic_t *stop, lrd_tra
         LRD_TRY(run_update(t, *stop != 0, &stopped));
     lrd_progress_end(&t->progress, s->history.global_step);
     if (lrd_profile_is_on())
-        LRD_TRY(report_profile());
+        LRD_TRY(lrd_agree(s->o.comm, report_profile()));
     lrd_profile_stop();
     if (stopped) {
         *end = LRD_TRAIN_INTERRUPTED;

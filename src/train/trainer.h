@@ -13,9 +13,9 @@ typedef enum lrd_train_end {
     LRD_TRAIN_DONE
 } lrd_train_end_t;
 
-/* Trains. *stop becomes non-zero when this rank is asked to stop (a signal): the update in work is
- * finished, a checkpoint written, and LRD_OK returned with LRD_TRAIN_INTERRUPTED. All ranks return
- * the same. Collective. */
+/* Trains. *stop becomes non-zero when this rank is asked to stop (a signal): the update
+ * in work is finished, a checkpoint written, and LRD_OK returned with LRD_TRAIN_INTERRUPTED.
+ * All ranks return the same. Collective. */
 lrd_status_t lrd_train(const lrd_session_options_t *options, const volatile sig_atomic_t *stop,
                        lrd_train_end_t *end_out);
 

@@ -135,8 +135,26 @@ echo '{"input_ids": [1, 300]}' >> eval.jsonl
 refuse "bad record to evaluate on" 2 "eval.jsonl:" --set training.eval_steps=1
 refuse "no data to evaluate on" 2 none.jsonl --set training.eval_steps=1 --set data.eval_file=none.jsonl
 squad=(--set data.format=squad --set data.train_file=squad.json --set data.eval_file=null)
-# The tokenizer has 420 entries; data is read before weights, whose shape would be the next error.
-tokenizer() { cp "$LRD_SOURCE_DIR/tests/golden/data/tokenizer.json" model/; set_config vocab_size 420; }
+# The tokenizer has 420 entries, 120 more than the model: its embedding gets rows of zeros.
+python3 - "$base/model/model.safetensors" "$work/model-420.safetensors" <<'PYTHON'
+import json, struct, sys
+data = open(sys.argv[1], "rb").read()
+n = struct.unpack("<Q", data[:8])[0]
+header, tensors, more = json.loads(data[8:8 + n]), data[8 + n:], 120 * 96 * 4
+grown = header["transformer.word_embeddings.weight"]
+end = grown["data_offsets"][1]
+for name, t in header.items():
+    if name != "__metadata__" and t["data_offsets"][0] >= end:
+        t["data_offsets"] = [x + more for x in t["data_offsets"]]
+grown["shape"][0], grown["data_offsets"][1] = 420, end + more
+text = json.dumps(header).encode()
+open(sys.argv[2], "wb").write(struct.pack("<Q", len(text)) + text + tensors[:end] + bytes(more) + tensors[end:])
+PYTHON
+tokenizer() {
+  cp "$LRD_SOURCE_DIR/tests/golden/data/tokenizer.json" model/
+  cp model-420.safetensors model/model.safetensors
+  set_config vocab_size 420
+}
 squad_case() { tokenizer; printf "$2" > squad.json; refuse "SQuAD: $1" 2 "${3:-squad.json}" "${squad[@]}"; }
 squad_case "not JSON" '{"data": ['
 squad_case "empty file" ''
@@ -163,7 +181,10 @@ for change in lora.r=x lora.rr=3 lora.r=99999999999999999999 lora.lora_dropout=1
   key=${change%%=*}
   refuse "--set $change" 2 "${key%rr}" --set "$change"
 done
-refuse "no such checkpoint" 2 none-such --set training.resume_from_checkpoint=none-such
+refuse "no such checkpoint" 2 "training.resume_from_checkpoint: no folder none-such here. Name the folder of a checkpoint" \
+  --set training.resume_from_checkpoint=none-such
+touch file; refuse "checkpoint that is a file" 2 "training.resume_from_checkpoint: no folder file here" --set training.resume_from_checkpoint=file
+refuse "folder that is no checkpoint" 2 "model holds no state.h5: it is not a checkpoint" --set training.resume_from_checkpoint=model
 sed -i 's/learning_rate:/learning_rat:/' config.yaml;      refuse "unknown key" 2 "learning_rate"
 refuse "bias" 2 bias --set lora.bias=all
 refuse "rank 0" 2 lora.r --set lora.r=0

@@ -1,4 +1,5 @@
-/* check_config F.yaml...: reads and checks settings files. check_config --keys: every key there is. */
+/* check_config F.yaml...: reads and checks settings files.
+ * check_config --keys: every key there is. */
 #include "base/settings.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # lora-dist eval on files of answers: standard output is byte for byte what the official script prints
-# (tests/golden/squad_score), --output what it writes; what is missing and what is refused.
+# (tests/golden/squad_score); what is missing and what is refused.
 set -uo pipefail
 golden=$LRD_SOURCE_DIR/tests/golden/squad_score
 shared=$LRD_SOURCE_DIR/../shared/data/squad
@@ -33,8 +33,6 @@ probs=(--na-prob-file "$golden/small.na_probs.json")
 prints "$golden/small.na.txt" "${small[@]}" "${probs[@]}"
 prints "$golden/small.na_0.5.txt" "${small[@]}" "${probs[@]}" --na-prob-thresh 0.5
 prints "$golden/small.none_-1.txt" "${small[@]}" --na-prob-thresh=-1
-prints "$golden/small.na.txt" "${small[@]}" "${probs[@]}" --output line.json
-cmp line.json "$golden/small.na.line.json" || fail "--output"
 
 # A question without a prediction counts as answered with nothing, and is named.
 echo '{"2": "", "x": "bell"}' > few.json
@@ -52,8 +50,9 @@ refuses 2 'none.json' "${answered[@]}" --predictions none.json
 refuses 2 'is missing, expected a list' --data few.json --predictions few.json
 echo '{"data": []}' > no.json;               refuses 2 'no.json has no questions' --data no.json --predictions few.json
 echo '{"1": 0.5}' > prob.json;               refuses 2 'prob.json: no probability for 1 of 2 questions' "${answered[@]}" --predictions said.json --na-prob-file prob.json
-refuses 2 'needs --predictions P.json' "${answered[@]}"
-refuses 2 'none/such' "${answered[@]}" --predictions said.json --output none/such
+refuses 2 'with --predictions P.json' "${answered[@]}"
+refuses 2 '--output does nothing beside --predictions' "${answered[@]}" --predictions said.json --output x
+refuses 2 '--do-sample does nothing beside --predictions' "${answered[@]}" --predictions said.json --do-sample
 find . -name '*partial*' -o -name '*tmp*' | grep -q . && fail "something half-written is left"
 
 # Rank 0 does it, once.

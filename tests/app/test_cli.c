@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
-enum { MAX_WORDS = 16 };
+enum { MAX_WORDS = 24 };
 
 /* Parses words that end with NULL, the program's name left out. */
 static lrd_status_t parse(lrd_cli_t *cli, const char *const *words)
@@ -31,19 +31,28 @@ static lrd_status_t parse(lrd_cli_t *cli, const char *const *words)
         assert_int_equal(assert_refused_cli.set.n, 77); /* untouched */                  \
     } while (0)
 
+enum { N_OWN = 16 };
+
 /* What each command takes beside what all take, and the shortest line that is right. */
 static const struct {
     lrd_command_t command;
-    const char *words[6], *options[6];
+    const char *words[6], *options[N_OWN];
 } commands[] = {
     {LRD_COMMAND_TRAIN, {"train", "--config", "F"}, {NULL}},
     {LRD_COMMAND_INSPECT, {"inspect", "--model", "D"}, {"--model", "--adapter"}},
     {LRD_COMMAND_SCORE,
      {"score", "--model", "D", "--data", "F"},
      {"--model", "--adapter", "--data", "--logits-out"}},
+    {LRD_COMMAND_GENERATE,
+     {"generate", "--model", "D"},
+     {"--model", "--adapter", "--prompt", "--prompt-file", "--max-new-tokens", "--do-sample",
+      "--temperature", "--top-k", "--top-p", "--min-p", "--repetition-penalty", "--seed", "--stop",
+      "--batch-size", "--output"}},
     {LRD_COMMAND_EVAL,
      {"eval", "--data", "F", "--predictions", "P"},
-     {"--data", "--predictions", "--na-prob-file", "--na-prob-thresh", "--output"}},
+     {"--adapter", "--data", "--predictions", "--na-prob-file", "--na-prob-thresh",
+      "--max-new-tokens", "--do-sample", "--temperature", "--top-k", "--top-p", "--min-p",
+      "--repetition-penalty", "--seed", "--batch-size", "--limit", "--output"}},
     {LRD_COMMAND_MERGE,
      {"merge", "--model=D", "--adapter=D", "--out=D"},
      {"--model", "--adapter", "--out"}},
@@ -125,12 +134,34 @@ static void test_options(void **state)
     lrd_cli_release(&cli);
 
     assert_ok(parse(&cli, WORDS("eval", "--data", "d", "--predictions=p", "--na-prob-file", "n",
-                                "--na-prob-thresh", "-2.5e-1", "--output", "o")));
+                                "--na-prob-thresh", "-2.5e-1")));
     assert_string_equal(cli.data, "d");
     assert_string_equal(cli.predictions, "p");
     assert_string_equal(cli.na_prob_file, "n");
     assert_true(cli.na_prob_thresh == -0.25);
+    lrd_cli_release(&cli);
+
+    assert_ok(parse(&cli, WORDS("eval", "--config", "F", "--adapter=a", "--limit", "7",
+                                "--max-new-tokens=24", "--batch-size", "3", "--output", "o")));
+    assert_int_equal(cli.adapters.n, 1);
+    assert_int_equal(cli.limit, 7);
+    assert_int_equal(cli.max_new_tokens, 24);
+    assert_int_equal(cli.batch_size, 3);
     assert_string_equal(cli.output, "o");
+    lrd_cli_release(&cli);
+
+    assert_ok(parse(&cli, WORDS("generate", "--model=m", "--adapter", "a=b", "--adapter", "c",
+                                "--prompt", "p", "--do-sample", "--temperature", "0.5", "--top-k=0",
+                                "--seed=9007199254740992", "--stop=x")));
+    assert_int_equal(cli.adapters.n, 2);
+    assert_string_equal(cli.adapters.text[0], "a=b");
+    assert_string_equal(cli.adapters.text[1], "c");
+    assert_string_equal(cli.prompt, "p");
+    assert_true(cli.do_sample && cli.temperature == 0.5 && cli.top_k == 0);
+    assert_true(cli.seed == 9007199254740992);
+    assert_string_equal(cli.stop_text, "x");
+    assert_int_equal(cli.max_new_tokens, 200);
+    assert_int_equal(cli.batch_size, 16);
     lrd_cli_release(&cli);
 
     assert_ok(parse(&cli, WORDS("tokenize", "--skip-special-tokens", "--model=m", "--decode")));
@@ -152,7 +183,8 @@ static void test_unknown_words(void **state)
 {
     assert_refused("did you mean train?", "trian", "--config", "F");
     assert_refused("did you mean tokenize?", "tokenise");
-    assert_refused("there are train, inspect, score, eval, merge, tokenize, tune, info",
+    assert_refused("there are train, inspect, score, generate, eval, merge, tokenize, "
+                   "tune, info",
                    "xyzzyplugh");
     assert_refused("unknown command \"\"", "");
     assert_refused("unknown option --confg; did you mean --config?", "--confg", "F");
@@ -223,10 +255,24 @@ static void test_needed(void **state)
     assert_refused("tune needs --config F", "tune");
     assert_refused("score needs --model DIR", "score");
     assert_refused("score needs --data F.jsonl", "score", "--model", "m");
-    assert_refused("eval needs --data F.json (lora-dist eval --help)", "eval", "--predictions",
-                   "p");
-    assert_refused("eval needs --predictions P.json", "eval", "--data", "d");
-    assert_refused("eval needs --predictions P.json", "eval", "--data", "d", "--config", "F");
+    assert_refused("eval --predictions P.json needs --data F.json (lora-dist eval --help)", "eval",
+                   "--predictions", "p");
+    assert_refused("eval needs --config F, to answer questions, or --data F.json with", "eval",
+                   "--data", "d");
+    assert_refused("--limit does nothing beside", "eval", "--data", "d", "--predictions", "p",
+                   "--limit", "3");
+    assert_refused("--na-prob-file belongs to --predictions", "eval", "--config", "F",
+                   "--na-prob-file", "n");
+    assert_refused("eval takes one --adapter", "eval", "--config", "F", "--adapter", "a",
+                   "--adapter", "b");
+    assert_refused("generate needs --model DIR", "generate", "--prompt", "p");
+    assert_refused("one of --prompt TEXT and --prompt-file F", "generate", "--model", "m",
+                   "--prompt", "p", "--prompt-file", "f");
+    assert_refused("--temperature 0 is out of range", "generate", "--temperature", "0");
+    assert_refused("--top-p 1.5 is out of range", "generate", "--top-p", "1.5");
+    assert_refused("--seed -1: expected a whole number", "generate", "--seed", "-1");
+    assert_refused("--seed 99999999999999999999 is out of range", "generate", "--seed",
+                   "99999999999999999999");
     assert_refused("merge needs --adapter DIR", "merge", "--model", "m", "--out", "o");
     assert_refused("merge needs --out DIR", "merge", "--model", "m", "--adapter", "a");
     assert_refused("--out is given twice", "merge", "--out", "a", "--out", "b");
@@ -260,7 +306,7 @@ static void assert_option(const char *help, const char *option, bool expected)
 
 static bool takes(int i, const char *option)
 {
-    for (int k = 0; k < 6 && commands[i].options[k] != NULL; k++) {
+    for (int k = 0; k < N_OWN && commands[i].options[k] != NULL; k++) {
         if (strcmp(commands[i].options[k], option) == 0)
             return true;
     }
@@ -280,7 +326,7 @@ static void test_command_help(void **state)
         for (int k = 0; k < N_COMMON; k++)
             assert_option(help, common_options[k], true);
         for (int k = 0; k < N_COMMANDS; k++) { /* its own, and no other's */
-            for (int j = 0; j < 6 && commands[k].options[j] != NULL; j++)
+            for (int j = 0; j < N_OWN && commands[k].options[j] != NULL; j++)
                 assert_option(help, commands[k].options[j], takes(i, commands[k].options[j]));
         }
         lrd_buf_release(&buf);

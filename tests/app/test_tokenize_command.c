@@ -1,6 +1,6 @@
 /* lora-dist tokenize against reference results of the Hugging Face library
- * (tests/golden/tokenizer/README.md): a process for all texts, one for all ids, and one without special
- * tokens; and input that is none. */
+ * (tests/golden/tokenizer/README.md): a process for all texts, one for all ids,
+ * and one without special tokens; and input that is none. */
 #include "support/test_support.h"
 
 #include "base/buf.h"

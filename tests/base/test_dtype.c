@@ -1,6 +1,6 @@
-/* Element types. The oracle for float16 and bfloat16 is a table of their values, built from their
- * definition with ldexp: what a float becomes is the nearest of the table, the even code on ties.
- */
+/* Element types. The oracle for float16 and bfloat16 is a table of their values,
+ * built from their definition with ldexp: what a float becomes is the nearest of the table,
+ * the even code on ties. */
 #include "support/test_support.h"
 
 #include "base/dtype.h"
@@ -16,8 +16,8 @@ typedef struct half {
     int fraction_bits, exponent_bits;
     uint16_t (*narrow)(float);
     float (*widen)(uint16_t);
-    double value[1 << 15]; /* of the codes from 0 up to infinity, for which the next power of two
-                              stands */
+    /* Of the codes from 0 up to infinity, for which the next power of two stands. */
+    double value[1 << 15];
     int infinity;
 } half_t;
 
@@ -108,8 +108,8 @@ static void test_every_bf16_widens_and_returns(void **state)
     check_widen(&bf16);
 }
 
-/* Every value of the narrow type, every point halfway to the next, and their neighbours on both
- * sides. */
+/* Every value of the narrow type, every point halfway to the next,
+ * and their neighbours on both sides. */
 static void check_rounding_points(const half_t *h)
 {
     for (int code = 0; code < h->infinity; code++) {

@@ -191,8 +191,8 @@ static void test_abandoned_writers_leave_nothing(void **state)
     assert_names(folder, "a");
 }
 
-/* The device is full in the middle of a file: a limit on file sizes does the same in a child
- * process. */
+/* The device is full in the middle of a file: a limit on file sizes does
+ * the same in a child process. */
 static int write_beyond_a_limit(const char *path)
 {
     static char block[4096];
@@ -410,6 +410,36 @@ static void test_remove_does_not_follow_links(void **state)
     assert_ok(lrd_folder_remove(in(folder, "gone"))); /* absent is well */
 }
 
+static void test_remove_many(void **state)
+{
+    const char *folder = fresh_folder("many");
+    const char *full = in(folder, "full");
+    assert_ok(lrd_folder_make(full));
+    for (int i = 0; i < 700; i++) {
+        char *path =
+            lrd_asprintf("%s/a rather long name, so that several reads list it %d", full, i);
+        assert_non_null(path);
+        put(path, "");
+        lrd_free(path);
+    }
+    assert_ok(lrd_folder_remove(full));
+    put(in(folder, "file"), "x");
+    assert_ok(lrd_folder_remove(in(folder, "file")));
+    assert_names(folder, "");
+    assert_fails(lrd_folder_remove("/proc/self/fd"), LRD_ERR_IO, "cannot remove /proc/self/fd: ");
+}
+
+static void test_discard(void **state)
+{
+    const char *folder = fresh_folder("discard");
+    assert_ok(lrd_folder_make(in(folder, "checkpoint-1/sub")));
+    put(in(folder, "checkpoint-1/sub/file"), "x");
+    assert_ok(lrd_folder_make(in(folder, "checkpoint-1.partial/left/by/a/killed/run")));
+    assert_ok(lrd_folder_discard(in(folder, "checkpoint-1")));
+    assert_names(folder, "");
+    assert_fails(lrd_folder_discard(in(folder, "checkpoint-1")), LRD_ERR_IO, "cannot rename");
+}
+
 static void test_new_folder(void **state)
 {
     const char *folder = fresh_folder("new");
@@ -461,6 +491,36 @@ static void test_commit_refuses(void **state)
     assert_names(folder, "file file.partial");
 }
 
+static void test_merged_folder(void **state)
+{
+    const char *folder = fresh_folder("merge");
+    const char *path = in(folder, "out");
+    char *partial = NULL;
+    assert_ok(lrd_folder_make(path));
+    put(in(path, "a"), "old");
+    put(in(path, "kept"), "k");
+    assert_ok(lrd_folder_begin(in(path, "result"), &partial));
+    put(in(partial, "a"), "new");
+    assert_ok(lrd_folder_make(in(partial, "sub")));
+    put(in(partial, "sub/b"), "2");
+    assert_ok(lrd_folder_merge(partial, path));
+    assert_names(path, "a kept sub");
+    assert_content(in(path, "a"), "new");
+    assert_content(in(path, "kept"), "k");
+    assert_content(in(path, "sub/b"), "2");
+    assert_fails(lrd_folder_merge(partial, path), LRD_ERR_IO, "No such file");
+    lrd_free(partial);
+    assert_ok(lrd_folder_begin(in(folder, "b"), &partial));
+    put(in(partial, "a"), "x");
+    assert_fails(lrd_folder_merge(partial, in(path, "a")), LRD_ERR_IO, "Not a directory");
+    assert_names(partial, "a");
+    lrd_folder_abandon(partial);
+    lrd_folder_abandon(partial);
+    lrd_folder_abandon(NULL);
+    assert_names(folder, "out");
+    lrd_free(partial);
+}
+
 /* FIPS 180-2's example, and one longer than the pieces in which files are read. */
 static void test_hash_of_files(void **state)
 {
@@ -502,9 +562,12 @@ int main(void)
         cmocka_unit_test(test_make_folders),
         cmocka_unit_test(test_lists_are_sorted),
         cmocka_unit_test(test_remove_does_not_follow_links),
+        cmocka_unit_test(test_remove_many),
+        cmocka_unit_test(test_discard),
         cmocka_unit_test(test_new_folder),
         cmocka_unit_test(test_replaced_folder),
         cmocka_unit_test(test_commit_refuses),
+        cmocka_unit_test(test_merged_folder),
         cmocka_unit_test(test_hash_of_files),
     };
     return cmocka_run_group_tests(tests, NULL, free_paths);

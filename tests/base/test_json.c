@@ -106,8 +106,8 @@ static void test_strings_as_python(void **state)
     lrd_buf_release(&table);
 }
 
-/* One U+FFFD for each maximal ill-formed part: the examples of the Unicode standard, section 3.9.
- */
+/* One U+FFFD for each maximal ill-formed part: the examples
+ * of the Unicode standard, section 3.9. */
 static void test_strings_that_are_not_utf8(void **state)
 {
     static const struct {

@@ -1,5 +1,5 @@
-/* Philox4x32-10 against the known answers of the Random123 distribution (kat_vectors), and
- * dropout's threshold. */
+/* Philox4x32-10 against the known answers of the Random123 distribution (kat_vectors),
+ * and dropout's threshold. */
 #include "support/test_support.h"
 
 #include "base/philox.h"
@@ -34,8 +34,8 @@ static void test_threshold(void **state)
     assert_int_equal(lrd_dropout_threshold(1.0f), 0xffffffffu);
 }
 
-/* The share that is dropped is p: within 5 standard deviations of a binomial, for each of the four
- * words. */
+/* The share that is dropped is p: within 5 standard deviations of a binomial,
+ * for each of the four words. */
 static void test_share_dropped(void **state)
 {
     enum { N = 200000 };

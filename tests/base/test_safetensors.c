@@ -30,8 +30,8 @@ static void assert_equal_files(const char *path, const char *expected)
     lrd_buf_release(&b);
 }
 
-/* Tensors of mixed.safetensors in the order in which the Python script lists them, which gives each
- * its content. */
+/* Tensors of mixed.safetensors in the order in which the Python script lists them,
+ * which gives each its content. */
 static const lrd_tensor_spec_t mixed[] = {
     {"h.0.bool", LRD_BOOL, 2, {1, 3}},     {"h.1.uint8", LRD_U8, 2, {2, 3}},
     {"h.2.int8", LRD_I8, 2, {3, 3}},       {"h.3.int16", LRD_I16, 2, {4, 3}},

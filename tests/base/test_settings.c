@@ -46,8 +46,8 @@ static int count_differences(const lrd_settings_t *a, const lrd_settings_t *b)
     return n;
 }
 
-/* PEFT's and transformers' own defaults, written by make_defaults.py, but for what is meant to
- * differ. */
+/* PEFT's and transformers' own defaults, written by make_defaults.py,
+ * but for what is meant to differ. */
 static void test_defaults_are_peft_and_transformers(void **state)
 {
     static const struct {

@@ -119,8 +119,8 @@ static void test_a_large_permutation(void **state)
     lrd_free(out);
 }
 
-/* PEFT's A of the first module: the constructors of A and B draw first, r x in and out x r numbers.
- */
+/* PEFT's A of the first module: the constructors of A and B draw first,
+ * r x in and out x r numbers. */
 static lrd_torch_rng_t before_fill(int r, int in, int out)
 {
     lrd_torch_rng_t rng = seeded(42);

@@ -1,5 +1,5 @@
-/* Agreeing and exchanging bytes on any number of ranks. Run under mpirun; every rank checks, rank 0
- * speaks. */
+/* Agreeing and exchanging bytes on any number of ranks. Run under mpirun;
+ * every rank checks, rank 0 speaks. */
 #include "comm/comm.h"
 #include "support/test_support.h"
 
@@ -67,6 +67,22 @@ static void test_agree_many(void **state)
                                          : LRD_OK),
                      LRD_ERR_IO, text);
     }
+}
+
+/* What was agreed on may be agreed on again: it keeps the name of the rank that failed first. */
+static void test_agree_again(void **state)
+{
+    (void)state;
+    const int bad = size - 1;
+    char text[128];
+    lrd_status_t status = lrd_agree(comm, rank == bad ? fail_with(LRD_ERR_IO) : LRD_OK);
+    status = lrd_agree(comm, status);
+    if (size > 1)
+        snprintf(text, sizeof text, "rank %d (%s): planted on %d", bad, lrd_comm_host(comm), bad);
+    else
+        snprintf(text, sizeof text, "planted on 0");
+    assert_string_equal(lrd_error_text(status), text);
+    assert_fails(lrd_agree(comm, status), LRD_ERR_IO, text);
 }
 
 /* A rank that only heard of a failure gives way to the one that has the cause; alone it counts. */
@@ -200,11 +216,12 @@ int main(void)
     if (size > MAX_RANKS || (rank != 0 && freopen("/dev/null", "w", stdout) == NULL))
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_world),      cmocka_unit_test(test_agree_well),
-        cmocka_unit_test(test_agree_one),  cmocka_unit_test(test_agree_many),
-        cmocka_unit_test(test_agree_peer), cmocka_unit_test(test_broadcast),
-        cmocka_unit_test(test_all_gather), cmocka_unit_test(test_exchange),
-        cmocka_unit_test(test_numbers),    cmocka_unit_test(test_same)};
+        cmocka_unit_test(test_world),       cmocka_unit_test(test_agree_well),
+        cmocka_unit_test(test_agree_one),   cmocka_unit_test(test_agree_many),
+        cmocka_unit_test(test_agree_again), cmocka_unit_test(test_agree_peer),
+        cmocka_unit_test(test_broadcast),   cmocka_unit_test(test_all_gather),
+        cmocka_unit_test(test_exchange),    cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_same)};
     int64_t failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (lrd_comm_max_i64(comm, &failed, 1) != LRD_OK)
         failed = 1;

@@ -1,5 +1,5 @@
-/* tests/data/dataset_support.h -- the small data sets of tests/golden/data, and what they must
- * become. */
+/* tests/data/dataset_support.h -- the small data sets of tests/golden/data,
+ * and what they must become. */
 #ifndef LRD_TEST_DATASET_SUPPORT_H
 #define LRD_TEST_DATASET_SUPPORT_H
 

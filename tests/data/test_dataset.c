@@ -163,8 +163,8 @@ static void test_split_by_article(void **state)
     lrd_dataset_close(set);
 }
 
-/* torch.randperm(10), seed 42: 2 6 1 8 4 5 0 9 3 7, of the lines, also of those that are dropped.
- */
+/* torch.randperm(10), seed 42: 2 6 1 8 4 5 0 9 3 7, of the lines,
+ * also of those that are dropped. */
 static void test_split_by_record(void **state)
 {
     (void)state;

@@ -26,8 +26,8 @@ static lrd_dataset_t *read_tokens(const char *path, int64_t vocab_size)
     return set;
 }
 
-/* Record i has length[i] tokens, the first of which is i; labels of the first `ignored` tokens do
- * not count. */
+/* Record i has length[i] tokens, the first of which is i;
+ * labels of the first `ignored` tokens do not count. */
 static lrd_dataset_t *make_set(const int *length, int n, int ignored)
 {
     const char *path = lrd_test_temporary("made.jsonl");

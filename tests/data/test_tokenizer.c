@@ -46,7 +46,7 @@ static void test_shared(void **state)
     lrd_tokenizer_free(tokenizer);
 }
 
-/* ---- variants of tokenizer.json --------------------------------------------------------------- */
+/* ---- variants of tokenizer.json -------------------------------------------------------------- */
 
 static json_t *patched(const json_t *base, const json_t *root, const json_t *model)
 {
@@ -116,7 +116,7 @@ static void test_line_merges_shared(void **state)
                       lrd_test_shared("golden/tokenizer/cases.jsonl"));
 }
 
-/* ---- SQuAD: the hash of all ids --------------------------------------------------------------- */
+/* ---- SQuAD: the hash of all ids -------------------------------------------------------------- */
 
 static void hash_text(lrd_encoder_t *encoder, lrd_sha256_t *hash, const json_t *text, size_t *n)
 {
@@ -173,7 +173,7 @@ static void test_squad(void **state)
     lrd_tokenizer_free(tokenizer);
 }
 
-/* ---- pieces: BLOOM's pattern by hand against Oniguruma ---------------------------------------- */
+/* ---- pieces: BLOOM's pattern by hand against Oniguruma --------------------------------------- */
 
 static size_t put_utf8(int32_t code, char *out)
 {
@@ -199,7 +199,8 @@ static void check_split(lrd_splitter_t *splitter, lrd_pieces_t *fast, lrd_pieces
         fail_msg("\"%s\" is split differently", text);
 }
 
-/* Every character. Under a sanitizer every 61st of those beyond plane 2, which takes 4 s, not 20. */
+/* Every character. Under a sanitizer every 61st of those beyond
+ * plane 2, which takes 4 s, not 20. */
 #ifdef __SANITIZE_ADDRESS__
 enum { RARE_STEP = 61 };
 #else
@@ -253,7 +254,7 @@ static void test_split(void **state)
     lrd_tokenizer_free(tokenizer);
 }
 
-/* ---- long words ------------------------------------------------------------------------------- */
+/* ---- long words ------------------------------------------------------------------------------ */
 
 /* BPE as it is defined: of all pairs the one of lowest rank, the leftmost of equals. */
 static size_t naive_bpe(const lrd_bpe_t *bpe, int32_t *id, size_t n)
@@ -277,8 +278,8 @@ static size_t naive_bpe(const lrd_bpe_t *bpe, int32_t *id, size_t n)
     }
 }
 
-/* Words of every length around the change of method, in a vocabulary whose merges are in any
- * order. */
+/* Words of every length around the change of method, in a vocabulary whose
+ * merges are in any order. */
 static void test_word_lengths(void **state)
 {
     json_t *base = load_json(lrd_test_golden("tokenizer/tokenizer.json"));
@@ -326,8 +327,8 @@ static double round_trip(lrd_encoder_t *encoder, const lrd_tokenizer_t *tokenize
     return seconds;
 }
 
-/* One word of a megabyte. Quadratic time would be hours; a second is what it takes on a slow machine
- * under a sanitizer. */
+/* One word of a megabyte. Quadratic time would be hours;
+ * a second is what it takes on a slow machine under a sanitizer. */
 static void test_megabyte_word(void **state)
 {
     enum { BYTES = 1 << 20 };
@@ -375,7 +376,7 @@ static void test_megabyte_of_white(void **state)
     json_decref(json);
 }
 
-/* ---- many texts on several threads ------------------------------------------------------------ */
+/* ---- many texts on several threads ----------------------------------------------------------- */
 
 typedef struct text_list {
     json_t *records[4096];
@@ -452,7 +453,7 @@ static void test_batch_failure(void **state)
     lrd_tokenizer_free(tokenizer);
 }
 
-/* ---- odds and ends ---------------------------------------------------------------------------- */
+/* ---- odds and ends --------------------------------------------------------------------------- */
 
 static void test_bad_text(void **state)
 {

@@ -1,5 +1,5 @@
-/* What a tokenizer.json may hold and what is refused, by what message; ids of added tokens; running
- * out of memory. */
+/* What a tokenizer.json may hold and what is refused, by what message; ids of added tokens;
+ * running out of memory. */
 #include "tokenizer_records.h"
 
 #include "base/file.h"
@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- changed files ---------------------------------------------------------------------------- */
+/* ---- changed files --------------------------------------------------------------------------- */
 
 /* The golden tokenizer.json with the member at `path` ("model.merges.3") replaced by a JSON value,
  * or removed if that is NULL. */
@@ -241,7 +241,7 @@ static void test_hopeless_regex(void **state)
     lrd_tokenizer_free(tokenizer);
 }
 
-/* ---- files ------------------------------------------------------------------------------------ */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static void test_files(void **state)
 {
@@ -273,7 +273,7 @@ static void test_truncated(void **state)
     lrd_buf_release(&buf);
 }
 
-/* ---- ids of added tokens: as the library gives them ------------------------------------------- */
+/* ---- ids of added tokens: as the library gives them ------------------------------------------ */
 
 static void test_added_ids(void **state)
 {
@@ -303,8 +303,8 @@ static void test_added_ids(void **state)
     assert_true(lrd_tokenizer_is_special(tokenizer, 2));
     assert_false(lrd_tokenizer_is_special(tokenizer, 0)); /* no longer an added token */
     lrd_tokenizer_free(tokenizer);
-    /* Where the vocabulary leaves id 5 out and goes up to 720, the library gives <x> the id 720 a
-     * second time. */
+    /* Where the vocabulary leaves id 5 out and goes up to 720, the library gives <x>
+     * the id 720 a second time. */
     assert_ok(parse_changed("model.vocab.!", "720", &tokenizer));
     assert_int_equal(lrd_tokenizer_size(tokenizer), 721);
     lrd_tokenizer_free(tokenizer);
@@ -319,7 +319,7 @@ static void test_added_ids(void **state)
     lrd_log_set_level(LRD_LOG_INFO);
 }
 
-/* ---- out of memory ---------------------------------------------------------------------------- */
+/* ---- out of memory --------------------------------------------------------------------------- */
 
 enum { EXIT_WHOLE = 0, EXIT_NO_MEMORY = 3, EXIT_WRONG = 4 };
 

@@ -8,8 +8,8 @@
 #include "base/json.h"
 #include "data/tokenizer.h"
 
-/* Calls check for each line of a file of JSON records; fails the test where it has none. Returns
- * how many there were. */
+/* Calls check for each line of a file of JSON records; fails the test where it has none.
+ * Returns how many there were. */
 typedef void record_fn(const json_t *record, void *context);
 size_t for_each_record(const char *path, record_fn *check, void *context);
 

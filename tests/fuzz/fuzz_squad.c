@@ -1,5 +1,5 @@
-/* Data files: the input is read as a SQuAD file, as JSON lines of fields and of tokens, and as a prompt
- * template. What is accepted keeps the promises of the headers. */
+/* Data files: the input is read as a SQuAD file, as JSON lines of fields and of tokens,
+ * and as a prompt template. What is accepted keeps the promises of the headers. */
 #include "fuzz/fuzz_target.h"
 
 #include "base/mem.h"

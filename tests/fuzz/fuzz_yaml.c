@@ -1,5 +1,5 @@
-/* A run's settings as YAML through the reader, --set, the rules between keys and the writers. Settings
- * that were accepted read back equal from what was written of them. */
+/* A run's settings as YAML through the reader, --set, the rules between keys and the writers.
+ * Settings that were accepted read back equal from what was written of them. */
 #include "fuzz/fuzz_target.h"
 
 #include "base/json.h"

@@ -1,5 +1,5 @@
-/* Runs a fuzz target once on every file of the folders named on the command line, without
- * libFuzzer. */
+/* Runs a fuzz target once on every file of the folders named on the command line,
+ * without libFuzzer. */
 #include "fuzz/fuzz_target.h"
 
 #include "base/file.h"
@@ -7,8 +7,8 @@
 
 enum { MAX_INPUT_BYTES = 1 << 26 };
 
-/* The input is copied to an allocation of exactly its size, so that a read behind its end is seen.
- */
+/* The input is copied to an allocation of exactly its size,
+ * so that a read behind its end is seen. */
 static lrd_status_t run(const char *path)
 {
     lrd_status_t status = LRD_OK;

@@ -1,4 +1,5 @@
-/* Linears with adapters, dropout and GELU on a backend, forward and backward, against the reference. */
+/* Linears with adapters, dropout and GELU on a backend, forward and backward,
+ * against the reference. */
 #include "kernels/cpu/cpu_tuning.h"
 #include "op_support.h"
 
@@ -305,8 +306,8 @@ static void test_adapters(void **state)
     }
 }
 
-/* With A the identity and x all ones, u is the mask itself: right at every element, and as many
- * are kept as p says. */
+/* With A the identity and x all ones, u is the mask itself: right at every element,
+ * and as many are kept as p says. */
 static void test_dropout(void **state)
 {
     (void)state;

@@ -66,9 +66,9 @@ static void check_clock(const clock_case_t *c)
     op_free_all();
 }
 
-/* torch.nn.utils.clip_grad_norm_: coefficient max / (norm + 1e-6), at most 1. torch.amp.GradScaler:
- * halves and starts counting anew on a bad update, doubles after 2,000 good ones, if that is
- * finite. */
+/* torch.nn.utils.clip_grad_norm_: coefficient max / (norm + 1e-6), at most 1.
+ * torch.amp.GradScaler: halves and starts counting anew on a bad update,
+ * doubles after 2,000 good ones, if that is finite. */
 static void test_clock(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* Adapters on disk, against folders that PEFT wrote (tests/golden/lora/make_lora.py,
- * ../shared/golden). */
+/* Adapters on disk, against folders that PEFT wrote
+ * (tests/golden/lora/make_lora.py, ../shared/golden). */
 #include "support/test_support.h"
 
 #include "lora_support.h"

@@ -12,9 +12,8 @@
 
 #include "base/status.h"
 
-enum {
-    LRD_TEST_SKIP = 77
-}; /* exit code: the whole program was skipped, and its last line said why */
+/* Exit code: the whole program was skipped, and its last line said why. */
+enum { LRD_TEST_SKIP = 77 };
 
 /* Path of something in the project's tests/golden, or in ../shared beside the checkout (NULL where
  * that is absent). The texts live until the program ends. */

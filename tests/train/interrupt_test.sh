@@ -13,12 +13,17 @@ run() {
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
 run whole --log-level warn
-"$LRD_PROGRAM" "${common[@]}" --set training.output_dir="$work/cut" 2> "$work/log" & pid=$!
-for _ in $(seq 200); do grep -q 'update 5/' "$work/log" && break; sleep 0.05; done
-kill -USR1 $pid
-code=0; wait $pid || code=$?
-[ $code = 75 ] || fail "exit code $code after a signal, expected 75"
-ls "$work/cut" | grep -q '^checkpoint-' || fail "no checkpoint after a signal"
+# A signal may come at any instruction: several times.
+for signal in USR1 TERM INT USR2 USR1 TERM; do
+  rm -rf "$work/cut"
+  : > "$work/log"
+  "$LRD_PROGRAM" "${common[@]}" --set training.output_dir="$work/cut" 2> "$work/log" & pid=$!
+  for _ in $(seq 1000); do grep -q 'update 5/' "$work/log" && break; sleep 0.01; done
+  kill -"$signal" $pid
+  code=0; wait $pid || code=$?
+  [ $code = 75 ] || fail "exit code $code after SIG$signal, expected 75"
+  ls "$work/cut" | grep -q '^checkpoint-' || fail "no checkpoint after SIG$signal"
+done
 run cut --log-level warn || fail "going on failed"
 cmp "$work/whole/adapter_model.safetensors" "$work/cut/adapter_model.safetensors"
 

@@ -3,9 +3,9 @@
  *
  *   test_golden CASE DTYPE RANKS BACKEND [CONFIG CHANGE...]
  *
- * CASE is a folder of tests/golden/runs, or of ../shared/golden where that is present. Yardsticks
- * come with the case: how far Hugging Face's own float32 (or bfloat16, float16) run was from its
- * float64 run.
+ * CASE is a folder of tests/golden/runs, or of ../shared/golden where that is present.
+ * Yardsticks come with the case: how far Hugging Face's own float32 (or bfloat16, float16)
+ * run was from its float64 run.
  */
 #include "base/file.h"
 #include "base/json.h"

@@ -1,0 +1,179 @@
+#!/usr/bin/env bash
+# Memory runs out: each allocation of a command fails in turn (LRD_FAIL_ALLOC, base/mem.h). The command must end
+# with exit code 1 or 2 and one message about memory, and leave nothing half-written; or, where it could do
+# without, end with 0 and the very same results.
+#
+#   allocation_test.sh STEP COMMAND...             every STEP-th allocation of train, score, inspect, tokenize
+#   allocation_test.sh STEP train_on_two [RANK]    of one rank of two
+set -uo pipefail
+step=$1
+shift
+base="$LRD_SOURCE_DIR/tests/golden/runs/post-layernorm"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+export OMP_NUM_THREADS=1 TMPDIR=$work
+shopt -s nullglob dotglob globstar
+failures=0
+
+cp -r "$base/model" "$base/adapter" "$base/config.yaml" .
+chmod -R u+w .
+cp "$LRD_SOURCE_DIR/tests/golden/data/tokenizer.json" model/
+head -n 12 "$base/train.jsonl" > train.jsonl
+head -n 3 "$base/train.jsonl" > eval.jsonl
+printf '"to be or"\n"not to be </s>"\n' > texts
+
+train=(--config config.yaml --set training.max_steps=2 --set training.save_steps=1 --set training.eval_steps=1
+       --set training.save_total_limit=1 --set training.load_best_model_at_end=true --set data.eval_file=eval.jsonl
+       --set training.gradient_accumulation_steps=null --set training.global_batch_size=8
+       --set training.per_device_train_batch_size=2 --log-level debug)
+score=(score --model model --adapter adapter --data eval.jsonl --logits-out out/logits --log-level debug)
+inspect=(inspect --model model --adapter adapter --log-level debug)
+tokenize=(tokenize --model model --log-level debug)
+
+# run NUMBER COMMAND...: with that allocation failing; leaves stdout, stderr and $code
+run() {
+  code=0
+  LRD_FAIL_ALLOC=$1 timeout -k 1 30 "${@:2}" > stdout 2> stderr < texts || code=$?
+}
+
+problem() {
+  failures=$((failures + 1))
+  echo "FAILED $what: $1 (exit code $code)"
+  tail -n 3 stderr | cut -c1-300 | sed 's/^/    /'
+}
+
+# What stands in out after success, or failure, of training.
+check_output() {
+  local partial=(out/**/*.partial*) names=(out/*.*) state
+  [ ${#partial[@]} = 0 ] || problem "something half-written: ${partial[*]}"
+  if [ ${#names[@]} != 0 ] && [ "${names[*]##*/}" != "README.md adapter_config.json adapter_model.safetensors trainer_state.json" ]; then
+    problem "half an adapter: ${names[*]}"
+  fi
+  for state in out/checkpoint-*/; do
+    names=("$state"*)
+    [ "${names[*]##*/}" = "README.md adapter_config.json adapter_model.safetensors state.h5 trainer_state.json" ] ||
+      problem "half a checkpoint: ${names[*]}"
+  done
+}
+
+same_adapter() {
+  cmp -s out/adapter_model.safetensors reference/adapter_model.safetensors &&
+    cmp -s out/adapter_config.json reference/adapter_config.json &&
+    cmp -s out/trainer_state.json reference/trainer_state.json || problem "another result"
+}
+
+check_message() {
+  local lines=() errors=()
+  mapfile -t lines < stderr
+  for line in "${lines[@]}"; do
+    case $line in "error: "* | "[rank "*"] error: "*) errors+=("$line") ;; esac
+  done
+  [ ${#errors[@]} = 1 ] || problem "${#errors[@]} error lines"
+  [[ ${errors[*]} = *memory* ]] || problem "no word about memory"
+}
+
+check_train() {
+  check_output
+  if [ "$code" = 0 ]; then
+    same_adapter
+  elif ((number % 5 == 0)); then # what a failed run leaves is in nobody's way
+    run 0 "${launch[@]}" "$LRD_PROGRAM" "${train[@]}" --set training.overwrite_output_dir=true
+    [ "$code" = 0 ] || problem "the run after it failed"
+    same_adapter
+  fi
+}
+
+check_score() {
+  local names=(out/*)
+  if [ "$code" = 0 ]; then
+    cmp -s stdout reference/stdout && cmp -s out/logits reference/logits || problem "another result"
+  else
+    [ ${#names[@]} = 0 ] || problem "left behind: ${names[*]}"
+  fi
+}
+
+check_same() {
+  [ "$code" != 0 ] || cmp -s stdout reference/stdout || problem "another result"
+}
+
+# sweep NAME CHECK WORD...: a command on one rank
+sweep() {
+  local name=$1 check=$2 number total
+  shift 2
+  what="$name"
+  rm -rf out reference
+  mkdir out
+  run 1000000000 "$LRD_PROGRAM" "$@"
+  total=$(sed -n 's/^debug: \([0-9]*\) allocations$/\1/p' stderr)
+  [ "$code" = 0 ] && [ "${total:-0}" -gt 100 ] || { problem "does not run, or counts no allocations"; return; }
+  mv out reference
+  cp stdout reference/
+  for ((number = 1; number <= total; number += step)); do
+    what="$name, allocation $number of $total"
+    rm -rf out
+    mkdir out
+    run "$number" "$LRD_PROGRAM" "$@"
+    ((code <= 2)) || problem "ended badly"
+    ((code == 0)) || check_message
+    "$check"
+  done
+  echo "$name: every $step. of $total allocations"
+}
+
+# Leaves the exit code of each rank in codes/.
+cat > each_rank.sh <<'SCRIPT'
+[ "$OMPI_COMM_WORLD_RANK" = "$WHICH" ] || unset LRD_FAIL_ALLOC
+"$@"
+echo $? > "codes/$OMPI_COMM_WORLD_RANK"
+SCRIPT
+
+# Allocations of one rank of two. Within an update that rank ends the job, elsewhere all ranks end with one code.
+sweep_rank() {
+  local number total codes
+  export WHICH=$1
+  what="rank $WHICH"
+  launch=(mpirun -np 2 --bind-to none bash each_rank.sh)
+  rm -rf out reference codes
+  mkdir out codes
+  run 1000000000 "${launch[@]}" "$LRD_PROGRAM" "${train[@]}"
+  total=$(sed -n 's/.*debug: \([0-9]*\) allocations$/\1/p' stderr)
+  [ "$code" = 0 ] && [ "${total:-0}" -gt 100 ] || { problem "does not run, or counts no allocations"; return; }
+  mv out reference
+  for ((number = 1; number <= total; number += step)); do
+    what="rank $WHICH, allocation $number of $total"
+    rm -rf out codes
+    mkdir out codes
+    run "$number" "${launch[@]}" "$LRD_PROGRAM" "${train[@]}"
+    codes=$(cat codes/* 2> /dev/null | tr '\n' ' ')
+    case "$code $codes" in
+    "0 0 0 ") ;;
+    "0 1 1 " | "0 2 2 ") code=${codes%% *} ;;
+    "1 1 " | "1 1 1 " | "1 ") ;; # the job was ended
+    *) problem "ended badly; the ranks: $codes" ;;
+    esac
+    ((code == 0)) || check_message
+    check_train
+  done
+  echo "rank $WHICH: every $step. of $total allocations"
+}
+
+launch=()
+case $1 in
+train_on_two)
+  for rank in ${2:-0 1}; do
+    sweep_rank "$rank"
+  done
+  ;;
+*)
+  for name in "$@"; do
+    declare -n words=$name
+    case $name in
+    train | score) sweep "$name" "check_$name" "${words[@]}" ;;
+    *) sweep "$name" check_same "${words[@]}" ;;
+    esac
+  done
+  ;;
+esac
+[ "$failures" = 0 ] || { echo "$failures failures"; exit 1; }
+echo PASSED
