@@ -27,22 +27,21 @@ typedef struct layout {
     size_t widened, du, factor, product, lora;
 } layout_t;
 
-static layout_t layout_of(lrd_dtype_t compute, int64_t tokens, int64_t k, int64_t n, int64_t r)
+/* columns: of what is multiplied, x forward and dy backward. */
+static layout_t layout_of(lrd_dtype_t compute, int64_t tokens, int64_t columns, int64_t r)
 {
-    const int64_t most = larger(n, k);
     return (layout_t){
-        .widened = product_shared_bytes(compute, tokens, most),
+        .widened = product_shared_bytes(compute, tokens, columns),
         .du = cpu_round((size_t)(tokens * r) * sizeof(float)),
-        .factor = lora_factor_bytes(r, most),
+        .factor = lora_factor_bytes(r, columns),
         .product = product_thread_bytes(),
-        .lora = lora_thread_bytes(r, most),
+        .lora = lora_thread_bytes(r, columns),
     };
 }
 
 size_t cpu_linear_scratch(const cpu_backend_t *be, const lrd_limits_t *l)
 {
-    const layout_t y =
-        layout_of(l->compute, l->tokens, l->hidden, larger(l->mlp, 3 * l->hidden), l->rank);
+    const layout_t y = layout_of(l->compute, l->tokens, larger(l->mlp, 3 * l->hidden), l->rank);
     return y.widened + y.du + y.factor + (size_t)be->n_threads * (y.product + y.lora);
 }
 
@@ -110,7 +109,7 @@ lrd_status_t cpu_linear_forward(lrd_stream_t *st, lrd_scratch_t scratch, const l
     lrd_status_t status = LRD_OK;
     cpu_backend_t *be = cpu_backend_of(st);
     const int64_t n = a->w->w.rows, k = a->w->w.cols, r = largest_rank(a->lora);
-    const layout_t l = layout_of(a->x.dtype, a->x.rows, k, n, r);
+    const layout_t l = layout_of(a->x.dtype, a->x.rows, k, r);
     cpu_scratch_t s;
     LRD_TRY(cpu_scratch_split(be, scratch, l.widened + l.factor, l.product + l.lora, &s));
     for (int i = 0; a->lora != NULL && i < a->lora->n; i++) {
@@ -188,7 +187,7 @@ lrd_status_t cpu_linear_backward(lrd_stream_t *st, lrd_scratch_t scratch, const 
     lrd_status_t status = LRD_OK;
     cpu_backend_t *be = cpu_backend_of(st);
     const int64_t n = a->w->w.rows, k = a->w->w.cols, r = largest_rank(a->lora);
-    const layout_t l = layout_of(a->dy.dtype, a->dy.rows, k, n, r);
+    const layout_t l = layout_of(a->dy.dtype, a->dy.rows, n, r);
     cpu_scratch_t s;
     LRD_TRY(cpu_scratch_split(be, scratch, l.widened + l.du + l.factor, l.product + l.lora, &s));
     float *du = (float *)(s.shared + l.widened);

@@ -103,7 +103,7 @@ LRD_INLINE void plain_kernel(const piece_t *x, int rows, bool along)
 SWITCH(plain, , CASES_4, plain_kernel)
 DRIVER(plain_f32, , PLAIN_ROWS, plain)
 
-static const micro_isa_t plain_isa = {"plain C", plain_f32, NULL, false};
+static const micro_isa_t plain_isa = {"plain C", plain_f32, NULL, false, NULL};
 
 #if defined(__x86_64__)
 
@@ -195,19 +195,21 @@ AVX512_KERNEL(bf16_kernel, BF16, __m512bh, LOAD_PAIRS, BROADCAST_PAIRS, DOT_PAIR
 SWITCH(bf16, BF16, CASES_12, bf16_kernel)
 DRIVER(avx512_pairs, BF16, AVX512_ROWS, bf16)
 
-static const micro_isa_t avx2_isa = {"AVX2", avx2_f32, NULL, false};
-static const micro_isa_t avx512_isa = {"AVX-512", avx512_f32, NULL, false};
+static const micro_isa_t avx2_isa = {"AVX2", avx2_f32, NULL, false, NULL};
+static const micro_isa_t avx512_isa = {"AVX-512", avx512_f32, NULL, false, micro_direct_avx512};
 /* AMD's units take as many pairs a cycle as numbers; Intel's take fewer: measured,
  * docs/decisions.md. */
-static const micro_isa_t avx512_bf16_isa = {"AVX-512 BF16", avx512_f32, avx512_pairs, false};
-static const micro_isa_t avx512_bf16_amd_isa = {"AVX-512 BF16", avx512_f32, avx512_pairs, true};
+static const micro_isa_t avx512_bf16_isa = {"AVX-512 BF16", avx512_f32, avx512_pairs, false,
+                                            micro_direct_bf16};
+static const micro_isa_t avx512_bf16_amd_isa = {"AVX-512 BF16", avx512_f32, avx512_pairs, true,
+                                                micro_direct_bf16};
 
 const micro_isa_t *const *micro_isas(int *n_out)
 {
     static const micro_isa_t *found[4];
     int n = 0;
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f")) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) {
         if (__builtin_cpu_supports("avx512bf16"))
             found[n++] = __builtin_cpu_is("amd") ? &avx512_bf16_amd_isa : &avx512_bf16_isa;
         found[n++] = &avx512_isa;

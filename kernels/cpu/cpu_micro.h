@@ -10,6 +10,7 @@
 #ifndef LRD_CPU_MICRO_H
 #define LRD_CPU_MICRO_H
 
+#include "base/dtype.h"
 #include "base/status.h"
 
 #include <stdbool.h>
@@ -30,12 +31,36 @@ typedef struct micro {
     bool accumulate; /* the chains go on from what c holds */
 } micro_t;
 
+/* Few rows times weights as they lie, one row of w for each of 16 columns:
+ *
+ *   c[i][j]  +=  sum over k of a(i, k) * w[j][k],    j = 0 .. 15
+ *
+ * the same chains as above. Where reading the weights is all that costs, this saves writing them
+ * down in panels. */
+enum { DIRECT_COLS = 16, DIRECT_K = 16 };
+
+typedef struct micro_direct {
+    int64_t n_rows, k; /* k: a multiple of DIRECT_K */
+    const void *a;     /* float32, or pairs */
+    int64_t a_row;     /* elements from row to row */
+    lrd_dtype_t dtype; /* of w: F32, BF16, F16; a is float32 */
+    bool pairs;        /* w and a are pairs of bfloat16 */
+    const uint8_t *w;
+    int64_t w_row_bytes;
+    float *c; /* [n_rows][ldc] */
+    int64_t ldc;
+} micro_direct_t;
+
+void micro_direct_avx512(const micro_direct_t *m); /* cpu_direct.c; no pairs */
+void micro_direct_bf16(const micro_direct_t *m);
+
 /* What an instruction set offers. */
 typedef struct micro_isa {
     const char *name;
     void (*f32)(const micro_t *m);
-    void (*pairs)(const micro_t *m); /* NULL: it multiplies no bfloat16 */
-    bool pairs_faster;               /* than float32 on the same numbers widened */
+    void (*pairs)(const micro_t *m);         /* NULL: it multiplies no bfloat16 */
+    bool pairs_faster;                       /* than float32 on the same numbers widened */
+    void (*direct)(const micro_direct_t *m); /* NULL: it goes through panels */
 } micro_isa_t;
 
 /* Those that this machine runs, the fastest first; the last one runs everywhere. */

@@ -6,6 +6,7 @@
 #include "kernels/cpu/cpu_tuning.h"
 
 #include <omp.h>
+#include <string.h>
 
 /* Elements of k packed at a time: four panels of 512 are a quarter of a megabyte, which stays in
  * the second-level cache while all rows of the item pass over them. With few rows reading the
@@ -32,9 +33,15 @@ size_t product_thread_bytes(void)
     return PACK_BYTES + TILE_BYTES;
 }
 
+/* Rows that are copied lie PAD elements further apart than they are long: where k is a power of two,
+ * all rows of a group would fall into the same lines of the first-level cache (16 rows of 1,024:
+ * half the speed). */
+enum { PAD = 16 };
+
 size_t product_shared_bytes(lrd_dtype_t compute, int64_t m, int64_t k)
 {
-    return compute == LRD_F32 ? 0 : cpu_round((size_t)(m * k) * sizeof(float));
+    const int64_t rows = compute == LRD_F32 ? smaller(m, FEW_ROWS) : m;
+    return cpu_round((size_t)(rows * (k + PAD)) * sizeof(float));
 }
 
 bool product_is_native(const cpu_backend_t *be, lrd_dtype_t x, lrd_dtype_t w, int64_t n, int64_t k,
@@ -124,7 +131,32 @@ static void run_many(const plan_t *plan, int64_t row, int64_t n_rows, int64_t co
     }
 }
 
-/* Few rows: panel by panel, FEW_K at a time. */
+/* The first elements of k of a whole panel, without writing it down. Returns how many. */
+static int64_t multiply_direct(const plan_t *plan, int64_t row, int64_t n_rows, int64_t col,
+                               float *tile)
+{
+    const product_t *p = plan->p;
+    const int64_t unit = plan->native ? 2 : 1, k = p->k / (DIRECT_K * unit) * DIRECT_K;
+    if (plan->be->isa->direct == NULL || !p->transposed || p->n - col < MICRO_PANEL)
+        return 0;
+    for (int64_t i = 0; i < n_rows; i++)
+        memset(tile + i * PRODUCT_COLS, 0, MICRO_PANEL * sizeof *tile);
+    for (int64_t j = 0; j < MICRO_PANEL; j += DIRECT_COLS)
+        plan->be->isa->direct(
+            &(micro_direct_t){.n_rows = n_rows,
+                              .k = k,
+                              .a = mat_at(plan->x, row, 0),
+                              .a_row = plan->x.ld / unit,
+                              .dtype = p->w.dtype,
+                              .pairs = plan->native,
+                              .w = mat_at(p->w, col + j, 0),
+                              .w_row_bytes = p->w.ld * (int64_t)lrd_dtype_bytes(p->w.dtype),
+                              .c = tile + j,
+                              .ldc = PRODUCT_COLS});
+    return k * unit;
+}
+
+/* Few rows: panel by panel, directly where the machine can, else FEW_K at a time. */
 static void run_few(const plan_t *plan, int64_t row, int64_t n_rows, int64_t col, int64_t n_cols,
                     int thread)
 {
@@ -133,7 +165,8 @@ static void run_few(const plan_t *plan, int64_t row, int64_t n_rows, int64_t col
     float *tile = (float *)((uint8_t *)panel + PACK_BYTES);
     const int64_t block = plan->native ? 2 * FEW_K : FEW_K;
     for (int64_t j = 0; j < n_cols; j += MICRO_PANEL) {
-        for (int64_t k0 = 0; k0 < p->k; k0 += block) {
+        int64_t k0 = multiply_direct(plan, row, n_rows, col + j, tile + j);
+        for (; k0 < p->k; k0 += block) {
             const int64_t k = smaller(p->k - k0, block);
             pack(plan, col + j, smaller(n_cols - j, MICRO_PANEL), k0, k, panel, 0);
             multiply(plan, row, n_rows, k0, k, panel, 1, 0, tile + j);
@@ -146,10 +179,23 @@ static void run_few(const plan_t *plan, int64_t row, int64_t n_rows, int64_t col
 static void widen(plan_t *plan, float *wide)
 {
     const product_t *p = plan->p;
-#pragma omp parallel for schedule(static) num_threads(plan->be->n_threads)
+    const int64_t ld = p->k + PAD;
+#pragma omp parallel for schedule(static) num_threads(plan->be->n_threads) if (p->m > FEW_ROWS)
     for (int64_t i = 0; i < p->m; i++)
-        convert_to_f32(p->x.dtype, mat_at(p->x, i, 0), wide + i * p->k, p->k);
-    plan->x = (lrd_cmat_t){wide, p->m, p->k, p->k, LRD_F32};
+        convert_to_f32(p->x.dtype, mat_at(p->x, i, 0), wide + i * ld, p->k);
+    plan->x = (lrd_cmat_t){wide, p->m, p->k, ld, LRD_F32};
+}
+
+/* A few rows as they are: every panel passes over them again. */
+static void spread(plan_t *plan, void *copy)
+{
+    const product_t *p = plan->p;
+    const int64_t ld = p->k + PAD;
+    const lrd_mat_t to = {copy, p->m, p->k, ld, p->x.dtype};
+    for (int64_t i = 0; i < p->m; i++)
+        memcpy(mat_at_mut(to, i, 0), mat_at(p->x, i, 0),
+               (size_t)p->k * lrd_dtype_bytes(p->x.dtype));
+    plan->x = lrd_const(to);
 }
 
 /* Items are as large as leaves some for every thread. */
@@ -176,10 +222,12 @@ void product_run(cpu_backend_t *be, const product_t *p, void *shared, const cpu_
     /* Pairs are read as 32-bit elements. */
     plan.native = product_is_native(be, p->x.dtype, p->w.dtype, p->n, p->k, p->transposed) &&
                   p->x.ld % 2 == 0 && (uintptr_t)p->x.data % 4 == 0;
+    const bool few = p->m <= FEW_ROWS;
     if (!plan.native && p->x.dtype != LRD_F32)
         widen(&plan, shared);
+    else if (few)
+        spread(&plan, shared);
     cut(&plan);
-    const bool few = p->m <= FEW_ROWS;
     const int64_t n_groups = parts_of(p->m, plan.rows), n_chunks = parts_of(p->n, plan.cols);
     const int64_t n_items = n_groups * n_chunks;
     /* In one run of neighbours for each thread: packing asks the memory for the next panel ahead of

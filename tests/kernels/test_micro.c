@@ -168,6 +168,68 @@ static void test_pairs(void **state)
     }
 }
 
+/* Weights as they lie give the chains of weights in panels, to the bit. */
+static void check_direct(const micro_isa_t *isa, lrd_dtype_t dtype, bool two, const void *from)
+{
+    const int64_t unit = two ? 2 : 1, k = K / (DIRECT_K * unit) * DIRECT_K;
+    const size_t element = lrd_dtype_bytes(dtype);
+    static uint32_t some[PANELS][K][MICRO_PANEL];
+    pack_panels(&(pack_t){.dtype = dtype,
+                          .pairs = two,
+                          .transposed = true,
+                          .src = from,
+                          .row_stride = K,
+                          .n = N,
+                          .k = k * unit},
+                &some[0][0][0], (int64_t)K * MICRO_PANEL);
+    micro_t m = two ? all_pairs() : all_f32();
+    m.k = k;
+    m.panel = some;
+    m.panel_stride = (int64_t)K * MICRO_PANEL;
+    (two ? isa->pairs : isa->f32)(&m);
+    for (int64_t rows = 1; rows <= M; rows++) {
+        memset(d, 0, sizeof d);
+        for (int64_t j = 0; j + DIRECT_COLS <= N; j += DIRECT_COLS)
+            isa->direct(&(micro_direct_t){.n_rows = rows,
+                                          .k = k,
+                                          .a = m.a,
+                                          .a_row = m.a_row,
+                                          .dtype = dtype,
+                                          .pairs = two,
+                                          .w = (const uint8_t *)from + (size_t)(j * K) * element,
+                                          .w_row_bytes = (int64_t)(K * element),
+                                          .c = &d[0][j],
+                                          .ldc = COLS});
+        for (int64_t i = 0; i < rows; i++)
+            assert_memory_equal(d[i], c[i], (size_t)(N / DIRECT_COLS * DIRECT_COLS) * 4);
+    }
+}
+
+static void test_direct(void **state)
+{
+    (void)state;
+    static uint16_t h[N][K];
+    int n, found = 0;
+    const micro_isa_t *const *isa = micro_isas(&n);
+    for (int j = 0; j < N; j++)
+        for (int k = 0; k < K; k++)
+            h[j][k] = lrd_f32_to_f16(w[j][k]);
+    for (int i = 0; i < n; i++) {
+        if (isa[i]->direct == NULL)
+            continue;
+        check_direct(isa[i], LRD_F32, false, w);
+        check_direct(isa[i], LRD_BF16, false, w16);
+        check_direct(isa[i], LRD_F16, false, h);
+        if (isa[i]->pairs != NULL)
+            check_direct(isa[i], LRD_BF16, true, w16);
+        found++;
+    }
+    if (found == 0) {
+        printf("SKIPPED: this processor multiplies few rows through panels\n");
+        skip();
+    }
+}
+
 /* Packing against its definition, straight and transposed, every dtype, ragged in both directions. */
 static void test_pack(void **state)
 {
@@ -219,6 +281,6 @@ static void test_pack(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32), cmocka_unit_test(test_pairs),
-                                       cmocka_unit_test(test_pack)};
+                                       cmocka_unit_test(test_direct), cmocka_unit_test(test_pack)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }
