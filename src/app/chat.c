@@ -35,7 +35,7 @@ static lrd_status_t run_adapter(chat_t *c, const char *name)
     lrd_status_t status = LRD_OK;
     const double begun = lrd_clock_seconds();
     const lrd_pool_entry_t *entry;
-    LRD_TRY(lrd_pool_find(&c->g->inference.pool, name, &entry));
+    LRD_TRY(lrd_pool_find(&c->g->inference.pool, "", name, &entry));
     LRD_TRY(lrd_inference_reserve(&c->g->inference, (lrd_generator_limits_t){.rank = entry->rank}));
     c->adapter = entry;
     lrd_info("adapter %s (%.3f ms)", entry->name, 1e3 * (lrd_clock_seconds() - begun));
@@ -65,7 +65,7 @@ static lrd_status_t run_load(chat_t *c, const char *argument)
     LRD_TRY(lrd_ask_adapter(argument, &name, &folder));
     LRD_TRY(lrd_pool_load(pool, name, folder, &entry));
     if (in_use != NULL)
-        LRD_TRY(lrd_pool_find(pool, in_use, &c->adapter));
+        LRD_TRY(lrd_pool_find(pool, "", in_use, &c->adapter));
     lrd_info("loaded %s, %.2f MiB, in %.1f ms", entry->name,
              (double)lrd_pool_entry_bytes(entry) / 0x1p20, 1e3 * (lrd_clock_seconds() - begun));
     LRD_TRY(lrd_inference_reserve(&c->g->inference, (lrd_generator_limits_t){.rank = entry->rank}));

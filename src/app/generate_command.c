@@ -69,8 +69,11 @@ static lrd_status_t load_adapters(lrd_generate_app_t *g)
     char *name = NULL;
     for (size_t i = 0; i < cli->adapters.n; i++) {
         const char *folder;
+        const lrd_pool_entry_t *entry;
         LRD_TRY(lrd_ask_adapter(cli->adapters.text[i], &name, &folder));
-        LRD_TRY(lrd_pool_load(&g->inference.pool, name, folder, NULL));
+        LRD_TRY(lrd_pool_load(&g->inference.pool, name, folder, &entry));
+        LRD_CHECK(g->inference.pool.n == i + 1, LRD_ERR_ARG,
+                  "--adapter: two are named \"%s\"; NAME=DIR gives one another name", entry->name);
         lrd_free(name);
         name = NULL;
     }

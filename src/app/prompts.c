@@ -76,12 +76,14 @@ static lrd_status_t read_adapter(const json_t *object, const lrd_prompts_reader_
 {
     lrd_status_t status = LRD_OK;
     const json_t *name = json_object_get(object, "adapter");
+    char before[520];
     *adapter_out = name == NULL ? r->fallback : NULL;
     if (name == NULL || json_is_null(name))
         goto out;
     LRD_CHECK(json_is_string(name), LRD_ERR_FORMAT,
               "%s: \"adapter\" is %s, expected a name or null", place, lrd_json_type_name(name));
-    LRD_TRY(lrd_pool_find(r->pool, json_string_value(name), adapter_out));
+    snprintf(before, sizeof before, "%s: ", place);
+    LRD_TRY(lrd_pool_find(r->pool, before, json_string_value(name), adapter_out));
 out:
     return status;
 }

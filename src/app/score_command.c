@@ -41,7 +41,7 @@ static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
         s->params =
             lrd_arena_take(model, "adapter", (size_t)s->adapter->n_params * sizeof *s->params);
     lrd_feed_layout(&s->feed, step);
-    lrd_stage_layout(s->stage, step);
+    lrd_stage_layout(s->stage, model, step);
     s->nll = lrd_arena_take(step, "buffers", sizeof *s->nll);
     if (s->cli->logits_out != NULL)
         s->logits = lrd_arena_take(

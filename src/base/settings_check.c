@@ -68,6 +68,24 @@ out:
     return status;
 }
 
+/* What `key` asks for compares generated answers. */
+static lrd_status_t check_answers(const lrd_settings_t *s, bool asked, bool has_eval, lrd_key_t key)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_CHECK(!asked || s->data.format == LRD_FORMAT_SQUAD, LRD_ERR_CONFIG,
+              "%s: exact and f1 compare answers, which only data.format: squad has",
+              place_of(s, key).text);
+    LRD_CHECK(!asked || has_eval, LRD_ERR_CONFIG, "%s: needs evaluations: write eval_steps",
+              place_of(s, key).text);
+    LRD_CHECK(!asked || s->data.max_length > s->training.generation_max_new_tokens, LRD_ERR_CONFIG,
+              "%s: answers of training.generation_max_new_tokens %lld leave no room for a question "
+              "in data.max_length %lld",
+              place_of(s, key).text, (long long)s->training.generation_max_new_tokens,
+              (long long)s->data.max_length);
+out:
+    return status;
+}
+
 static lrd_status_t check_evaluation(const lrd_settings_t *s)
 {
     lrd_status_t status = LRD_OK;
@@ -80,11 +98,10 @@ static lrd_status_t check_evaluation(const lrd_settings_t *s)
     LRD_CHECK(!has_eval || has_data, LRD_ERR_CONFIG,
               "%s: there is nothing to evaluate on: write data.eval_file or data.validation_split",
               PLACE(training_eval_steps));
-    LRD_CHECK(t->metric_for_best_model == LRD_METRIC_LOSS || s->data.format == LRD_FORMAT_SQUAD,
-              LRD_ERR_CONFIG, "%s: exact and f1 compare answers, which only data.format: squad has",
-              PLACE(training_metric_for_best_model));
-    LRD_CHECK(t->metric_for_best_model == LRD_METRIC_LOSS || has_eval, LRD_ERR_CONFIG,
-              "%s: needs evaluations: write eval_steps", PLACE(training_metric_for_best_model));
+    LRD_TRY(check_answers(s, t->metric_for_best_model != LRD_METRIC_LOSS, has_eval,
+                          LRD_KEY_training_metric_for_best_model));
+    LRD_TRY(check_answers(s, t->predict_with_generate, has_eval,
+                          LRD_KEY_training_predict_with_generate));
     if (!t->load_best_model_at_end)
         goto out;
     LRD_CHECK(has_eval, LRD_ERR_CONFIG, "%s: needs evaluations: write eval_steps",

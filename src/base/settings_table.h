@@ -142,6 +142,11 @@ LRD_SETTING(training, logging_steps, INTEGER, "1", BETWEEN(1, 2147483647),
     "Log loss, gradient norm and learning rate every so many updates. (TrainingArguments has 500.)")
 LRD_SETTING(training, eval_steps, NULL_INTEGER, "null", BETWEEN(1, 2147483647),
     "Evaluate every so many updates. `null`: do not evaluate during training.")
+LRD_SETTING(training, predict_with_generate, BOOLEAN, "false", ANY,
+    "Evaluations also answer the questions (squad) and report `eval_exact` and `eval_f1`, as "
+    "`Seq2SeqTrainingArguments` has it. `metric_for_best_model: exact` or `f1` implies it.")
+LRD_SETTING(training, generation_max_new_tokens, INTEGER, "64", BETWEEN(1, 65536),
+    "The longest answer of such an evaluation.")
 LRD_SETTING(training, save_steps, INTEGER, "500", BETWEEN(1, 2147483647),
     "Write a checkpoint every so many updates, and after the last one.")
 LRD_SETTING(training, save_total_limit, NULL_INTEGER, "null", BETWEEN(1, 2147483647),

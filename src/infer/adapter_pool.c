@@ -146,7 +146,7 @@ out:
     return status;
 }
 
-static lrd_status_t fail_unknown(const lrd_pool_t *pool, const char *name)
+static lrd_status_t fail_unknown(const lrd_pool_t *pool, const char *place, const char *name)
 {
     lrd_status_t status = LRD_OK;
     lrd_buf_t list = {0};
@@ -157,21 +157,22 @@ static lrd_status_t fail_unknown(const lrd_pool_t *pool, const char *name)
         LRD_TRY(lrd_buf_printf(&list, "%s%s", i > 0 ? ", " : "", names[i]));
     }
     const char *meant = lrd_nearest(name, names, pool->n);
-    LRD_CHECK(pool->n > 0, LRD_ERR_ARG, "no adapter \"%s\": none is loaded", name);
-    LRD_CHECK(meant == NULL, LRD_ERR_ARG, "no adapter \"%s\"; did you mean %s?", name, meant);
-    LRD_FAIL(LRD_ERR_ARG, "no adapter \"%s\"; loaded are %s", name, list.data);
+    LRD_CHECK(pool->n > 0, LRD_ERR_ARG, "%sno adapter \"%s\": none is loaded", place, name);
+    LRD_CHECK(meant == NULL, LRD_ERR_ARG, "%sno adapter \"%s\"; did you mean %s?", place, name,
+              meant);
+    LRD_FAIL(LRD_ERR_ARG, "%sno adapter \"%s\"; loaded are %s", place, name, list.data);
 out:
     lrd_free(names);
     lrd_buf_release(&list);
     return status;
 }
 
-lrd_status_t lrd_pool_find(const lrd_pool_t *pool, const char *name,
+lrd_status_t lrd_pool_find(const lrd_pool_t *pool, const char *place, const char *name,
                            const lrd_pool_entry_t **entry_out)
 {
     const size_t at = index_of(pool, name);
     if (at == pool->n)
-        return fail_unknown(pool, name);
+        return fail_unknown(pool, place, name);
     *entry_out = pool->entries[at];
     return LRD_OK;
 }
@@ -180,7 +181,7 @@ lrd_status_t lrd_pool_unload(lrd_pool_t *pool, const char *name)
 {
     const size_t at = index_of(pool, name);
     if (at == pool->n)
-        return fail_unknown(pool, name);
+        return fail_unknown(pool, "", name);
     free_entry(pool->engine->backend, pool->entries[at]);
     pool->n--;
     memmove(pool->entries + at, pool->entries + at + 1,

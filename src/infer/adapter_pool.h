@@ -32,9 +32,10 @@ void lrd_pool_close(lrd_pool_t *pool); /* {0} is fine; before the engine */
 lrd_status_t lrd_pool_load(lrd_pool_t *pool, const char *name, const char *folder,
                            const lrd_pool_entry_t **entry_out);
 
-/* LRD_ERR_ARG: there is none of that name; the message lists those that there are. */
+/* LRD_ERR_ARG: there is none of that name; the message lists those that there are,
+ * behind `place`: where the name stands ("prompts.jsonl:3: "), or "". */
 lrd_status_t lrd_pool_unload(lrd_pool_t *pool, const char *name);
-lrd_status_t lrd_pool_find(const lrd_pool_t *pool, const char *name,
+lrd_status_t lrd_pool_find(const lrd_pool_t *pool, const char *place, const char *name,
                            const lrd_pool_entry_t **entry_out);
 
 /* Device memory of an adapter, and of all. */

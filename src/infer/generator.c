@@ -147,10 +147,10 @@ void lrd_generator_destroy(lrd_generator_t *g)
     lrd_free(g);
 }
 
-void lrd_generator_layout(lrd_generator_t *g, lrd_arena_t *step)
+void lrd_generator_layout(lrd_generator_t *g, lrd_arena_t *model, lrd_arena_t *step)
 {
     const int64_t n = g->limits.slots;
-    lrd_stage_layout(g->stage, step);
+    lrd_stage_layout(g->stage, model, step);
     uint8_t *arrays = lrd_arena_take(step, "buffers", g->host.bytes);
     g->device = arrays_at(arrays, g->stage->limits.tokens, n);
     g->next_device = lrd_arena_take(step, "buffers", (size_t)n * 4);

@@ -72,8 +72,9 @@ lrd_status_t lrd_generator_create(lrd_weights_t *weights, lrd_stream_t *stream,
                                   lrd_generator_t **generator_out);
 void lrd_generator_destroy(lrd_generator_t *generator); /* NULL is fine */
 
-/* Step memory; may be called twice, measuring first. Scratch that its ops need. Pinned memory. */
-void lrd_generator_layout(lrd_generator_t *generator, lrd_arena_t *step);
+/* Memory, as lrd_stage_layout takes it; may be called twice, measuring first. Scratch that its ops
+ * need. Pinned memory. */
+void lrd_generator_layout(lrd_generator_t *generator, lrd_arena_t *model, lrd_arena_t *step);
 size_t lrd_generator_scratch_bytes(const lrd_generator_t *generator);
 size_t lrd_generator_pinned_bytes(const lrd_generator_t *generator);
 

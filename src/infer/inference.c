@@ -5,7 +5,8 @@
 #include "base/mem.h"
 
 /* eos_token_id of generation_config.json: a number or a list of numbers. */
-static lrd_status_t read_eos(const json_t *json, const char *path, lrd_inference_t *s)
+static lrd_status_t read_eos(const json_t *json, const char *path, int64_t vocab_size, int32_t *eos,
+                             size_t *n_eos)
 {
     lrd_status_t status = LRD_OK;
     const json_t *value = json_object_get(json, "eos_token_id");
@@ -15,28 +16,29 @@ static lrd_status_t read_eos(const json_t *json, const char *path, lrd_inference
     for (size_t i = 0; i < n; i++) {
         const json_t *id = json_is_array(value) ? json_array_get(value, i) : value;
         LRD_CHECK(json_is_integer(id) && json_integer_value(id) >= 0 &&
-                      json_integer_value(id) < s->engine.config.vocab_size,
+                      json_integer_value(id) < vocab_size,
                   LRD_ERR_FORMAT, "%s: \"eos_token_id\" is not a token of this model", path);
-        s->eos[i] = (int32_t)json_integer_value(id);
+        eos[i] = (int32_t)json_integer_value(id);
     }
     if (n > 0)
-        s->n_eos = n;
+        *n_eos = n;
 out:
     return status;
 }
 
-static lrd_status_t find_eos(const char *folder, lrd_inference_t *s)
+lrd_status_t lrd_inference_find_eos(const char *folder, const lrd_model_config_t *config,
+                                    int32_t eos[LRD_MAX_EOS], size_t *n_out)
 {
     enum { MAX_BYTES = 1 << 20 };
     lrd_status_t status = LRD_OK;
     json_t *json = NULL;
     char *path;
     LRD_ALLOC(path, lrd_path_join(folder, "generation_config.json"));
-    if (s->engine.config.eos_token_id >= 0)
-        s->eos[s->n_eos++] = (int32_t)s->engine.config.eos_token_id;
+    eos[0] = (int32_t)config->eos_token_id;
+    *n_out = config->eos_token_id >= 0;
     if (lrd_file_exists(path)) {
         LRD_TRY(lrd_json_read(path, MAX_BYTES, &json));
-        LRD_TRY(read_eos(json, path, s));
+        LRD_TRY(read_eos(json, path, config->vocab_size, eos, n_out));
     }
 out:
     json_decref(json);
@@ -50,7 +52,7 @@ lrd_status_t lrd_inference_open(const lrd_engine_options_t *options, lrd_inferen
     *s = (lrd_inference_t){.n_eos = 0};
     LRD_TRY(lrd_engine_open(options, &s->engine));
     lrd_pool_open(&s->engine, &s->pool);
-    LRD_TRY(find_eos(options->folder, s));
+    LRD_TRY(lrd_inference_find_eos(options->folder, &s->engine.config, s->eos, &s->n_eos));
 out:
     if (status != LRD_OK)
         lrd_inference_close(s);
@@ -69,9 +71,8 @@ void lrd_inference_close(lrd_inference_t *s)
 
 static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
 {
-    (void)model;
     lrd_inference_t *s = context;
-    lrd_generator_layout(s->generator, step);
+    lrd_generator_layout(s->generator, model, step);
 }
 
 /* Memory for the generator there is now. */

@@ -18,8 +18,11 @@ typedef struct lrd_inference {
     bool allocated;
 } lrd_inference_t;
 
-/* Base and end-of-sequence ids: of generation_config.json where it names them, else config.json's.
- * The struct must stay where it is. On failure it is closed again. Not collective. */
+/* End-of-sequence ids: of generation_config.json where it names them, else config.json's. */
+lrd_status_t lrd_inference_find_eos(const char *folder, const lrd_model_config_t *config,
+                                    int32_t eos[LRD_MAX_EOS], size_t *n_out);
+
+/* The struct must stay where it is. On failure it is closed again. Not collective. */
 lrd_status_t lrd_inference_open(const lrd_engine_options_t *options, lrd_inference_t *inference);
 void lrd_inference_close(lrd_inference_t *inference); /* {0} is fine */
 

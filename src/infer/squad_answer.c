@@ -27,9 +27,12 @@ lrd_status_t lrd_squad_prompts_open(const lrd_squad_prompts_spec_t *spec,
                                                        .prompt_only = true},
                                  &p.prompts));
     LRD_ALLOC(p.no_answer_text, lrd_strdup(spec->settings->no_answer_text));
-    p.n = lrd_squad_n_questions(p.data);
+    p.n = spec->question != NULL ? spec->n_questions : lrd_squad_n_questions(p.data);
     if (spec->limit > 0 && spec->limit < p.n)
         p.n = spec->limit;
+    LRD_NEW(p.question, p.n);
+    for (size_t i = 0; i < p.n; i++)
+        p.question[i] = spec->question != NULL ? spec->question[i] : (int64_t)i;
     *prompts_out = p;
     p = (lrd_squad_prompts_t){0};
 out:
@@ -39,6 +42,7 @@ out:
 
 void lrd_squad_prompts_close(lrd_squad_prompts_t *p)
 {
+    lrd_free(p->question);
     lrd_free(p->no_answer_text);
     lrd_dataset_close(p->prompts);
     lrd_tokenizer_free(p->tokenizer);
@@ -50,7 +54,7 @@ int32_t lrd_squad_prompts_capacity(const lrd_squad_prompts_t *p)
 {
     int64_t longest = 0;
     for (size_t i = 0; i < p->n; i++) {
-        const int64_t n = lrd_dataset_record(p->prompts, (int64_t)i).n_tokens;
+        const int64_t n = lrd_dataset_record(p->prompts, p->question[i]).n_tokens;
         longest = n > longest ? n : longest;
     }
     return (int32_t)longest + p->max_new_tokens;
@@ -105,13 +109,13 @@ static lrd_status_t answer_share(work_t *w, size_t rank, size_t size, lrd_genera
     LRD_NEW(w->reply, n);
     w->n = n;
     for (size_t i = 0; i < n; i++) {
-        const size_t question = rank + i * size;
-        const lrd_record_t r = lrd_dataset_record(w->p->prompts, (int64_t)question);
+        const int64_t question = w->p->question[rank + i * size];
+        const lrd_record_t r = lrd_dataset_record(w->p->prompts, question);
         w->request[i] = (lrd_request_t){.prompt = r.token,
                                         .n_prompt = (int32_t)r.n_tokens,
                                         .max_new_tokens = w->p->max_new_tokens,
                                         .use = use,
-                                        .number = question};
+                                        .number = (uint64_t)question};
     }
     lrd_progress_begin(&w->progress, "Answering", "questions", 0, (int64_t)n);
     const lrd_listener_t listener = {.context = w, .done = note_done, .cancel = cancel};
@@ -191,6 +195,27 @@ out:
     lrd_free(w.request);
     lrd_buf_release(&w.text);
     lrd_free(offset);
+    return status;
+}
+
+lrd_status_t lrd_squad_replies_score(const lrd_squad_prompts_t *prompts,
+                                     const lrd_squad_replies_t *replies, double *exact_out,
+                                     double *f1_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_squad_scorer_t scorer = {.gold = {0}};
+    double exact = 0, f1 = 0;
+    for (size_t i = 0; i < replies->n; i++) {
+        double one_exact, one_f1;
+        LRD_TRY(lrd_squad_score_question(&scorer, prompts->data, (size_t)prompts->question[i],
+                                         replies->text[i], &one_exact, &one_f1));
+        exact += one_exact;
+        f1 += one_f1;
+    }
+    *exact_out = replies->n > 0 ? 100.0 * exact / (double)replies->n : 0;
+    *f1_out = replies->n > 0 ? 100.0 * f1 / (double)replies->n : 0;
+out:
+    lrd_squad_scorer_release(&scorer);
     return status;
 }
 

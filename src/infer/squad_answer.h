@@ -11,13 +11,15 @@
 #include "data/dataset.h"
 #include "data/squad.h"
 #include "infer/generator.h"
+#include "infer/squad_score.h"
 
 /* The questions of a file with their prompts. */
 typedef struct lrd_squad_prompts {
     lrd_squad_t *data;
     lrd_dataset_t *prompts; /* record i: how question i is asked */
     lrd_tokenizer_t *tokenizer;
-    size_t n; /* questions to answer: the first of the file */
+    size_t n;          /* questions to answer */
+    int64_t *question; /* [n] their numbers in the file, ascending */
     char *no_answer_text;
     int32_t max_new_tokens;
 } lrd_squad_prompts_t;
@@ -28,7 +30,9 @@ typedef struct lrd_squad_prompts_spec {
                                             answer together; longer contexts are shortened */
     int64_t vocab_size;
     int32_t max_new_tokens;
-    size_t limit; /* 0: all questions */
+    const int64_t *question; /* [n_questions] only these; NULL: all */
+    size_t n_questions;
+    size_t limit; /* only the first so many; 0: no limit */
     int n_threads;
 } lrd_squad_prompts_spec_t;
 
@@ -41,7 +45,7 @@ void lrd_squad_prompts_close(lrd_squad_prompts_t *prompts); /* {0} is fine */
 int32_t lrd_squad_prompts_capacity(const lrd_squad_prompts_t *prompts);
 
 typedef struct lrd_squad_replies {
-    lrd_text_t *text; /* [n] by question */
+    lrd_text_t *text; /* [n] in the order of the questions */
     char *bytes;      /* what they point into */
     size_t n;
 } lrd_squad_replies_t;
@@ -52,6 +56,11 @@ lrd_status_t lrd_squad_answer_all(lrd_comm_t *comm, const lrd_squad_prompts_t *p
                                   lrd_generator_t *generator, const lrd_sampling_t *sampling,
                                   lrd_adapter_use_t use, const volatile sig_atomic_t *cancel,
                                   lrd_squad_replies_t *replies_out);
+/* Exact match and F1 of these answers, in percent, as the official script counts them. */
+lrd_status_t lrd_squad_replies_score(const lrd_squad_prompts_t *prompts,
+                                     const lrd_squad_replies_t *replies, double *exact_out,
+                                     double *f1_out);
+
 void lrd_squad_replies_release(lrd_squad_replies_t *replies); /* {0} is fine */
 
 #endif /* LRD_INFER_SQUAD_ANSWER_H */

@@ -127,11 +127,11 @@ static void layout_generation(lrd_stage_t *s, lrd_arena_t *arena)
     s->last = (lrd_mat_t){last, n, c->hidden, c->hidden, s->weights->dtype};
 }
 
-void lrd_stage_layout(lrd_stage_t *s, lrd_arena_t *arena)
+void lrd_stage_layout(lrd_stage_t *s, lrd_arena_t *model, lrd_arena_t *arena)
 {
     const lrd_model_config_t *c = s->config;
     const int64_t t = s->limits.tokens;
-    s->slope = lrd_arena_take(arena, "buffers", (size_t)c->n_heads * sizeof(float));
+    s->slope = lrd_arena_take(model, "constants", (size_t)c->n_heads * sizeof(float));
     s->u_shared = lrd_arena_take(arena, "buffers", (size_t)(t * largest_rank(s)) * sizeof(float));
     s->norm = lrd_stage_take(s, arena, "buffers", c->hidden);
     s->final_res = lrd_stage_take(s, arena, "buffers", c->hidden);

@@ -79,8 +79,9 @@ lrd_status_t lrd_stage_create(lrd_weights_t *weights, const lrd_adapter_t *adapt
                               lrd_stage_t **stage_out);
 void lrd_stage_destroy(lrd_stage_t *stage); /* NULL is fine */
 
-/* Step memory (categories "activations", "buffers", "cache"). */
-void lrd_stage_layout(lrd_stage_t *stage, lrd_arena_t *arena);
+/* Memory: constants that outlive a step from `model` (category "constants"), the rest from `step`
+ * (categories "activations", "buffers", "cache"). */
+void lrd_stage_layout(lrd_stage_t *stage, lrd_arena_t *model, lrd_arena_t *step);
 
 /* Scratch that every op of this stage is satisfied with. */
 size_t lrd_stage_scratch_bytes(const lrd_stage_t *stage);

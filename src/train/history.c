@@ -57,14 +57,28 @@ out:
     return status;
 }
 
-lrd_status_t lrd_history_log_eval(lrd_history_t *h, double eval_loss)
+static json_t *pack_eval(const lrd_history_t *h, const lrd_eval_result_t *r)
+{
+    const json_int_t step = (json_int_t)h->global_step;
+    if (!r->has_answers)
+        return json_pack("{s:o, s:o, s:I}", "epoch", real(h->epoch), "eval_loss", real(r->loss),
+                         "step", step);
+    return json_pack("{s:o, s:o, s:o, s:o, s:I}", "epoch", real(h->epoch), "eval_exact",
+                     real(r->exact), "eval_f1", real(r->f1), "eval_loss", real(r->loss), "step",
+                     step);
+}
+
+lrd_status_t lrd_history_log_eval(lrd_history_t *h, const lrd_eval_result_t *r, lrd_metric_t metric)
 {
     lrd_status_t status = LRD_OK;
-    LRD_TRY(append(h, json_pack("{s:o, s:o, s:I}", "epoch", real(h->epoch), "eval_loss",
-                                real(eval_loss), "step", (json_int_t)h->global_step)));
-    if (isfinite(eval_loss) && (!h->has_best || eval_loss < h->best_metric)) {
+    const double value = metric == LRD_METRIC_EXACT ? r->exact
+                         : metric == LRD_METRIC_F1  ? r->f1
+                                                    : r->loss;
+    const bool better = metric == LRD_METRIC_LOSS ? value < h->best_metric : value > h->best_metric;
+    LRD_TRY(append(h, pack_eval(h, r)));
+    if (isfinite(value) && (!h->has_best || better)) {
         h->has_best = true;
-        h->best_metric = eval_loss;
+        h->best_metric = value;
         h->best_global_step = h->global_step;
     }
 out:

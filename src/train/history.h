@@ -31,8 +31,17 @@ void lrd_history_release(lrd_history_t *history); /* {0} is fine */
 lrd_status_t lrd_history_log_step(lrd_history_t *history, double grad_norm, double learning_rate,
                                   double *loss_out);
 
-/* An entry {epoch, eval_loss, step}; remembers the best one. */
-lrd_status_t lrd_history_log_eval(lrd_history_t *history, double eval_loss);
+/* What an evaluation found. */
+typedef struct lrd_eval_result {
+    double loss;
+    bool has_answers; /* percentages of generated answers: */
+    double exact, f1;
+} lrd_eval_result_t;
+
+/* An entry {epoch, eval_exact, eval_f1, eval_loss, step}; remembers the best one by this metric: the
+ * smallest loss, the highest exact or f1. */
+lrd_status_t lrd_history_log_eval(lrd_history_t *history, const lrd_eval_result_t *result,
+                                  lrd_metric_t metric);
 
 /* What stands in trainer_state.json beside the history. */
 typedef struct lrd_history_facts {

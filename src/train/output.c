@@ -134,6 +134,12 @@ out:
     return lrd_agree(s->o.comm, status);
 }
 
+static const char *const metric_names[] = {
+#define X(enumerator, name) name,
+    LRD_METRIC_LIST(X)
+#undef X
+};
+
 static lrd_status_t write_final(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
@@ -145,9 +151,9 @@ static lrd_status_t write_final(lrd_session_t *s)
     if (t->load_best_model_at_end && s->history.has_best) {
         LRD_ALLOC(best, lrd_checkpoint_path(t->output_dir, s->history.best_global_step));
         LRD_TRY(lrd_peft_read_params(best, s->adapter, state.params));
-        lrd_info(
-            "The best evaluation was at update %lld (eval_loss %.6g): its adapter is the result",
-            (long long)s->history.best_global_step, s->history.best_metric);
+        lrd_info("The best evaluation was at update %lld (eval_%s %.6g): its adapter is the result",
+                 (long long)s->history.best_global_step, metric_names[t->metric_for_best_model],
+                 s->history.best_metric);
     }
     LRD_ALLOC(path, lrd_path_join(t->output_dir, "adapter"));
     LRD_TRY(lrd_folder_begin(path, &partial));

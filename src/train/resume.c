@@ -20,6 +20,8 @@ static bool is_harmless(lrd_key_t key)
         "training.logging_steps",
         "training.save_steps",
         "training.eval_steps",
+        "training.predict_with_generate",
+        "training.generation_max_new_tokens",
         "training.save_total_limit",
         "training.push_to_hub",
         "training.hub_model_id",

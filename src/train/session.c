@@ -37,8 +37,6 @@ static lrd_status_t refuse_unsupported(const lrd_session_t *s)
     LRD_CHECK(!x->training.push_to_hub, LRD_ERR_UNSUPPORTED,
               "training.push_to_hub: publishing is not supported yet; upload output_dir with "
               "`hf upload`");
-    LRD_CHECK(x->training.metric_for_best_model == LRD_METRIC_LOSS, LRD_ERR_UNSUPPORTED,
-              "training.metric_for_best_model: answers are not generated yet; write loss");
 out:
     return status;
 }
@@ -216,12 +214,21 @@ out:
 static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
 {
     lrd_session_t *s = context;
+    const lrd_arena_t mark = *step;
     lrd_optimizer_layout(&s->optimizer, model);
     lrd_reduce_layout(s->reduce, model);
     lrd_feed_layout(&s->feed, step);
     lrd_stepper_layout(&s->stepper, step);
     lrd_evaluator_layout(&s->evaluator, step);
-    lrd_stage_layout(s->stage, step);
+    lrd_stage_layout(s->stage, model, step);
+    if (!s->answering)
+        return;
+    /* Answers are generated between updates, in the same memory: the larger of the two counts. */
+    const lrd_arena_t train = *step;
+    lrd_arena_reset(step, &mark);
+    s->o.answering->layout(s->o.answering->context, model, step);
+    if (step->used < train.used)
+        lrd_arena_reset(step, &train);
 }
 
 static int64_t largest(int64_t a, int64_t b)
@@ -270,12 +277,41 @@ out:
     return status;
 }
 
+/* Exact match and F1 in evaluations: of the whole eval_file, or of what validation_split took. */
+static lrd_status_t open_answering(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_settings_t *x = s->o.settings;
+    lrd_answering_task_t task = {.comm = s->o.comm,
+                                 .engine = &s->engine,
+                                 .settings = x,
+                                 .adapter = s->adapter,
+                                 .file = x->data.eval_file,
+                                 .n_threads = s->o.n_threads};
+    if (s->o.answering == NULL || s->eval == NULL)
+        goto out;
+    if (task.file == NULL) {
+        const int64_t n = lrd_dataset_info(s->eval)->n_records;
+        LRD_NEW(s->eval_question, n);
+        for (int64_t i = 0; i < n; i++)
+            s->eval_question[i] = lrd_dataset_record(s->eval, i).source;
+        task.file = x->data.train_file;
+        task.question = s->eval_question;
+        task.n_questions = (size_t)n;
+    }
+    s->answering = true; /* to be closed, also half open */
+    LRD_TRY(s->o.answering->open(s->o.answering->context, &task));
+out:
+    return status;
+}
+
 static lrd_status_t report_memory(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     lrd_buf_t text = {0};
     s->engine.memory.pinned_bytes =
-        s->feed.bytes + s->stepper.pinned_bytes + lrd_reduce_pinned_bytes(s->reduce);
+        s->feed.bytes + s->stepper.pinned_bytes + lrd_reduce_pinned_bytes(s->reduce) +
+        (s->answering ? s->o.answering->pinned_bytes(s->o.answering->context) : 0);
     LRD_TRY(lrd_memory_print(&s->engine.memory, &text));
     if (lrd_comm_rank(s->o.comm) == 0)
         lrd_info("Memory of each rank:\n%s", text.data != NULL ? text.data : "");
@@ -287,9 +323,16 @@ out:
 static lrd_status_t open_memory(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
-    lrd_engine_plan(&s->engine, layout, s, lrd_stage_scratch_bytes(s->stage));
+    size_t scratch = lrd_stage_scratch_bytes(s->stage);
+    if (s->answering) {
+        const size_t other = s->o.answering->scratch_bytes(s->o.answering->context);
+        scratch = other > scratch ? other : scratch;
+    }
+    lrd_engine_plan(&s->engine, layout, s, scratch);
     LRD_TRY(report_memory(s));
     LRD_TRY(lrd_engine_allocate(&s->engine));
+    if (s->answering)
+        LRD_TRY(s->o.answering->prepare(s->o.answering->context, s->engine.memory.scratch));
     s->stage->scratch = s->engine.memory.scratch;
     s->stage->params = s->optimizer.params;
 out:
@@ -333,6 +376,7 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
     LRD_TRY(open_data(s));
     LRD_TRY(lrd_agree(options->comm, open_loader(s)));
     LRD_TRY(lrd_agree(options->comm, open_stage(s)));
+    LRD_TRY(lrd_agree(options->comm, open_answering(s)));
     LRD_TRY(lrd_agree(options->comm, open_memory(s)));
     LRD_TRY(lrd_agree(options->comm, load_parameters(s)));
 out:
@@ -346,6 +390,9 @@ void lrd_session_close(lrd_session_t *s)
     if (s->o.comm == NULL)
         return;
     lrd_evaluator_close(&s->evaluator);
+    if (s->answering)
+        s->o.answering->close(s->o.answering->context);
+    lrd_free(s->eval_question);
     lrd_stepper_close(&s->stepper);
     lrd_reduce_destroy(s->reduce);
     lrd_feed_close(&s->feed);

@@ -16,6 +16,7 @@
 #include "model/engine.h"
 #include "model/feed.h"
 #include "model/stage.h"
+#include "train/answering.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/optimizer.h"
@@ -26,6 +27,7 @@ typedef struct lrd_session_options {
     const lrd_settings_t *settings; /* checked */
     const char *backend;            /* as lrd_backend_open takes it */
     int n_threads;
+    const lrd_answering_t *answering; /* NULL: evaluations generate no answers */
 } lrd_session_options_t;
 
 typedef struct lrd_session {
@@ -47,6 +49,8 @@ typedef struct lrd_session {
     lrd_optimizer_t optimizer;
     lrd_stepper_t stepper;
     lrd_evaluator_t evaluator;
+    int64_t *eval_question; /* of validation_split: the questions that were split off */
+    bool answering;         /* o.answering is open */
 } lrd_session_t;
 
 /* Makes all of it. On failure it is closed again. Collective. */

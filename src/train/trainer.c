@@ -70,12 +70,21 @@ out:
 static lrd_status_t evaluate(trainer_t *t)
 {
     lrd_status_t status = LRD_OK;
-    double loss;
+    lrd_session_t *s = &t->s;
+    const lrd_answering_t *a = s->o.answering;
+    lrd_eval_result_t r = {.has_answers = s->answering};
+    char answers[64] = "";
     const double begun = lrd_clock_seconds();
-    LRD_TRY(lrd_evaluate(&t->s.evaluator, &loss));
-    LRD_TRY(lrd_comm_abort(t->s.o.comm, lrd_history_log_eval(&t->s.history, loss)));
-    lrd_info("update %lld/%lld eval_loss %.6g", (long long)t->s.history.global_step,
-             (long long)t->s.n_updates, loss);
+    LRD_TRY(lrd_evaluate(&s->evaluator, &r.loss));
+    if (r.has_answers) {
+        LRD_TRY(a->run(a->context, s->optimizer.params, &r.exact, &r.f1));
+        snprintf(answers, sizeof answers, " eval_exact %.4g eval_f1 %.4g", r.exact, r.f1);
+    }
+    LRD_TRY(lrd_comm_abort(
+        s->o.comm,
+        lrd_history_log_eval(&s->history, &r, s->o.settings->training.metric_for_best_model)));
+    lrd_info("update %lld/%lld eval_loss %.6g%s", (long long)s->history.global_step,
+             (long long)s->n_updates, r.loss, answers);
     t->begun += lrd_clock_seconds() - begun;
 out:
     return status;

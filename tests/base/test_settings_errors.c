@@ -348,6 +348,14 @@ static void test_rules(void **state)
          "t.yaml:2: training.metric_for_best_model: exact and f1 compare answers, which only "
          "data.format: squad has"},
         {"training: {metric_for_best_model: loss}", NULL},
+        {"training:\n  predict_with_generate: true\n",
+         "t.yaml:2: training.predict_with_generate: needs evaluations: write eval_steps"},
+        {"training:\n  predict_with_generate: true\n  eval_steps: 5\n"
+         "data: {eval_file: a, max_length: 64}\n",
+         "t.yaml:2: training.predict_with_generate: answers of "
+         "training.generation_max_new_tokens 64 leave no room for a question in data.max_length "
+         "64"},
+        {"training: {predict_with_generate: true, eval_steps: 5}\ndata: {eval_file: a}\n", NULL},
         {"training:\n  load_best_model_at_end: true\n",
          "t.yaml:2: training.load_best_model_at_end: needs evaluations: write eval_steps"},
         {"training:\n  load_best_model_at_end: true\n  eval_steps: 7\ndata: {eval_file: a}\n",

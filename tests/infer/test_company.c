@@ -27,14 +27,13 @@ enum { INPUT_BYTES = 1 << 16, MAX_ROWS = 48 };
 static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
 {
     (void)context;
-    (void)model;
     inputs = lrd_arena_take(step, "inputs", INPUT_BYTES);
     logits = lrd_arena_take(step, "logits",
                             (size_t)(MAX_ROWS * engine.config.vocab_size) * sizeof *logits);
     if (stage != NULL)
-        lrd_stage_layout(stage, step);
+        lrd_stage_layout(stage, model, step);
     if (generator != NULL)
-        lrd_generator_layout(generator, step);
+        lrd_generator_layout(generator, model, step);
 }
 
 /* An adapter of some rank on some of the linears, with large random numbers. */

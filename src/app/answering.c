@@ -1,0 +1,93 @@
+#include "app/answering.h"
+
+#include "infer/inference.h"
+
+static lrd_status_t open_answering(void *context, const lrd_answering_task_t *task)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_app_answering_t *a = context;
+    const lrd_settings_t *x = task->settings;
+    int32_t eos[LRD_MAX_EOS];
+    size_t n_eos;
+    int64_t rank = 0;
+    a->task = *task;
+    LRD_TRY(lrd_squad_prompts_open(
+        &(lrd_squad_prompts_spec_t){.path = task->file,
+                                    .model_folder = x->model.name_or_path,
+                                    .settings = &x->data,
+                                    .vocab_size = task->engine->config.vocab_size,
+                                    .max_new_tokens =
+                                        (int32_t)x->training.generation_max_new_tokens,
+                                    .question = task->question,
+                                    .n_questions = task->n_questions,
+                                    .n_threads = task->n_threads},
+        &a->prompts));
+    LRD_TRY(lrd_inference_find_eos(x->model.name_or_path, &task->engine->config, eos, &n_eos));
+    for (int i = 0; i < task->adapter->n_items; i++)
+        rank = task->adapter->items[i].r > rank ? task->adapter->items[i].r : rank;
+    const int64_t n = (int64_t)a->prompts.n, batch = x->training.per_device_eval_batch_size;
+    LRD_TRY(lrd_generator_create(
+        task->engine->weights, task->engine->stream,
+        (lrd_generator_limits_t){.slots = (int32_t)(n < batch ? n : batch),
+                                 .capacity = lrd_squad_prompts_capacity(&a->prompts),
+                                 .rank = rank},
+        eos, n_eos, &a->generator));
+out:
+    return status;
+}
+
+static size_t scratch_bytes(void *context)
+{
+    return lrd_generator_scratch_bytes(((lrd_app_answering_t *)context)->generator);
+}
+
+static size_t pinned_bytes(void *context)
+{
+    return lrd_generator_pinned_bytes(((lrd_app_answering_t *)context)->generator);
+}
+
+static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
+{
+    lrd_generator_layout(((lrd_app_answering_t *)context)->generator, model, step);
+}
+
+static lrd_status_t prepare(void *context, lrd_scratch_t scratch)
+{
+    return lrd_generator_prepare(((lrd_app_answering_t *)context)->generator, scratch);
+}
+
+static lrd_status_t run(void *context, float *params, double *exact_out, double *f1_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_app_answering_t *a = context;
+    lrd_squad_replies_t replies = {0};
+    const lrd_sampling_t greedy = lrd_sampling_default();
+    const lrd_adapter_use_t use = {a->task.adapter, params};
+    LRD_TRY(lrd_squad_answer_all(a->task.comm, &a->prompts, a->generator, &greedy, use, NULL,
+                                 &replies));
+    status = lrd_squad_replies_score(&a->prompts, &replies, exact_out, f1_out);
+    LRD_TRY(lrd_agree(a->task.comm, status));
+out:
+    lrd_squad_replies_release(&replies);
+    return status;
+}
+
+static void close_answering(void *context)
+{
+    lrd_app_answering_t *a = context;
+    lrd_generator_destroy(a->generator);
+    lrd_squad_prompts_close(&a->prompts);
+    *a = (lrd_app_answering_t){.generator = NULL};
+}
+
+lrd_answering_t lrd_app_answering(lrd_app_answering_t *state)
+{
+    return (lrd_answering_t){.context = state,
+                             .open = open_answering,
+                             .scratch_bytes = scratch_bytes,
+                             .pinned_bytes = pinned_bytes,
+                             .layout = layout,
+                             .prepare = prepare,
+                             .run = run,
+                             .close = close_answering};
+}

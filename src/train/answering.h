@@ -1,0 +1,37 @@
+/* train/answering.h -- exact match and F1 of answers that the model generates while it is trained.
+ *
+ * Training and generation are siblings that know nothing of each other: the program above them fills
+ * this table in. What it needs lies in the step memory of the run, where activations are at other
+ * times, and in its scratch.
+ */
+#ifndef LRD_TRAIN_ANSWERING_H
+#define LRD_TRAIN_ANSWERING_H
+
+#include "comm/comm.h"
+#include "model/engine.h"
+
+/* Whose answers, to what; borrowed for as long as the run. */
+typedef struct lrd_answering_task {
+    lrd_comm_t *comm;
+    lrd_engine_t *engine;
+    const lrd_settings_t *settings;
+    const lrd_adapter_t *adapter;
+    const char *file;        /* SQuAD v2.0 */
+    const int64_t *question; /* [n_questions] of the file, ascending; NULL: all */
+    size_t n_questions;
+    int n_threads;
+} lrd_answering_task_t;
+
+typedef struct lrd_answering {
+    void *context;
+    lrd_status_t (*open)(void *context, const lrd_answering_task_t *task); /* not collective */
+    size_t (*scratch_bytes)(void *context);
+    size_t (*pinned_bytes)(void *context);
+    void (*layout)(void *context, lrd_arena_t *model, lrd_arena_t *step);
+    lrd_status_t (*prepare)(void *context, lrd_scratch_t scratch);
+    /* Percentages, as the official script counts them. Collective; failures are agreed on. */
+    lrd_status_t (*run)(void *context, float *params, double *exact_out, double *f1_out);
+    void (*close)(void *context);
+} lrd_answering_t;
+
+#endif /* LRD_TRAIN_ANSWERING_H */
