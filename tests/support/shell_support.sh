@@ -18,3 +18,16 @@ make_temporary() {
 remove_at_exit() {
   trap "rm -rf '$1'" EXIT
 }
+
+# Writes a tokenizer.json whose 256 tokens are the bytes.
+write_byte_tokenizer() {
+  python3 - "$1" <<'END'
+import json, sys
+letters = [chr(c) for c in list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))]
+letters += [chr(256 + i) for i in range(256 - len(letters))]
+level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+json.dump({"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": level, "post_processor": None,
+           "decoder": level, "model": {"type": "BPE", "vocab": {c: i for i, c in enumerate(letters)}, "merges": []}},
+          open(sys.argv[1], "w"))
+END
+}

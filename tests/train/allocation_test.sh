@@ -3,14 +3,16 @@
 # with exit code 1 or 2 and one message about memory, and leave nothing half-written; or, where it could do
 # without, end with 0 and the very same results.
 #
-#   allocation_test.sh STEP COMMAND...             every STEP-th allocation of train, score, inspect, tokenize
+#   allocation_test.sh STEP COMMAND...             every STEP-th allocation of train, train_answers, generate, answer,
+#                                                  score, inspect, tokenize
 #   allocation_test.sh STEP train_on_two [RANK]    of one rank of two
 set -uo pipefail
+source "$(dirname "$0")/../support/shell_support.sh"
 step=$1
 shift
 base="$LRD_SOURCE_DIR/tests/golden/runs/post-layernorm"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+work=$(make_temporary)
+remove_at_exit "$work"
 cd "$work"
 export OMP_NUM_THREADS=1 TMPDIR=$work
 shopt -s nullglob dotglob globstar
@@ -18,15 +20,25 @@ failures=0
 
 cp -r "$base/model" "$base/adapter" "$base/config.yaml" .
 chmod -R u+w .
-cp "$LRD_SOURCE_DIR/tests/golden/data/tokenizer.json" model/
+write_byte_tokenizer model/tokenizer.json
+cp "$LRD_SOURCE_DIR/tests/golden/data/passages.json" questions.json
 head -n 12 "$base/train.jsonl" > train.jsonl
 head -n 3 "$base/train.jsonl" > eval.jsonl
 printf '"to be or"\n"not to be </s>"\n' > texts
+printf '{"prompt": "a b"}\n{"input_ids": [5, 6], "adapter": null}\n{"prompt": "c", "adapter": "twin"}\n' > prompts.jsonl
 
 train=(--config config.yaml --set training.max_steps=2 --set training.save_steps=1 --set training.eval_steps=1
        --set training.save_total_limit=1 --set training.load_best_model_at_end=true --set data.eval_file=eval.jsonl
        --set training.gradient_accumulation_steps=null --set training.global_batch_size=8
        --set training.per_device_train_batch_size=2 --log-level debug)
+squad=(--set data.format=squad --set data.max_length=400 --set data.on_too_long=drop)
+train_answers=("${train[@]}" "${squad[@]}" --set data.train_file=questions.json --set data.eval_file=questions.json
+               --set data.cache_dir=cache --set training.max_steps=1 --set training.predict_with_generate=true
+               --set training.generation_max_new_tokens=3 --set training.metric_for_best_model=f1)
+generate=(generate --model model --adapter adapter --adapter twin=adapter --prompt-file prompts.jsonl
+          --max-new-tokens 3 --do-sample --log-level debug)
+answer=(eval --config config.yaml "${squad[@]}" --data questions.json --adapter adapter --max-new-tokens 3
+        --output out/predictions.json --log-level debug)
 score=(score --model model --adapter adapter --data eval.jsonl --logits-out out/logits --log-level debug)
 inspect=(inspect --model model --adapter adapter --log-level debug)
 tokenize=(tokenize --model model --log-level debug)
@@ -90,6 +102,20 @@ check_score() {
     cmp -s stdout reference/stdout && cmp -s out/logits reference/logits || problem "another result"
   else
     [ ${#names[@]} = 0 ] || problem "left behind: ${names[*]}"
+  fi
+}
+
+check_train_answers() {
+  check_output
+  ((code != 0)) || same_adapter
+}
+
+check_answer() {
+  local names=(out/*)
+  if [ "$code" = 0 ]; then
+    cmp -s stdout reference/stdout && cmp -s out/predictions.json reference/predictions.json || problem "another result"
+  elif [ ${#names[@]} != 0 ]; then # answers outlive a failure to score them
+    [ "${names[*]}" = out/predictions.json ] && cmp -s "${names[@]}" reference/predictions.json || problem "left behind: ${names[*]}"
   fi
 }
 
@@ -169,7 +195,7 @@ train_on_two)
   for name in "$@"; do
     declare -n words=$name
     case $name in
-    train | score) sweep "$name" "check_$name" "${words[@]}" ;;
+    train | train_answers | answer | score) sweep "$name" "check_$name" "${words[@]}" ;;
     *) sweep "$name" check_same "${words[@]}" ;;
     esac
   done
