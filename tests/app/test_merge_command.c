@@ -20,7 +20,7 @@
 static const char *case_name, *folder, *records;
 
 /* Runs the program with these words, under a launcher or alone. */
-static void run(const char *launcher, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void run(const char *launcher, const char *format, ...)
 {
     char words[6000], command[8192];
     va_list args;

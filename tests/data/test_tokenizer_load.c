@@ -367,7 +367,7 @@ static int run_with_failure(const char *path, int n, bool with_json)
               (char *)NULL);
         _exit(127);
     }
-    int result;
+    int result = -1;
     assert_true(child > 0 && waitpid(child, &result, 0) == child && WIFEXITED(result));
     return WEXITSTATUS(result);
 }

@@ -206,7 +206,7 @@ static int run_failing(int n)
         execl("/proc/self/exe", "test_squad_predictions", "--once", (char *)NULL);
         _exit(127);
     }
-    int result;
+    int result = -1;
     assert_true(child > 0 && waitpid(child, &result, 0) == child && WIFEXITED(result));
     return WEXITSTATUS(result);
 }

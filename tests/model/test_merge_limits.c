@@ -250,7 +250,7 @@ static int run_with_failure(int n, const char *mode, const char *model, const ch
         execl("/proc/self/exe", "test_merge_limits", mode, model, adapter, out, (char *)NULL);
         _exit(127);
     }
-    int result;
+    int result = -1;
     assert_true(child > 0 && waitpid(child, &result, 0) == child && WIFEXITED(result));
     return WEXITSTATUS(result);
 }
