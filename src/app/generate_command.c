@@ -231,7 +231,8 @@ static lrd_status_t run_batch(batch_t *b)
     const lrd_listener_t listener = {
         .context = b, .token = on_token, .done = on_done, .cancel = g->app->stop};
     if (!b->live)
-        lrd_progress_begin(&b->progress, "Generating", "replies", 0, (int64_t)b->prompts.n);
+        lrd_progress_begin(&b->progress, "Generating", b->prompts.n == 1 ? "reply" : "replies", 0,
+                           (int64_t)b->prompts.n);
     const double begun = lrd_clock_seconds();
     LRD_TRY(lrd_generate(g->inference.generator, &g->sampling, b->request, b->prompts.n, &listener,
                          b->reply));
