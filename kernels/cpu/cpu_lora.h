@@ -1,6 +1,5 @@
-/* kernels/cpu/cpu_lora.h -- the low-rank half of a linear: thin products that oneDNN has no good
- * kernel for, with dropout made on the way. All sums run in a fixed order; R is handled eight at a
- * time.
+/* kernels/cpu/cpu_lora.h -- the low-rank half of a linear: thin products, with dropout made
+ * on the way. All sums run in a fixed order; R is handled eight at a time.
  */
 #ifndef LRD_CPU_LORA_H
 #define LRD_CPU_LORA_H

@@ -21,13 +21,7 @@ static lrd_status_t push(lrd_prompts_t *prompts, int32_t **token, size_t n,
                          const lrd_pool_entry_t *adapter)
 {
     lrd_status_t status = LRD_OK;
-    if (prompts->n == prompts->capacity) {
-        const size_t capacity = 2 * prompts->capacity + 16;
-        lrd_prompt_request_t *grown;
-        LRD_ALLOC(grown, lrd_realloc_array(prompts->request, capacity, sizeof *grown));
-        prompts->request = grown;
-        prompts->capacity = capacity;
-    }
+    LRD_GROW(prompts->request, prompts->n, prompts->capacity);
     prompts->request[prompts->n++] = (lrd_prompt_request_t){*token, (int32_t)n, adapter};
     *token = NULL;
 out:

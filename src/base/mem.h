@@ -57,4 +57,17 @@ bool lrd_mem_json_failed(void);
         LRD_CHECK((ptr) != NULL, LRD_ERR_NO_MEMORY, "out of memory: %s", #expression); \
     } while (0)
 
+/* Makes room for element n of an array of `capacity`, or the function fails with
+ * LRD_ERR_NO_MEMORY and the array stays as it was. */
+#define LRD_GROW(array, n, capacity)                                                   \
+    do {                                                                               \
+        if ((n) == (capacity)) {                                                       \
+            const size_t lrd_to = 2 * (capacity) + 16;                                 \
+            void *lrd_grown;                                                           \
+            LRD_ALLOC(lrd_grown, lrd_realloc_array((array), lrd_to, sizeof *(array))); \
+            (array) = lrd_grown;                                                       \
+            (capacity) = lrd_to;                                                       \
+        }                                                                              \
+    } while (0)
+
 #endif /* LRD_BASE_MEM_H */

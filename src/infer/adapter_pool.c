@@ -125,13 +125,7 @@ lrd_status_t lrd_pool_load(lrd_pool_t *pool, const char *name, const char *folde
               folder);
     LRD_TRY(make_entry(pool->engine, own, folder, &entry));
     const size_t at = index_of(pool, own);
-    if (at == pool->capacity) {
-        const size_t capacity = 2 * pool->capacity + 8;
-        lrd_pool_entry_t **grown;
-        LRD_ALLOC(grown, lrd_realloc_array(pool->entries, capacity, sizeof(lrd_pool_entry_t *)));
-        pool->entries = grown;
-        pool->capacity = capacity;
-    }
+    LRD_GROW(pool->entries, at, pool->capacity);
     if (at < pool->n)
         free_entry(pool->engine->backend, pool->entries[at]);
     else

@@ -199,13 +199,7 @@ static int compare_tokens(const void *a, const void *b)
 static lrd_status_t add_token(lrd_squad_tokens_t *tokens, const char *data, size_t bytes)
 {
     lrd_status_t status = LRD_OK;
-    if (tokens->n == tokens->capacity) {
-        const size_t capacity = 2 * tokens->capacity + 16;
-        lrd_text_t *grown;
-        LRD_ALLOC(grown, lrd_realloc_array(tokens->token, capacity, sizeof *grown));
-        tokens->token = grown;
-        tokens->capacity = capacity;
-    }
+    LRD_GROW(tokens->token, tokens->n, tokens->capacity);
     tokens->token[tokens->n++] = (lrd_text_t){data, bytes};
 out:
     return status;

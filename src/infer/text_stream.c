@@ -46,13 +46,7 @@ static size_t held_back(const lrd_text_stream_t *s)
 static lrd_status_t keep_pending(lrd_text_stream_t *s, int32_t token)
 {
     lrd_status_t status = LRD_OK;
-    if (s->n_pending == s->capacity) {
-        const size_t capacity = 2 * s->capacity + 16;
-        int32_t *grown;
-        LRD_ALLOC(grown, lrd_realloc_array(s->pending, capacity, sizeof *grown));
-        s->pending = grown;
-        s->capacity = capacity;
-    }
+    LRD_GROW(s->pending, s->n_pending, s->capacity);
     s->pending[s->n_pending++] = token;
 out:
     return status;

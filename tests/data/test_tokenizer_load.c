@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 /* ---- changed files --------------------------------------------------------------------------- */
 
@@ -357,19 +355,9 @@ out:
 
 static int run_with_failure(const char *path, int n, bool with_json)
 {
-    const pid_t child = fork();
-    if (child == 0) {
-        char number[16];
-        snprintf(number, sizeof number, "%d", n);
-        setenv("LRD_FAIL_ALLOC", number, 1);
-        setenv("TEST_TOKENIZER_PATH", path, 1);
-        execl("/proc/self/exe", "test_tokenizer_load", with_json ? "--once-json" : "--once",
-              (char *)NULL);
-        _exit(127);
-    }
-    int result = -1;
-    assert_true(child > 0 && waitpid(child, &result, 0) == child && WIFEXITED(result));
-    return WEXITSTATUS(result);
+    setenv("TEST_TOKENIZER_PATH", path, 1);
+    return lrd_test_with_failure(
+        n, (const char *[]){"test_tokenizer_load", with_json ? "--once-json" : "--once", NULL});
 }
 
 /* A tokenizer of the 256 bytes and one merge: a process loads it in little time. */

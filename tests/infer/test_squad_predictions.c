@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 /* Questions "b", "a" (answer x), "" and "b" again, and one whose id holds U+0000. */
 static const char four[] = "{\"data\":[{\"paragraphs\":[{\"context\":\"c\",\"qas\":["
@@ -198,17 +196,7 @@ static int run_once(void)
 /* A process in which the n-th allocation fails. */
 static int run_failing(int n)
 {
-    const pid_t child = fork();
-    if (child == 0) {
-        char number[16];
-        snprintf(number, sizeof number, "%d", n);
-        setenv("LRD_FAIL_ALLOC", number, 1);
-        execl("/proc/self/exe", "test_squad_predictions", "--once", (char *)NULL);
-        _exit(127);
-    }
-    int result = -1;
-    assert_true(child > 0 && waitpid(child, &result, 0) == child && WIFEXITED(result));
-    return WEXITSTATUS(result);
+    return lrd_test_with_failure(n, (const char *[]){"test_squad_predictions", "--once", NULL});
 }
 
 static void test_no_memory(void **state)

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 /* ---- what is refused -------------------------------------------------------------------------- */
@@ -242,17 +241,8 @@ static int run_once(char **argv)
 static int run_with_failure(int n, const char *mode, const char *model, const char *adapter,
                             const char *out)
 {
-    const pid_t child = fork();
-    if (child == 0) {
-        char number[16];
-        snprintf(number, sizeof number, "%d", n);
-        setenv("LRD_FAIL_ALLOC", number, 1);
-        execl("/proc/self/exe", "test_merge_limits", mode, model, adapter, out, (char *)NULL);
-        _exit(127);
-    }
-    int result = -1;
-    assert_true(child > 0 && waitpid(child, &result, 0) == child && WIFEXITED(result));
-    return WEXITSTATUS(result);
+    return lrd_test_with_failure(
+        n, (const char *[]){"test_merge_limits", mode, model, adapter, out, NULL});
 }
 
 static void check_allocations(const char *mode, int step)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char *kept[256]; /* texts handed out, freed at exit */
@@ -60,6 +61,21 @@ const char *lrd_test_temporary(const char *relative)
         }
     }
     return keep(lrd_asprintf("%s/%s", folder, relative));
+}
+
+int lrd_test_with_failure(int n, const char *const *words)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        char number[16];
+        snprintf(number, sizeof number, "%d", n);
+        setenv("LRD_FAIL_ALLOC", number, 1);
+        execv("/proc/self/exe", (char *const *)words);
+        _exit(127);
+    }
+    int result = -1;
+    assert_true(child > 0 && waitpid(child, &result, 0) == child && WIFEXITED(result));
+    return WEXITSTATUS(result);
 }
 
 int lrd_test_skip(const char *reason)

@@ -23,6 +23,10 @@ const char *lrd_test_shared(const char *relative);
 /* Path below a fresh folder of this process, removed at exit. */
 const char *lrd_test_temporary(const char *relative);
 
+/* This program again, in a process of its own with these words (argv[0] first, NULL last) and with
+ * its n-th allocation failing (LRD_FAIL_ALLOC, base/mem.h). Returns its exit code. */
+int lrd_test_with_failure(int n, const char *const *words);
+
 /* Prints "SKIPPED: reason" and returns LRD_TEST_SKIP, for main() to return. */
 int lrd_test_skip(const char *reason);
 
