@@ -3,8 +3,8 @@
 #
 #   launch/run_local.sh [-n RANKS] [--config F [OPTION...]]
 #
-# Without --config: a tiny BLOOM with random weights (tests/golden/runs/all-linear) on two ranks, which shows in
-# seconds that everything works. Options behind it are lora-dist's own.
+# Without --config: the example of the README (examples/almanac) on two ranks, a minute or two; its result lands in
+# out-almanac/ here. Options behind it are lora-dist's own.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 ranks=2
@@ -20,9 +20,7 @@ bash "$root/launch/setup.sh"
 program=$root/build/cpu-release/src/app/lora-dist
 options=("$@")
 if ((${#options[@]} == 0)); then
-    out=$PWD/out-tiny
-    cd "$root/tests/golden/runs/all-linear"
-    options=(--config config.yaml --set training.output_dir="$out" --set training.overwrite_output_dir=true)
+    exec bash "$root/examples/almanac/run.sh" "$ranks"
 fi
 # Open MPI binds each of few ranks to one core unless told otherwise, and asks root for a second thought.
 launch=()
