@@ -1,3 +1,4 @@
+#include "base/mem.h"
 #include "comm/comm_table.h"
 
 #include <string.h>
@@ -44,6 +45,50 @@ static lrd_status_t self_max_i64(lrd_comm_t *c, int64_t *data, size_t n)
     return LRD_OK;
 }
 
+/* There is nobody to send to: a bug of the caller. */
+static lrd_status_t refuse(int rank)
+{
+    return lrd_fail(LRD_ERR_INTERNAL, __FILE__, __LINE__,
+                    "a message to rank %d, alone in the world", rank);
+}
+
+static lrd_status_t self_send(lrd_comm_t *c, const void *data, size_t bytes, int to, int tag,
+                              lrd_message_t *message)
+{
+    (void)c;
+    (void)data;
+    (void)bytes;
+    (void)tag;
+    (void)message;
+    return refuse(to);
+}
+
+static lrd_status_t self_receive(lrd_comm_t *c, void *data, size_t bytes, int from, int tag,
+                                 lrd_message_t *message)
+{
+    (void)c;
+    (void)data;
+    (void)bytes;
+    (void)tag;
+    (void)message;
+    return refuse(from);
+}
+
+static lrd_status_t self_test(lrd_comm_t *c, lrd_message_t *message)
+{
+    (void)c;
+    (void)message;
+    return LRD_OK;
+}
+
+static lrd_status_t self_split(lrd_comm_t *world, int group, lrd_comm_t *part)
+{
+    (void)world;
+    (void)group;
+    comm_self_open(part);
+    return LRD_OK;
+}
+
 static void self_abort(lrd_comm_t *c, int exit_code)
 {
     (void)c;
@@ -52,13 +97,14 @@ static void self_abort(lrd_comm_t *c, int exit_code)
 
 static void self_close(lrd_comm_t *c)
 {
-    (void)c;
+    lrd_free(c->ranges);
 }
 
 void comm_self_open(lrd_comm_t *c)
 {
     static const comm_table_t table = {self_broadcast, self_all_gather, self_exchange, self_sum_f32,
-                                       self_max_i64,   self_abort,      self_close};
+                                       self_max_i64,   self_send,       self_receive,  self_test,
+                                       self_split,     self_abort,      self_close};
     c->table = &table;
     c->rank = c->local_rank = 0;
     c->size = c->local_size = 1;
