@@ -12,8 +12,7 @@ lrd_status_t lrd_engine_open(const lrd_engine_options_t *o, lrd_engine_t *e)
         &e->backend));
     LRD_TRY(lrd_backend_describe(e->backend, e->machine, sizeof e->machine));
     LRD_TRY(lrd_stream_create(e->backend, &e->stream));
-    const lrd_span_t all = {0, (int)e->config.n_layers, true, true};
-    LRD_TRY(lrd_weights_open(o->folder, &e->config, all, o->dtype, &e->weights));
+    LRD_TRY(lrd_weights_open(o->folder, &e->config, o->runs, o->dtype, &e->weights));
 out:
     if (status != LRD_OK)
         lrd_engine_close(e);

@@ -16,6 +16,7 @@ typedef struct lrd_engine_options {
     const char *backend; /* as lrd_backend_open takes it */
     int device_index, n_threads;
     const char *tuning_file; /* NULL: none */
+    const lrd_runs_t *runs;  /* NULL: the whole model */
 } lrd_engine_options_t;
 
 typedef struct lrd_engine {

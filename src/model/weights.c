@@ -130,7 +130,7 @@ static lrd_status_t add_head(lrd_weights_t *w)
     if (has_head)
         LRD_TRY(check_tensor(&head, w->config->vocab_size, w->config->hidden, 2));
     w->tied = w->config->tie_word_embeddings;
-    if (w->tied && has_head && has_embed) {
+    if (w->tied && has_head && has_embed && (w->has_head || w->has_embed)) {
         w->tied = are_equal(&head, &embed);
         if (!w->tied)
             lrd_warn("%s: the head differs from the embedding although config.json ties them: both "
@@ -138,7 +138,7 @@ static lrd_status_t add_head(lrd_weights_t *w)
                      "transformers 5 does",
                      plan->files->folder);
     }
-    if (w->span.head && !(w->tied && w->span.embed)) {
+    if (w->has_head && !(w->tied && w->has_embed)) {
         const lrd_tensor_decl_t decl = {has_head ? f->head_name : table.name,
                                         {LRD_DIM_VOCAB, LRD_DIM_HIDDEN}};
         LRD_TRY(add_tensor(w, decl.name, &decl, &w->head));
@@ -168,15 +168,17 @@ static lrd_status_t add_all(lrd_weights_t *w)
 {
     lrd_status_t status = LRD_OK;
     const lrd_family_t *f = w->config->family;
-    if (w->span.embed)
+    if (w->has_embed)
         LRD_TRY(add_embedding(w));
-    for (int layer = w->span.first; layer < w->span.last; layer++) {
-        char before[64];
-        snprintf(before, sizeof before, "%s%d.", f->block_prefix, layer);
-        LRD_TRY(add_list(w, before, f->block_tensors, f->n_block_tensors,
-                         &w->block[layer * f->n_block_tensors]));
+    for (int r = 0; r < w->runs.n; r++) {
+        for (int layer = w->runs.run[r].first; layer < w->runs.run[r].last; layer++) {
+            char before[64];
+            snprintf(before, sizeof before, "%s%d.", f->block_prefix, layer);
+            LRD_TRY(add_list(w, before, f->block_tensors, f->n_block_tensors,
+                             &w->block[layer * f->n_block_tensors]));
+        }
     }
-    if (w->span.head)
+    if (w->has_head)
         LRD_TRY(add_list(w, "", f->final_tensors, f->n_final_tensors, w->final));
     LRD_TRY(add_head(w));
 out:
@@ -205,8 +207,24 @@ int lrd_weights_dtype(const lrd_model_settings_t *settings)
     return dtype[settings->dtype];
 }
 
-lrd_status_t lrd_weights_open(const char *folder, const lrd_model_config_t *config, lrd_span_t span,
-                              int dtype, lrd_weights_t **weights_out)
+static lrd_status_t copy_runs(lrd_weights_t *w, const lrd_runs_t *runs)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_span_t all = {0, (int)w->config->n_layers, true, true};
+    const lrd_runs_t whole = {&all, 1}, *from = runs != NULL ? runs : &whole;
+    LRD_NEW(w->runs.run, from->n);
+    w->runs.n = from->n;
+    for (int r = 0; r < from->n; r++) {
+        w->runs.run[r] = from->run[r];
+        w->has_embed = w->has_embed || from->run[r].embed;
+        w->has_head = w->has_head || from->run[r].head;
+    }
+out:
+    return status;
+}
+
+lrd_status_t lrd_weights_open(const char *folder, const lrd_model_config_t *config,
+                              const lrd_runs_t *runs, int dtype, lrd_weights_t **weights_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_weights_t *w = NULL;
@@ -214,7 +232,7 @@ lrd_status_t lrd_weights_open(const char *folder, const lrd_model_config_t *conf
     const lrd_family_t *f = config->family;
     LRD_NEW(w, 1);
     w->config = config;
-    w->span = span;
+    LRD_TRY(copy_runs(w, runs));
     LRD_NEW(plan, 1);
     w->plan = plan;
     LRD_NEW(w->embed, f->n_embed_tensors);
@@ -243,6 +261,7 @@ void lrd_weights_close(lrd_weights_t *w)
     lrd_free(w->block);
     lrd_free(w->final);
     lrd_free(w->embed);
+    lrd_free(w->runs.run);
     lrd_free(w);
 }
 
@@ -263,7 +282,7 @@ void lrd_weights_layout(lrd_weights_t *w, const lrd_backend_t *backend, lrd_aren
         item->to->data = item->mapped ? data : lrd_arena_take(arena, "weights", bytes_of(w, item));
         w->mapped_bytes += item->mapped ? bytes_of(w, item) : 0;
     }
-    if (w->tied && w->span.embed)
+    if (w->tied && w->has_embed)
         w->head = w->embed[w->config->family->word_embeddings];
 }
 

@@ -1,8 +1,8 @@
 /* train/session.h -- everything that one rank of a run holds: model, data, memory,
  * in the order in which it is made.
  *
- *   model and device -> adapter's shape -> checkpoint to go on from -> data set -> loader
- *   -> stage, optimizer -> one memory plan -> memory -> weights and parameters loaded
+ *   adapter's shape -> who has which layers -> model and device -> checkpoint to go on from
+ *   -> data set -> loader -> stage, optimizer -> one memory plan -> memory -> weights and parameters
  *
  * Each phase ends in lrd_agree: all ranks fail together, with one cause.
  */
@@ -14,12 +14,12 @@
 #include "comm/reduce.h"
 #include "data/loader.h"
 #include "model/engine.h"
-#include "model/feed.h"
-#include "model/stage.h"
+#include "model/pipeline.h"
 #include "train/answering.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/optimizer.h"
+#include "train/spread.h"
 #include "train/step.h"
 
 typedef struct lrd_session_options {
@@ -32,10 +32,14 @@ typedef struct lrd_session_options {
 
 typedef struct lrd_session {
     lrd_session_options_t o;
-    lrd_engine_t engine;
     lrd_settings_t *adapter_settings; /* of lora.adapter_name_or_path, or NULL */
     const lrd_lora_settings_t *lora;  /* what the adapter is made by: theirs, or the run's own */
-    lrd_adapter_t *adapter;
+    lrd_adapter_t *adapter;           /* the whole of it */
+    lrd_placement_t placement;
+    lrd_grid_t grid;
+    lrd_runs_t runs;     /* of layers on this rank */
+    lrd_adapter_t *part; /* what of the adapter lies in them */
+    lrd_engine_t engine;
     bool resumes; /* the run goes on from `checkpoint`, whose arrays are freed after the upload */
     lrd_checkpoint_t checkpoint;
     lrd_history_t history;
@@ -43,9 +47,11 @@ typedef struct lrd_session {
     char data_key[80];           /* of the tokenized training set */
     lrd_loader_t *loader;
     int64_t records_per_update, n_updates;
+    int64_t *places; /* [runs] micro-batches at once */
     lrd_stage_t *stage;
     lrd_feed_t feed;
-    lrd_reduce_t *reduce;
+    lrd_pipeline_t *pipeline;
+    lrd_reduce_t **reduce; /* [runs]; NULL where the run has no adapters */
     lrd_optimizer_t optimizer;
     lrd_stepper_t stepper;
     lrd_evaluator_t evaluator;

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# One run, many placements of its layers: adapter, losses, gradient norms and evaluations must have the
+# bytes of one rank's run, however many stages, chunks and replicas there are. Dropout and clipping are on.
+#
+#   pipeline_test.sh GROUP...
+set -euo pipefail
+source "$(dirname "$0")/../support/shell_support.sh"
+work=$(make_temporary)
+remove_at_exit "$work"
+cd "$work"
+write_model model 10 32 4 260
+python3 - <<'END'
+import json, random
+draw = random.Random(2)
+for name, n in ("train.jsonl", 60), ("eval.jsonl", 23):
+    with open(name, "w") as file:
+        for _ in range(n):
+            file.write(json.dumps({"input_ids": [draw.randrange(260) for _ in range(draw.randrange(2, 40))]}) + "\n")
+END
+cat > config.yaml <<'END'
+model: {name_or_path: model}
+lora: {r: 4, lora_dropout: 0.1, target_modules: all-linear, seed: 7}
+data: {format: tokenized, train_file: train.jsonl, eval_file: eval.jsonl}
+training: {per_device_train_batch_size: 2, global_batch_size: 14, max_steps: 6, learning_rate: 1.0e-2, warmup_steps: 2,
+           max_grad_norm: 0.3, eval_steps: 3, per_device_eval_batch_size: 5, save_steps: 2, logging_steps: 1, seed: 3}
+END
+
+# train NAME RANKS [OPTION...]
+train() {
+  local launch=()
+  [ "$2" = 1 ] || launch=(mpirun -np "$2" --bind-to none)
+  OMP_NUM_THREADS=1 timeout 100 "${launch[@]}" "$LRD_PROGRAM" --config config.yaml --log-level warn \
+    --set training.output_dir="$1" "${@:3}" || fail "$1 ended with code $?"
+}
+
+# same NAME AS: all that a run leaves in its folder
+same() {
+  cmp "$1/adapter_model.safetensors" "$2/adapter_model.safetensors" || fail "the adapter of '$1' differs"
+  cmp "$1/trainer_state.json" "$2/trainer_state.json" || fail "the log of '$1' differs"
+  cmp "$1/checkpoint-4/adapter_model.safetensors" "$2/checkpoint-4/adapter_model.safetensors" || fail "a checkpoint of '$1'"
+  echo "same bytes: $1"
+}
+
+# try NAME AS STAGES CHUNKS REPLICAS [OPTION...]
+try() {
+  train "$1" $(($3 * $5)) --set parallel.pipeline="$3" --set parallel.pipeline_chunks="$4" --set parallel.data="$5" "${@:6}"
+  same "$1" "$2"
+}
+
+train one 1
+for group in "$@"; do
+  case $group in
+  quick)
+    try two one 2 1 1
+    try uneven one 3 1 1
+    try grid one 2 1 2
+    try chunks one 2 2 1
+    try checked one 2 1 1 --backend cpu_checked
+    # Any layout goes on with what another left.
+    cp -r two resumed
+    rm -r resumed/checkpoint-[46] resumed/*.*
+    train resumed 2 --set parallel.pipeline=2 --set parallel.pipeline_chunks=3 --set training.resume_from_checkpoint=true
+    same resumed one
+    ;;
+  layouts)
+    try four one 4 1 1
+    try deep one 8 1 1 # more stages than micro-batches
+    try grid3 one 3 1 2
+    try chunks3 one 3 3 1
+    try chunks22 one 2 2 2
+    try chunks5 one 2 5 1
+    for step in 2 4; do
+      cp -r one "resumed$step"
+      rm -r "resumed$step"/checkpoint-[46] "resumed$step"/*.*
+      [ $step = 2 ] || cp -r chunks3/checkpoint-4 "resumed$step"
+      train "resumed$step" 3 --set parallel.pipeline=3 --set training.resume_from_checkpoint=true
+      same "resumed$step" one
+    done
+    ;;
+  adapters) # stages without adapters, stages below the lowest one, and one where it begins in the middle
+    for layers in '[5]' '[0,9]' '[7,8]'; do
+      few=(--set lora.layers_to_transform="$layers" --set lora.target_modules='[dense,dense_4h_to_h]')
+      train "few$layers" 1 "${few[@]}"
+      try "few$layers-two" "few$layers" 2 1 1 "${few[@]}"
+      try "few$layers-four" "few$layers" 4 1 1 "${few[@]}"
+      try "few$layers-chunks" "few$layers" 2 3 1 "${few[@]}"
+    done
+    ;;
+  dtypes) # the loss scale of float16 is one for all stages
+    for dtype in float16 bfloat16; do
+      train $dtype 1 --dtype $dtype
+      try $dtype-two $dtype 2 1 1 --dtype $dtype
+      try $dtype-chunks $dtype 2 2 2 --dtype $dtype
+    done
+    try checked3 one 3 1 1 --backend cpu_checked
+    try checked22 one 2 2 2 --backend cpu_checked
+    ;;
+  *) fail "no group '$group'" ;;
+  esac
+done
+echo PASSED
