@@ -260,8 +260,10 @@ void lrd_stage_lora_grads(const lrd_stage_t *s, int layer, int place, lrd_mat_t 
                           lrd_mat_t *db_out)
 {
     const lrd_adapter_item_t *item = lrd_adapter_find(s->adapter, layer, place);
-    *da_out = (lrd_mat_t){s->grads + (item->a - s->first_grad), item->r, item->n_in, item->n_in, LRD_F32};
-    *db_out = (lrd_mat_t){s->grads + (item->b - s->first_grad), item->n_out, item->r, item->r, LRD_F32};
+    *da_out =
+        (lrd_mat_t){s->grads + (item->a - s->first_grad), item->r, item->n_in, item->n_in, LRD_F32};
+    *db_out =
+        (lrd_mat_t){s->grads + (item->b - s->first_grad), item->n_out, item->r, item->r, LRD_F32};
 }
 
 bool lrd_stage_needs_dx(const lrd_stage_t *s, int layer, int place)
