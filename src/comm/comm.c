@@ -23,9 +23,10 @@ static bool has_launcher(void)
     return false;
 }
 
+static lrd_comm_t world;
+
 lrd_status_t lrd_comm_open(lrd_comm_t **comm_out)
 {
-    static lrd_comm_t world;
     lrd_status_t status = LRD_OK;
     lrd_comm_t *comm = &world;
     *comm = (lrd_comm_t){.joined = LRD_OK};
@@ -52,22 +53,40 @@ void lrd_comm_close(lrd_comm_t *comm)
         lrd_free(part);
     }
     comm->table->close(comm);
+    if (comm != &world)
+        lrd_free(comm); /* an imagined one */
 }
 
-lrd_status_t lrd_comm_split(lrd_comm_t *world, int group, lrd_comm_t **part_out)
+lrd_status_t lrd_comm_imagine(int rank, int size, lrd_comm_t **comm_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_comm_t *comm;
+    LRD_NEW(comm, 1);
+    comm_imagined_open(comm);
+    comm->rank = rank;
+    comm->size = size;
+    comm->local_size = 1;
+    *comm_out = comm;
+out:
+    return status;
+}
+
+lrd_status_t lrd_comm_split(lrd_comm_t *whole, int group, int rank, int size, lrd_comm_t **part_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_comm_t *part = NULL;
     LRD_NEW(part, 1);
-    LRD_NEW(part->ranges, 4 * world->size);
-    memcpy(part->host, world->host, sizeof part->host);
+    part->rank = rank;
+    part->size = size;
+    LRD_NEW(part->ranges, 4 * whole->size);
+    memcpy(part->host, whole->host, sizeof part->host);
 out:
-    status = lrd_agree(world, status);
+    status = lrd_agree(whole, status);
     if (status == LRD_OK)
-        status = lrd_agree(world, world->table->split(world, group, part));
+        status = lrd_agree(whole, whole->table->split(whole, group, part));
     if (status == LRD_OK) {
-        part->next = world->parts;
-        world->parts = part;
+        part->next = whole->parts;
+        whole->parts = part;
         *part_out = part;
         return LRD_OK;
     }

@@ -30,9 +30,15 @@ lrd_status_t lrd_comm_open(lrd_comm_t **comm_out);
  * end. NULL is fine. */
 void lrd_comm_close(lrd_comm_t *comm);
 
-/* The ranks of the world that pass the same `group`, in their order there. *part_out is the world's:
- * it lives until the world is closed. Collective on the world. */
-lrd_status_t lrd_comm_split(lrd_comm_t *world, int group, lrd_comm_t **part_out);
+/* The ranks of the world that pass the same `group`, in their order there; the caller knows which of
+ * how many it is. *part_out is the world's: it lives until the world is closed. Collective on the
+ * world. */
+lrd_status_t lrd_comm_split(lrd_comm_t *world, int group, int rank, int size,
+                            lrd_comm_t **part_out);
+
+/* A rank of a world that does not exist, to plan with: it agrees with itself, and what it exchanges
+ * stays as it is. Close it. */
+lrd_status_t lrd_comm_imagine(int rank, int size, lrd_comm_t **comm_out);
 
 int lrd_comm_rank(const lrd_comm_t *comm);
 int lrd_comm_size(const lrd_comm_t *comm);

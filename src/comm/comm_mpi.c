@@ -214,8 +214,11 @@ static lrd_status_t mpi_split(lrd_comm_t *world, int group, lrd_comm_t *part)
     MPI_Comm made;
     LRD_TRY_MPI(MPI_Comm_split(group_of(world), group, world->rank, &made));
     set_group(part, made);
-    LRD_TRY(find_place(part));
     part->table = &table;
+    const int rank = part->rank, size = part->size;
+    LRD_TRY(find_place(part));
+    LRD_CHECK(rank == part->rank && size == part->size, LRD_ERR_INTERNAL,
+              "group %d: rank %d of %d is %d of %d", group, rank, size, part->rank, part->size);
 out:
     return status;
 }

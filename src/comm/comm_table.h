@@ -17,7 +17,8 @@ typedef struct comm_table {
     lrd_status_t (*receive)(lrd_comm_t *c, void *data, size_t bytes, int from, int tag,
                             lrd_message_t *message);
     lrd_status_t (*test)(lrd_comm_t *c, lrd_message_t *message); /* clears `pending` when done */
-    lrd_status_t (*split)(lrd_comm_t *world, int group, lrd_comm_t *part); /* fills *part */
+    /* Fills *part, whose rank and size are set already. */
+    lrd_status_t (*split)(lrd_comm_t *world, int group, lrd_comm_t *part);
     void (*abort)(lrd_comm_t *c, int exit_code);
     void (*close)(lrd_comm_t *c);
 } comm_table_t;
@@ -37,6 +38,9 @@ struct lrd_comm {
 
 /* A world of one: fills *c. */
 void comm_self_open(lrd_comm_t *c);
+
+/* A rank of a world that is not there: its transport alone. */
+void comm_imagined_open(lrd_comm_t *c);
 
 /* The launcher's world: fills *c. */
 lrd_status_t comm_mpi_open(lrd_comm_t *c);

@@ -12,9 +12,9 @@ lrd_status_t lrd_grid_open(lrd_comm_t *world, int n_stages, lrd_grid_t *grid_out
                     .replica = rank / n_stages,
                     .stage = rank % n_stages};
     if (n_stages < size)
-        LRD_TRY(lrd_comm_split(world, g.replica, &g.row));
+        LRD_TRY(lrd_comm_split(world, g.replica, g.stage, n_stages, &g.row));
     if (n_stages > 1)
-        LRD_TRY(lrd_comm_split(world, g.stage, &g.column));
+        LRD_TRY(lrd_comm_split(world, g.stage, g.replica, g.n_replicas, &g.column));
     *grid_out = g;
 out:
     return status;

@@ -12,10 +12,21 @@ lrd_status_t lrd_engine_open(const lrd_engine_options_t *o, lrd_engine_t *e)
         &e->backend));
     LRD_TRY(lrd_backend_describe(e->backend, e->machine, sizeof e->machine));
     LRD_TRY(lrd_stream_create(e->backend, &e->stream));
-    LRD_TRY(lrd_weights_open(o->folder, &e->config, o->runs, o->dtype, &e->weights));
+    LRD_TRY(lrd_weights_open(o->folder, &e->config, NULL, o->dtype, &e->weights));
 out:
     if (status != LRD_OK)
         lrd_engine_close(e);
+    return status;
+}
+
+lrd_status_t lrd_engine_keep(lrd_engine_t *e, const lrd_runs_t *runs)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_weights_t *kept;
+    LRD_TRY(lrd_weights_like(e->weights, runs, &kept));
+    lrd_weights_close(e->weights);
+    e->weights = kept;
+out:
     return status;
 }
 

@@ -64,8 +64,9 @@ lrd_status_t lrd_placement_balance(const lrd_placement_costs_t *c, int n_stages,
         table[last].begin = -1;
     for (int run = 0; run < n_runs; run++)
         extend(c, run, n_runs, n_stages, table);
-    LRD_CHECK(table[n_runs * width + c->n_layers].begin >= 0, LRD_ERR_NO_MEMORY,
-              "the model does not fit into %d stages", n_stages);
+    *placement_out = (lrd_placement_t){.begin = NULL};
+    if (table[n_runs * width + c->n_layers].begin < 0)
+        goto out;
     p.begin[n_runs] = c->n_layers;
     for (int run = n_runs; run > 0; run--)
         p.begin[run - 1] = table[run * width + p.begin[run]].begin;

@@ -1,8 +1,7 @@
 /* model/placement.h -- which layers go where.
  *
  * A placement cuts the model into runs of neighbouring blocks, run k on stage k % n_stages. Run 0 has
- * the embedding, the last one the final norm and the head, and may have no block beside them; all
- * others have one at least.
+ * the embedding, the last one the final norm and the head; these two may have no block beside them.
  */
 #ifndef LRD_MODEL_PLACEMENT_H
 #define LRD_MODEL_PLACEMENT_H
@@ -25,9 +24,9 @@ typedef struct lrd_placement_costs {
     const void *context;
 } lrd_placement_costs_t;
 
-/* The placement whose slowest run is fastest, of those the one with the least sum of squares.
- * LRD_ERR_CONFIG: there are more runs than layers. LRD_ERR_NO_MEMORY: nothing fits; `fits` is asked
- * for one run of a stage at a time. */
+/* The placement whose slowest run is fastest, blocks beside the embedding, of those the one with the least sum of squares; begin ==
+ * NULL in it: none fits. `fits` is asked for one run of a stage at a time. LRD_ERR_CONFIG: there are
+ * more runs than layers. */
 lrd_status_t lrd_placement_balance(const lrd_placement_costs_t *costs, int n_stages, int n_chunks,
                                    lrd_placement_t *placement_out);
 void lrd_placement_release(lrd_placement_t *placement); /* {0} is fine */

@@ -271,16 +271,6 @@ bool lrd_stage_needs_dx(const lrd_stage_t *s, int layer, int place)
     return layer > s->lowest_layer || (layer == s->lowest_layer && place > s->lowest_place);
 }
 
-bool lrd_stage_goes_back(const lrd_stage_t *s, lrd_span_t run)
-{
-    return run.last > s->lowest_layer;
-}
-
-bool lrd_stage_passes_back(const lrd_stage_t *s, lrd_span_t run)
-{
-    return run.first > s->lowest_layer;
-}
-
 static void *kept_state(const lrd_stage_t *s, int64_t place, int layer)
 {
     return s->state[place * s->config->n_layers + layer];
@@ -300,8 +290,8 @@ lrd_mat_t lrd_stage_input(const lrd_stage_t *s, const lrd_micro_batch_t *batch, 
                           int64_t place)
 {
     const lrd_span_t span = s->weights->runs.run[run];
-    if (span.first == span.last) /* the head alone */
-        return lrd_rows(s->final_res, batch->n_tokens);
+    if (span.first == span.last) /* the head alone, or the embedding alone */
+        return lrd_rows(span.head ? s->final_res : s->out, batch->n_tokens);
     void *first = state_of(s, span, place, span.first);
     return lrd_rows(s->family->block_input(first), batch->n_tokens);
 }
@@ -415,6 +405,8 @@ lrd_status_t lrd_stage_forward(lrd_stage_t *s, const lrd_micro_batch_t *batch, i
                          saving ? lrd_stage_gradient(s, batch, run, place) : none));
         goto out;
     }
+    if (residual.delta.data == NULL) /* the embedding alone: it is there */
+        goto out;
     /* The sum that the next block's norm would form; rounded as there. */
     LRD_TRY(lrd_addnorm_forward(s->stream, s->scratch,
                                 &(lrd_addnorm_fwd_t){.x = lrd_const(residual.x),

@@ -121,10 +121,6 @@ lrd_status_t lrd_stage_backward(lrd_stage_t *stage, const lrd_micro_batch_t *bat
 lrd_mat_t lrd_stage_gradient(const lrd_stage_t *stage, const lrd_micro_batch_t *batch, int run,
                              int64_t place);
 
-/* Does a run have a backward pass, and do those below it want the gradient of its input? */
-bool lrd_stage_goes_back(const lrd_stage_t *stage, lrd_span_t run);
-bool lrd_stage_passes_back(const lrd_stage_t *stage, lrd_span_t run);
-
 /* The rest is for a stage that holds the whole model. Losses of a micro-batch, without gradients.
  * Enqueues. */
 lrd_status_t lrd_stage_evaluate(lrd_stage_t *stage, const lrd_micro_batch_t *batch,

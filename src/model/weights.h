@@ -46,6 +46,15 @@ int lrd_weights_dtype(const lrd_model_settings_t *settings);
  * LRD_ERR_UNSUPPORTED: only pickled weights (.bin), dtypes that are not supported. */
 lrd_status_t lrd_weights_open(const char *folder, const lrd_model_config_t *config,
                               const lrd_runs_t *runs, int dtype, lrd_weights_t **weights_out);
+/* The same without files, to measure: a layout takes memory for all of it, a load fails. dtype < 0: as
+ * config.json says, else float32. */
+lrd_status_t lrd_weights_outline(const lrd_model_config_t *config, const lrd_runs_t *runs,
+                                 int dtype, bool tied, lrd_weights_t **weights_out);
+
+/* Other runs of the same model, from the same files if there are any. */
+lrd_status_t lrd_weights_like(const lrd_weights_t *weights, const lrd_runs_t *runs,
+                              lrd_weights_t **weights_out);
+
 /* After the device memory's last use. NULL is fine. */
 void lrd_weights_close(lrd_weights_t *weights);
 

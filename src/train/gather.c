@@ -1,6 +1,7 @@
 #include "train/gather.h"
 
 #include "base/mem.h"
+#include "train/planner.h"
 
 /* A state's arrays as one allocation. */
 static lrd_status_t allocate(int64_t n_params, lrd_optimizer_state_t *state, float **memory_out)
@@ -30,7 +31,7 @@ static lrd_status_t receive_part(const lrd_session_t *s, int stage, lrd_optimize
     lrd_adapter_t *part = NULL;
     lrd_message_t message = {.pending = false};
     float *own = NULL;
-    LRD_TRY(lrd_spread_part(&s->placement, s->adapter, stage, &part));
+    LRD_TRY(lrd_planner_part(&s->placement, s->adapter, stage, &part));
     LRD_NEW(own, 3 * part->n_params);
     LRD_TRY(lrd_comm_receive(s->grid.row, own, 3 * (size_t)part->n_params * sizeof(float), stage, 0,
                              &message));

@@ -1,8 +1,8 @@
 /* train/session.h -- everything that one rank of a run holds: model, data, memory,
  * in the order in which it is made.
  *
- *   adapter's shape -> who has which layers -> model and device -> checkpoint to go on from
- *   -> data set -> loader -> stage, optimizer -> one memory plan -> memory -> weights and parameters
+ *   model and device -> adapter's shape -> checkpoint to go on from -> data set -> who has which
+ *   layers -> loader -> stage, optimizer -> one memory plan -> memory -> weights and parameters loaded
  *
  * Each phase ends in lrd_agree: all ranks fail together, with one cause.
  */
@@ -19,7 +19,6 @@
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/optimizer.h"
-#include "train/spread.h"
 #include "train/step.h"
 
 typedef struct lrd_session_options {
@@ -28,6 +27,9 @@ typedef struct lrd_session_options {
     const char *backend;            /* as lrd_backend_open takes it */
     int n_threads;
     const lrd_answering_t *answering; /* NULL: evaluations generate no answers */
+    /* To plan: memory of each rank, the last entry for all that follow; NULL: what is free. */
+    const int64_t *memory;
+    int n_memory;
 } lrd_session_options_t;
 
 typedef struct lrd_session {
@@ -36,6 +38,7 @@ typedef struct lrd_session {
     const lrd_lora_settings_t *lora;  /* what the adapter is made by: theirs, or the run's own */
     lrd_adapter_t *adapter;           /* the whole of it */
     lrd_placement_t placement;
+    int64_t room; /* bytes that this rank may use */
     lrd_grid_t grid;
     lrd_runs_t runs;     /* of layers on this rank */
     lrd_adapter_t *part; /* what of the adapter lies in them */
@@ -58,6 +61,15 @@ typedef struct lrd_session {
     int64_t *eval_question; /* of validation_split: the questions that were split off */
     bool answering;         /* o.answering is open */
 } lrd_session_t;
+
+/* The largest micro-batch, and how many an update has over all replicas. */
+lrd_status_t lrd_session_limits(const lrd_session_t *session, int n_replicas,
+                                lrd_stage_limits_t *limits_out, int64_t *micro_batches_out);
+
+/* What a stage of the first replica would take in a world of n_ranks, placed like this: measured by the
+ * layout of a run, nothing allocated. */
+lrd_status_t lrd_session_measure(const lrd_session_t *session, const lrd_placement_t *placement,
+                                 int n_ranks, int stage, lrd_memory_t *memory_out);
 
 /* Makes all of it. On failure it is closed again. Collective. */
 lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_t *session_out);

@@ -29,7 +29,7 @@ END
 train() {
   local launch=()
   [ "$2" = 1 ] || launch=(mpirun -np "$2" --bind-to none)
-  OMP_NUM_THREADS=1 timeout 100 "${launch[@]}" "$LRD_PROGRAM" --config config.yaml --log-level warn \
+  OMP_NUM_THREADS=1 timeout 100 "${launch[@]}" "$LRD_PROGRAM" --config config.yaml --log-level "${level:-warn}" \
     --set training.output_dir="$1" "${@:3}" || fail "$1 ended with code $?"
 }
 
@@ -76,6 +76,23 @@ for group in "$@"; do
       train "resumed$step" 3 --set parallel.pipeline=3 --set training.resume_from_checkpoint=true
       same "resumed$step" one
     done
+    ;;
+  maps) # device_map and max_memory
+    map() { # NAME RANKS MAP [OPTION...]: the same run, and which layers each rank says that it has
+      (level=info train "$1" "$2" --set parallel.device_map="$3" "${@:4}") 2> "$1.log" || fail "$(grep error: "$1.log")"
+      same "$1" one
+      layers=$(awk '/^ *rank +host/ { on = 1; next } on && NF < 8 { exit } on { $1 = $2 = ""; NF -= 5; gsub(/^ +| +$/, ""); print }' "$1.log" | paste -sd '|')
+    }
+    expect() { [ "$layers" = "$1" ] || fail "layers are placed as $layers, not $1"; }
+    map explicit 2 '{transformer: 0, transformer.h.6: 1, transformer.h.7: 1, transformer.h.8: 1, transformer.h.9: 1, lm_head: 1}'
+    expect "embeddings, 0-5|6-9, head"
+    grep -q "device_map = {'transformer.word_embeddings': 0, .*'transformer.h.5': 0, 'transformer.h.6': 1, .*'lm_head': 1}" explicit.log
+    map alone 3 '{transformer: 1, transformer.word_embeddings: 0, transformer.word_embeddings_layernorm: 0, lm_head: 2}'
+    expect "embeddings|0-9|head"
+    map round 2 '{transformer: 0, transformer.h.2: 1, transformer.h.4: 1, transformer.h.3: 1, transformer.h.8: 1, transformer.h.9: 1, lm_head: 1}'
+    expect "embeddings, 0-1, 5-7|2-4, 8-9, head"
+    map balanced 2 balanced
+    map sequential 2 sequential --set parallel.max_memory='[1MiB,100MiB]'
     ;;
   adapters) # stages without adapters, stages below the lowest one, and one where it begins in the middle
     for layers in '[5]' '[0,9]' '[7,8]'; do
