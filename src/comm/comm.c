@@ -66,6 +66,7 @@ lrd_status_t lrd_comm_imagine(int rank, int size, lrd_comm_t **comm_out)
     comm->rank = rank;
     comm->size = size;
     comm->local_size = 1;
+    snprintf(comm->host, sizeof comm->host, "planned");
     *comm_out = comm;
 out:
     return status;

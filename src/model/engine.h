@@ -17,6 +17,7 @@ typedef struct lrd_engine_options {
     const char *backend; /* as lrd_backend_open takes it */
     int device_index, n_threads;
     const char *tuning_file; /* NULL: none */
+    bool may_lack_weights;   /* to plan: without files, an outline of them */
 } lrd_engine_options_t;
 
 typedef struct lrd_engine {

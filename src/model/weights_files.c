@@ -84,6 +84,17 @@ out:
     return status;
 }
 
+bool lrd_weights_files_exist(const char *folder)
+{
+    char *single = lrd_path_join(folder, "model.safetensors");
+    char *index = lrd_path_join(folder, "model.safetensors.index.json");
+    const bool exist =
+        single == NULL || index == NULL || lrd_file_exists(single) || lrd_file_exists(index);
+    lrd_free(single);
+    lrd_free(index);
+    return exist;
+}
+
 lrd_status_t lrd_weights_files_open(const char *folder, lrd_weights_files_t **files_out)
 {
     lrd_status_t status = LRD_OK;

@@ -19,6 +19,9 @@ typedef struct lrd_located {
     const lrd_tensor_entry_t *entry;
 } lrd_located_t;
 
+/* Is there anything to open? Out of memory counts as yes. */
+bool lrd_weights_files_exist(const char *folder);
+
 /* Opens model.safetensors, or every shard that model.safetensors.index.json names. */
 lrd_status_t lrd_weights_files_open(const char *folder, lrd_weights_files_t **files_out);
 void lrd_weights_files_close(lrd_weights_files_t *files); /* NULL is fine */

@@ -107,6 +107,10 @@ out:
     }
     if (status == LRD_OK)
         status = lrd_comm_all_gather(o->comm, &rooms.limited[rank], rooms.limited, offset);
+    for (int r = 1; r < size && s->plans && status == LRD_OK; r++) { /* ranks like this one */
+        rooms.free[r] = rooms.free[0];
+        rooms.limited[r] = limit(s, r, rooms.free[0]);
+    }
     lrd_free(offset);
     return status;
 }
@@ -377,7 +381,7 @@ static lrd_status_t take_map(lrd_session_t *s, rooms_t rooms)
         goto out;
     if (uses_files(s))
         LRD_TRY(find_missing(s, rooms.free, true, &missing));
-    LRD_CHECK(missing <= 0, LRD_ERR_NO_MEMORY,
+    LRD_CHECK(missing <= 0, LRD_ERR_CONFIG,
               "parallel.device_map: a device lacks %.1f MiB for the layers that the map gives it. "
               "device_map: auto counts activations too; smaller micro-batches need less",
               (double)missing / 0x1p20);
@@ -411,7 +415,7 @@ static lrd_status_t choose(lrd_session_t *s, const int64_t *room)
         if (is_possible(s, n))
             LRD_TRY(try_with(s, room, n, true, &s->placement));
     }
-    LRD_CHECK(s->placement.begin != NULL, LRD_ERR_NO_MEMORY,
+    LRD_CHECK(s->placement.begin != NULL, LRD_ERR_CONFIG,
               "the model does not fit: not into the %.2f GiB of rank 0, nor spread over up to %d "
               "rank%s. More ranks with parallel.pipeline, smaller micro-batches "
               "(training.per_device_train_batch_size, max_tokens_per_micro_batch), a shorter "
@@ -447,16 +451,15 @@ lrd_status_t lrd_planner_place(lrd_session_t *s)
     lrd_status_t status = LRD_OK;
     const int size = lrd_comm_size(s->o.comm);
     rooms_t rooms = {NULL, NULL};
-    LRD_NEW(rooms.free, 2 * size);
-    rooms.limited = rooms.free + size;
+    LRD_NEW(rooms.free, size);
+    LRD_NEW(s->rooms, size);
+    rooms.limited = s->rooms;
 out:
     status = lrd_agree(s->o.comm, status);
     if (status == LRD_OK)
         status = find_rooms(s, rooms);
     if (status == LRD_OK)
         status = lrd_agree(s->o.comm, place(s, rooms));
-    if (status == LRD_OK)
-        s->room = rooms.limited[lrd_comm_rank(s->o.comm)];
     lrd_free(rooms.free);
     return status;
 }

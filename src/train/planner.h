@@ -13,7 +13,7 @@
 /* Can parallel.data, pipeline and pipeline_chunks be had with the ranks there are? */
 lrd_status_t lrd_planner_check(const lrd_session_t *session);
 
-/* Fills in session->placement. Where nothing fits: LRD_ERR_NO_MEMORY with what would help. Collective;
+/* Fills in session->placement. Where nothing fits: LRD_ERR_CONFIG with what would help. Collective;
  * failures are agreed on. */
 lrd_status_t lrd_planner_place(lrd_session_t *session);
 

@@ -28,9 +28,9 @@ lrd_planner_row_t lrd_planner_row(const lrd_memory_t *m, int64_t room)
     return row;
 }
 
-static lrd_status_t put(lrd_buf_t *text, const char *module, int stage)
+static lrd_status_t put(lrd_buf_t *text, int part, const char *module, int stage)
 {
-    return lrd_buf_printf(text, "%s'%s': %d", text->size > 0 ? ", " : "{", module, stage);
+    return lrd_buf_printf(text, "%s'%s': %d", part > 0 ? ", " : "{", module, stage);
 }
 
 /* accelerate's order: of assignment, a tied head beside the embedding. */
@@ -40,15 +40,15 @@ lrd_status_t lrd_planner_print_map(const lrd_placement_t *p, lrd_buf_t *text)
     const int last = p->n_stages - 1, n_layers = p->begin[p->n_runs];
     if (p->n_stages == 1)
         return lrd_buf_printf(text, "{'': 0}");
-    LRD_TRY(put(text, "transformer.word_embeddings", 0));
-    LRD_TRY(put(text, "transformer.word_embeddings_layernorm", 0));
+    LRD_TRY(put(text, 0, "transformer.word_embeddings", 0));
+    LRD_TRY(put(text, 1, "transformer.word_embeddings_layernorm", 0));
     for (int layer = 0; layer < n_layers; layer++) {
         char name[32];
         snprintf(name, sizeof name, "transformer.h.%d", layer);
-        LRD_TRY(put(text, name, lrd_placement_stage_of(p, layer)));
+        LRD_TRY(put(text, 2, name, lrd_placement_stage_of(p, layer)));
     }
-    LRD_TRY(put(text, "transformer.ln_f", last));
-    LRD_TRY(put(text, "lm_head", last));
+    LRD_TRY(put(text, 3, "transformer.ln_f", last));
+    LRD_TRY(put(text, 4, "lm_head", last));
     LRD_TRY(lrd_buf_printf(text, "}"));
 out:
     return status;
@@ -109,7 +109,7 @@ static lrd_status_t gather(const lrd_session_t *s, lrd_planner_row_t *row)
 out:
     status = lrd_agree(s->o.comm, status);
     if (status == LRD_OK) {
-        row[rank] = lrd_planner_row(&s->engine.memory, s->room);
+        row[rank] = lrd_planner_row(&s->engine.memory, s->rooms[rank]);
         snprintf(row[rank].host, sizeof row[rank].host, "%.31s", lrd_comm_host(s->o.comm));
         status = lrd_comm_all_gather(s->o.comm, &row[rank], row, offset);
     }

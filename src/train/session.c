@@ -42,7 +42,8 @@ static lrd_status_t open_model(lrd_session_t *s)
                                                     .backend = s->o.backend,
                                                     .device_index = lrd_comm_local_rank(s->o.comm),
                                                     .n_threads = s->o.n_threads,
-                                                    .tuning_file = x->parallel.tuning_file},
+                                                    .tuning_file = x->parallel.tuning_file,
+                                                    .may_lack_weights = s->plans},
                             &s->engine));
     s->lora = &x->lora;
     if (x->lora.adapter_name_or_path != NULL) {
@@ -461,6 +462,19 @@ out:
     return status;
 }
 
+lrd_status_t lrd_session_plan(const lrd_session_options_t *options, lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    *s = (lrd_session_t){.o = *options, .plans = true};
+    LRD_TRY(lrd_agree(options->comm, open_model(s)));
+    LRD_TRY(open_data(s));
+    LRD_TRY(lrd_planner_place(s));
+out:
+    if (status != LRD_OK)
+        lrd_session_close(s);
+    return status;
+}
+
 lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_t *session_out)
 {
     lrd_status_t status = LRD_OK;
@@ -520,7 +534,7 @@ out:
 }
 
 lrd_status_t lrd_session_measure(const lrd_session_t *s, const lrd_placement_t *placement,
-                                 int n_ranks, int stage, lrd_memory_t *memory_out)
+                                 int n_ranks, int rank, lrd_memory_t *memory_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_session_t m = {.o = s->o,
@@ -534,10 +548,10 @@ lrd_status_t lrd_session_measure(const lrd_session_t *s, const lrd_placement_t *
                        .eval = s->eval};
     m.engine.weights = NULL;
     memcpy(m.data_key, s->data_key, sizeof m.data_key);
-    LRD_TRY(lrd_comm_imagine(stage, n_ranks, &m.o.comm));
+    LRD_TRY(lrd_comm_imagine(rank, n_ranks, &m.o.comm));
     LRD_TRY(lrd_grid_open(m.o.comm, placement->n_stages, &m.grid));
-    LRD_TRY(lrd_placement_stage(placement, stage, &m.runs));
-    LRD_TRY(lrd_planner_part(placement, s->adapter, stage, &m.part));
+    LRD_TRY(lrd_placement_stage(placement, m.grid.stage, &m.runs));
+    LRD_TRY(lrd_planner_part(placement, s->adapter, m.grid.stage, &m.part));
     LRD_TRY(lrd_weights_like(s->engine.weights, &m.runs, &m.engine.weights));
     LRD_TRY(open_loader(&m));
     LRD_TRY(open_stage(&m));
@@ -563,6 +577,7 @@ void lrd_session_close(lrd_session_t *s)
     lrd_history_release(&s->history);
     lrd_checkpoint_release(&s->checkpoint);
     lrd_engine_close(&s->engine);
+    lrd_free(s->rooms);
     lrd_placement_release(&s->placement);
     lrd_adapter_free(s->adapter);
     lrd_settings_free(s->adapter_settings);

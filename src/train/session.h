@@ -34,11 +34,12 @@ typedef struct lrd_session_options {
 
 typedef struct lrd_session {
     lrd_session_options_t o;
+    bool plans;                       /* nothing will run */
     lrd_settings_t *adapter_settings; /* of lora.adapter_name_or_path, or NULL */
     const lrd_lora_settings_t *lora;  /* what the adapter is made by: theirs, or the run's own */
     lrd_adapter_t *adapter;           /* the whole of it */
     lrd_placement_t placement;
-    int64_t room; /* bytes that this rank may use */
+    int64_t *rooms; /* [ranks] bytes that each may use */
     lrd_grid_t grid;
     lrd_runs_t runs;     /* of layers on this rank */
     lrd_adapter_t *part; /* what of the adapter lies in them */
@@ -62,14 +63,18 @@ typedef struct lrd_session {
     bool answering;         /* o.answering is open */
 } lrd_session_t;
 
+/* Only what a plan needs, up to the placement: model (without weights' files, if there are none), adapter,
+ * data. options->comm may be imagined. Close it. */
+lrd_status_t lrd_session_plan(const lrd_session_options_t *options, lrd_session_t *session_out);
+
 /* The largest micro-batch, and how many an update has over all replicas. */
 lrd_status_t lrd_session_limits(const lrd_session_t *session, int n_replicas,
                                 lrd_stage_limits_t *limits_out, int64_t *micro_batches_out);
 
-/* What a stage of the first replica would take in a world of n_ranks, placed like this: measured by the
- * layout of a run, nothing allocated. */
+/* What a rank would take in a world of n_ranks, placed like this: measured by the layout of a run, device
+ * memory not allocated. */
 lrd_status_t lrd_session_measure(const lrd_session_t *session, const lrd_placement_t *placement,
-                                 int n_ranks, int stage, lrd_memory_t *memory_out);
+                                 int n_ranks, int rank, lrd_memory_t *memory_out);
 
 /* Makes all of it. On failure it is closed again. Collective. */
 lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_t *session_out);
