@@ -76,10 +76,13 @@ static lrd_status_t print(const lrd_session_t *s, int n_ranks, const lrd_planner
     const lrd_placement_t *p = &s->placement;
     LRD_TRY(lrd_buf_printf(text, "device_map = "));
     LRD_TRY(lrd_planner_print_map(p, text));
-    LRD_TRY(lrd_buf_printf(
-        text, "\n\n%d replica%s of %d stage%s, %d run%s of layers on each; MiB:\n",
-        n_ranks / p->n_stages, n_ranks == p->n_stages ? "" : "s", p->n_stages,
-        p->n_stages == 1 ? "" : "s", p->n_runs / p->n_stages, p->n_runs == p->n_stages ? "" : "s"));
+    LRD_TRY(lrd_buf_printf(text,
+                           "\n\n%d replica%s of %d stage%s, %d run%s of layers on each, computed "
+                           "again: %s; MiB:\n",
+                           n_ranks / p->n_stages, n_ranks == p->n_stages ? "" : "s", p->n_stages,
+                           p->n_stages == 1 ? "" : "s", p->n_runs / p->n_stages,
+                           p->n_runs == p->n_stages ? "" : "s",
+                           lrd_planner_recompute_name(s->recompute)));
     LRD_TRY(lrd_planner_print_table(p, row, n_ranks, text));
     LRD_TRY(lrd_buf_printf(text, "\nThe rank with the least left:\n"));
     LRD_TRY(lrd_memory_print(fullest, text));

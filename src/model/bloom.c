@@ -255,23 +255,63 @@ static float *take_floats(const lrd_stage_t *stage, lrd_arena_t *arena, int64_t 
                           (size_t)(per_token * stage->limits.tokens) * sizeof(float));
 }
 
+/* Room for the product of any layer's adapter at a place. */
+static int64_t largest_rank(const lrd_stage_t *stage, int place)
+{
+    int64_t r = 0;
+    for (int layer = 0; layer < stage->config->n_layers; layer++) {
+        const lrd_adapter_item_t *item = lrd_adapter_find(stage->adapter, layer, place);
+        r = item != NULL && item->r > r ? item->r : r;
+    }
+    return r;
+}
+
+static void bloom_layout_input(const lrd_stage_t *stage, lrd_arena_t *arena, void *state)
+{
+    bloom_state_t *s = state;
+    s->input = lrd_stage_take(stage, arena, "activations", stage->config->hidden);
+}
+
+static void bloom_borrow_input(void *state, const void *input_state)
+{
+    ((bloom_state_t *)state)->input = ((const bloom_state_t *)input_state)->input;
+}
+
+/* What the attention's half keeps. */
+static void layout_attention(const lrd_stage_t *stage, lrd_arena_t *arena, bloom_state_t *s)
+{
+    const lrd_model_config_t *c = stage->config;
+    s->qkv = lrd_stage_take(stage, arena, "activations", 3 * c->hidden);
+    s->context = lrd_stage_take(stage, arena, "activations", c->hidden);
+    s->lse = take_floats(stage, arena, c->n_heads);
+}
+
 static void bloom_layout_block(const lrd_stage_t *stage, int layer, lrd_arena_t *arena, void *state)
 {
     const lrd_model_config_t *c = stage->config;
     bloom_state_t *s = state;
+    const bool again = stage->limits.recompute == LRD_CHECKPOINTING_ATTENTION && layer >= 0;
+    const bloom_state_t *work = stage->work_state;
     s->input = lrd_stage_take(stage, arena, "activations", c->hidden);
-    s->qkv = lrd_stage_take(stage, arena, "activations", 3 * c->hidden);
-    s->context = lrd_stage_take(stage, arena, "activations", c->hidden);
+    if (again) {
+        s->qkv = work->qkv;
+        s->context = work->context;
+        s->lse = work->lse;
+    } else {
+        layout_attention(stage, arena, s);
+    }
     s->middle = lrd_stage_take(stage, arena, "activations", c->hidden);
     s->pre = lrd_stage_take(stage, arena, "activations", c->mlp);
     s->mean0 = take_floats(stage, arena, 1);
     s->rstd0 = take_floats(stage, arena, 1);
     s->mean1 = take_floats(stage, arena, 1);
     s->rstd1 = take_floats(stage, arena, 1);
-    s->lse = take_floats(stage, arena, c->n_heads);
-    for (int place = 0; layer >= 0 && place < N_LINEARS; place++) {
+    for (int place = 0; place < N_LINEARS; place++) {
         const lrd_adapter_item_t *item = lrd_adapter_find(stage->adapter, layer, place);
-        s->u[place] = item != NULL ? take_floats(stage, arena, item->r) : NULL;
+        int64_t r = item != NULL ? item->r : 0;
+        if (layer < 0 && stage->limits.recompute == LRD_CHECKPOINTING_BLOCK)
+            r = largest_rank(stage, place);
+        s->u[place] = r > 0 ? take_floats(stage, arena, r) : NULL;
     }
 }
 
@@ -365,6 +405,11 @@ static lrd_status_t attend(lrd_stage_t *stage, const lrd_micro_batch_t *batch, i
                                                 .out = plain->out});
 }
 
+static bool has_adapter(const lrd_stage_t *stage, int layer, int place)
+{
+    return lrd_adapter_find(stage->adapter, layer, place) != NULL;
+}
+
 static lrd_status_t bloom_block_forward(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
                                         int layer, void *state, lrd_residual_t *residual)
 {
@@ -387,7 +432,9 @@ static lrd_status_t bloom_block_forward(lrd_stage_t *stage, const lrd_micro_batc
     LRD_TRY(
         norm(stage, layer, POST_GAMMA, after ? a : s->res0, out, middle, m, s->mean1, s->rstd1));
     LRD_TRY(linear(stage, batch, layer, H_TO_4H, s, m, mlp, lrd_rows(s->pre, t)));
-    LRD_TRY(linear(stage, batch, layer, H4_TO_H, s, mlp, out, none));
+    /* Its output is of no use on the way back; what its adapter keeps is. */
+    if (!stage->recomputing || has_adapter(stage, layer, H4_TO_H))
+        LRD_TRY(linear(stage, batch, layer, H4_TO_H, s, mlp, out, none));
     *residual = (lrd_residual_t){after ? m : middle, out};
 out:
     return status;
@@ -437,11 +484,6 @@ static lrd_status_t norm_backward(lrd_stage_t *stage, int layer, int gamma, lrd_
                           .dres = dres});
 }
 
-static bool has_adapter(const lrd_stage_t *stage, int layer, int place)
-{
-    return lrd_adapter_find(stage->adapter, layer, place) != NULL;
-}
-
 /* The MLP's half: d becomes the gradient of `middle`. False in *more_out:
  * nothing below is adapted. */
 static lrd_status_t mlp_backward(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer,
@@ -474,6 +516,21 @@ out:
     return status;
 }
 
+/* What the attention's half did not keep; leaves its input in stage->norm. */
+static lrd_status_t attention_again(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer,
+                                    bloom_state_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t t = batch->n_tokens;
+    const lrd_mat_t a = lrd_rows(stage->norm, t), none = {0};
+    const lrd_attn_fwd_t attn = attention(stage, batch, s);
+    LRD_TRY(norm(stage, layer, INPUT_GAMMA, s->res0, none, none, a, NULL, NULL));
+    LRD_TRY(linear(stage, batch, layer, QKV, s, a, lrd_rows(s->qkv, t), none));
+    LRD_TRY(lrd_attn_forward(stage->stream, stage->scratch, &attn));
+out:
+    return status;
+}
+
 static lrd_status_t attention_backward(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
                                        int layer, bloom_state_t *s, lrd_mat_t d)
 {
@@ -482,6 +539,8 @@ static lrd_status_t attention_backward(lrd_stage_t *stage, const lrd_micro_batch
     const bool after = stage->config->residual_after_norm;
     const lrd_mat_t context = lrd_rows(s->context, t), d_norm = lrd_rows(stage->d_norm, t);
     const lrd_mat_t d_qkv = lrd_rows(stage->d_qkv, t), a = lrd_rows(stage->norm, t), none = {0};
+    if (stage->limits.recompute == LRD_CHECKPOINTING_ATTENTION)
+        LRD_TRY(attention_again(stage, batch, layer, s));
     LRD_TRY(linear_backward(stage, batch, layer, DENSE, s, d, context, none, false, d_norm));
     if (!lrd_stage_needs_dx(stage, layer, DENSE))
         goto out;
@@ -675,6 +734,8 @@ const lrd_family_t lrd_family_bloom = {
     .print = bloom_print,
     .head_slopes = bloom_head_slopes,
     .layout_block = bloom_layout_block,
+    .layout_input = bloom_layout_input,
+    .borrow_input = bloom_borrow_input,
     .block_input = bloom_block_input,
     .embed_forward = bloom_embed_forward,
     .block_forward = bloom_block_forward,

@@ -38,6 +38,8 @@ static lrd_status_t create_states(lrd_stage_t *s)
         if (run->first < run->last && !keeps(s, run->last - 1) && s->shared_state == NULL)
             LRD_ALLOC(s->shared_state, lrd_calloc(1, bytes));
     }
+    if (s->limits.recompute != LRD_CHECKPOINTING_NONE)
+        LRD_ALLOC(s->work_state, lrd_calloc(1, bytes));
 out:
     return status;
 }
@@ -77,6 +79,7 @@ void lrd_stage_destroy(lrd_stage_t *s)
         lrd_free(s->state[i]);
     lrd_free(s->state);
     lrd_free(s->shared_state);
+    lrd_free(s->work_state);
     lrd_free(s->d);
     lrd_free(s->cache);
     lrd_free(s->lora);
@@ -144,8 +147,12 @@ static void layout_generation(lrd_stage_t *s, lrd_arena_t *arena)
 static void layout_states(lrd_stage_t *s, lrd_arena_t *arena)
 {
     const int n_layers = (int)s->config->n_layers;
+    if (s->work_state != NULL)
+        s->family->layout_block(s, -1, arena, s->work_state);
     for (int64_t i = 0; i < s->most_places * n_layers; i++) {
-        if (s->state[i] != NULL)
+        if (s->state[i] != NULL && s->limits.recompute == LRD_CHECKPOINTING_BLOCK)
+            s->family->layout_input(s, arena, s->state[i]);
+        else if (s->state[i] != NULL)
             s->family->layout_block(s, (int)(i % n_layers), arena, s->state[i]);
     }
     if (s->shared_state != NULL)
@@ -276,6 +283,16 @@ static void *kept_state(const lrd_stage_t *s, int64_t place, int layer)
     return s->state[place * s->config->n_layers + layer];
 }
 
+/* What a block has kept, with all that it needs to work. */
+static void *working_state(const lrd_stage_t *s, int64_t place, int layer)
+{
+    void *kept = kept_state(s, place, layer);
+    if (s->limits.recompute != LRD_CHECKPOINTING_BLOCK)
+        return kept;
+    s->family->borrow_input(s->work_state, kept);
+    return s->work_state;
+}
+
 /* Where a block works: in its own memory if it keeps anything; else in that of the lowest block of
  * the run that does, which comes later in the same pass; else in what all share. */
 static void *state_of(const lrd_stage_t *s, lrd_span_t run, int64_t place, int layer)
@@ -283,7 +300,7 @@ static void *state_of(const lrd_stage_t *s, lrd_span_t run, int64_t place, int l
     if (!keeps(s, run.last - 1))
         return s->shared_state;
     const int lowest = run.first > s->lowest_layer ? run.first : s->lowest_layer;
-    return kept_state(s, place, s->saving && layer > lowest ? layer : lowest);
+    return working_state(s, place, s->saving && layer > lowest ? layer : lowest);
 }
 
 lrd_mat_t lrd_stage_input(const lrd_stage_t *s, const lrd_micro_batch_t *batch, int run,
@@ -416,6 +433,17 @@ out:
     return status;
 }
 
+/* A block's forward pass again, from its input. */
+static lrd_status_t recompute(lrd_stage_t *s, const lrd_micro_batch_t *batch, int layer,
+                              void *state)
+{
+    lrd_residual_t residual = {.x = lrd_rows(s->family->block_input(state), batch->n_tokens)};
+    s->recomputing = true;
+    const lrd_status_t status = s->family->block_forward(s, batch, layer, state, &residual);
+    s->recomputing = false;
+    return status;
+}
+
 lrd_status_t lrd_stage_backward(lrd_stage_t *s, const lrd_micro_batch_t *batch, int run,
                                 int64_t place)
 {
@@ -423,8 +451,12 @@ lrd_status_t lrd_stage_backward(lrd_stage_t *s, const lrd_micro_batch_t *batch, 
     const lrd_span_t span = s->weights->runs.run[run];
     const lrd_mat_t d = lrd_stage_gradient(s, batch, run, place);
     s->saving = true;
-    for (int layer = span.last - 1; layer >= span.first && layer >= s->lowest_layer; layer--)
-        LRD_TRY(s->family->block_backward(s, batch, layer, kept_state(s, place, layer), d));
+    for (int layer = span.last - 1; layer >= span.first && layer >= s->lowest_layer; layer--) {
+        void *state = working_state(s, place, layer);
+        if (s->limits.recompute == LRD_CHECKPOINTING_BLOCK)
+            LRD_TRY(recompute(s, batch, layer, state));
+        LRD_TRY(s->family->block_backward(s, batch, layer, state, d));
+    }
 out:
     return status;
 }

@@ -8,11 +8,14 @@
  *
  * Blocks from the lowest adapter up keep their activations for the backward pass; those below, and
  * all in evaluation, share one set that the next block overwrites. In a pipeline several
- * micro-batches are between their two passes at once: each has a place of its own in every run.
+ * micro-batches are between their two passes at once: each has a place of its own in every run. With
+ * recomputation a block keeps less, and does part of its forward pass again on the way back, with the
+ * same bits.
  */
 #ifndef LRD_MODEL_STAGE_H
 #define LRD_MODEL_STAGE_H
 
+#include "base/settings.h"
 #include "model/family.h"
 #include "model/weights.h"
 
@@ -23,6 +26,9 @@ typedef struct lrd_stage_limits {
     /* [runs] places for micro-batches between their passes through a run; NULL: one each.
      * Borrowed as long as the stage. */
     const int64_t *places;
+    /* What is not kept, and computed again on the way back: nothing, the attention's half of each block
+     * up to its output, or all of a block but its input. */
+    lrd_checkpointing_t recompute;
     /* Generation: sequences that are kept at once, tokens of each, and the largest rank of the
      * adapters that micro-batches may name; slots == 0: there is none. */
     int32_t slots, capacity;
@@ -52,7 +58,9 @@ struct lrd_stage {
     int64_t most_places;
     void **state; /* [most_places][n_layers] saved activations of a block, NULL: it keeps none */
     void *shared_state; /* of runs none of whose blocks keeps any; NULL: there is no such run */
+    void *work_state;   /* where blocks work that keep little; NULL without recomputation */
     bool saving;        /* a backward pass will follow */
+    bool recomputing;   /* a forward pass of a block is run again */
 
     /* Device buffers of a micro-batch, [limits.tokens] rows each. */
     lrd_mat_t norm, norm2, out, mlp; /* forward; norm2: the MLP's input; out: a linear's */

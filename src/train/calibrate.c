@@ -114,7 +114,8 @@ static lrd_status_t open_trial(const lrd_session_t *s, lrd_span_t run, trial_t *
     const lrd_stage_limits_t limits = {.tokens = tokens,
                                        .sequences = sequences,
                                        .max_seqlen = (tokens + sequences - 1) / sequences,
-                                       .training = true};
+                                       .training = true,
+                                       .recompute = s->recompute};
     LRD_TRY(lrd_stage_create(t->weights, t->part, t->stream, limits, &t->stage));
     t->stage->dropout = (float)s->lora->lora_dropout;
     LRD_TRY(lrd_feed_open(t->stream, tokens, sequences, &t->feed));

@@ -398,33 +398,82 @@ static bool is_possible(const lrd_session_t *s, int n_stages)
     return lrd_comm_size(s->o.comm) % n_stages == 0 && n_stages <= s->engine.config.n_layers + 1;
 }
 
-/* The fewest stages that fit; where none does, those that do without the weights in the model's files,
- * as many as can be. */
+/* How much longer an update takes than without pipeline and recomputation: the stages' waiting
+ * (docs/pipeline.md), and the products that are formed again, of 24 C^2 in a block. */
+static lrd_status_t rate(const lrd_session_t *s, int n_stages, lrd_checkpointing_t recompute,
+                         double *slowness_out)
+{
+    lrd_status_t status = LRD_OK;
+    static const double again[] = {[LRD_CHECKPOINTING_NONE] = 0,
+                                   [LRD_CHECKPOINTING_ATTENTION] = 3.0 / 24,
+                                   [LRD_CHECKPOINTING_BLOCK] = 8.0 / 24};
+    const int n_replicas = lrd_comm_size(s->o.comm) / n_stages;
+    lrd_stage_limits_t limits;
+    int64_t micro_batches;
+    LRD_TRY(lrd_session_limits(s, n_replicas, &limits, &micro_batches));
+    const double m = (double)micro_batches / n_replicas;
+    const double waiting = (n_stages - 1.0) / (n_stages > 1 ? count_chunks(s) : 1);
+    *slowness_out = (1 + again[recompute]) * (m + waiting) / m;
+out:
+    return status;
+}
+
+/* The fastest way of those that fit. Without a choice of recomputation that is the fewest stages. */
+static lrd_status_t choose_among(lrd_session_t *s, const int64_t *room, bool mapped)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_checkpointing_t asked =
+        (lrd_checkpointing_t)s->o.settings->training.gradient_checkpointing;
+    const bool any = asked == LRD_CHECKPOINTING_AUTO;
+    lrd_checkpointing_t chosen = LRD_CHECKPOINTING_NONE;
+    lrd_placement_t found = {.begin = NULL};
+    double least = INFINITY, slowness;
+    int first, most;
+    LRD_TRY(count_stages(s, lrd_comm_size(s->o.comm), &first, &most));
+    for (int n = first; n <= most; n++) {
+        const int last = any ? LRD_CHECKPOINTING_BLOCK : asked;
+        bool fits_here = false;
+        if (!is_possible(s, n))
+            continue;
+        for (int r = any ? LRD_CHECKPOINTING_NONE : asked; r <= last && !fits_here; r++) {
+            s->recompute = (lrd_checkpointing_t)r;
+            LRD_TRY(rate(s, n, s->recompute, &slowness));
+            if (slowness >= least)
+                break;
+            LRD_TRY(try_with(s, room, n, mapped, &found));
+            fits_here = found.begin != NULL;
+            if (!fits_here)
+                continue;
+            lrd_placement_release(&s->placement);
+            s->placement = found;
+            found.begin = NULL;
+            chosen = s->recompute;
+            least = slowness;
+        }
+    }
+    s->recompute = chosen;
+out:
+    return status;
+}
+
 static lrd_status_t choose(lrd_session_t *s, const int64_t *room)
 {
     lrd_status_t status = LRD_OK;
     int least, most;
     LRD_TRY(count_stages(s, lrd_comm_size(s->o.comm), &least, &most));
-    for (int n = least; n <= most && s->placement.begin == NULL; n++) {
-        if (is_possible(s, n))
-            LRD_TRY(try_with(s, room, n, false, &s->placement));
-    }
+    LRD_TRY(choose_among(s, room, false));
     if (s->placement.begin != NULL)
         goto out;
-    for (int n = most; n >= least && s->placement.begin == NULL && uses_files(s); n--) {
-        if (is_possible(s, n))
-            LRD_TRY(try_with(s, room, n, true, &s->placement));
-    }
+    if (uses_files(s))
+        LRD_TRY(choose_among(s, room, true));
     LRD_CHECK(s->placement.begin != NULL, LRD_ERR_CONFIG,
               "the model does not fit: not into the %.2f GiB of rank 0, nor spread over up to %d "
               "rank%s. More ranks with parallel.pipeline, smaller micro-batches "
               "(training.per_device_train_batch_size, max_tokens_per_micro_batch), a shorter "
-              "data.max_length or model.dtype bfloat16 or float16 need less memory on each",
+              "data.max_length, training.gradient_checkpointing or model.dtype bfloat16 or float16 "
+              "need less memory on each",
               (double)room[0] / 0x1p30, most, most == 1 ? "" : "s");
-    if (lrd_comm_rank(s->o.comm) == 0)
-        lrd_warn(
-            "The weights do not fit into memory beside the rest: they are read from the model's "
-            "files as they are needed, which is slow");
+    warn_of_files(s);
 out:
     return status;
 }
@@ -433,8 +482,12 @@ static lrd_status_t place(lrd_session_t *s, rooms_t rooms)
 {
     lrd_status_t status = LRD_OK;
     const lrd_parallel_settings_t *x = &s->o.settings->parallel;
+    const int recompute = s->o.settings->training.gradient_checkpointing;
     const bool is_auto = x->device_map.kind == LRD_DEVICE_MAP_AUTO;
-    if (!is_auto || lrd_comm_size(s->o.comm) > 1 || s->o.memory != NULL || x->max_memory.n > 0) {
+    s->recompute = recompute != LRD_CHECKPOINTING_AUTO ? (lrd_checkpointing_t)recompute
+                                                       : LRD_CHECKPOINTING_NONE;
+    if (!is_auto || lrd_comm_size(s->o.comm) > 1 || s->o.memory != NULL || x->max_memory.n > 0 ||
+        recompute == LRD_CHECKPOINTING_AUTO) {
         LRD_TRY(is_auto ? choose(s, rooms.limited) : take_map(s, rooms));
         goto out;
     }

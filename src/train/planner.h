@@ -34,6 +34,9 @@ lrd_planner_row_t lrd_planner_row(const lrd_memory_t *memory, int64_t room);
  * ranks of a replica. */
 lrd_status_t lrd_planner_print_map(const lrd_placement_t *placement, lrd_buf_t *text);
 
+/* What is computed again: "nothing", "attention" or "block". */
+const char *lrd_planner_recompute_name(lrd_checkpointing_t recompute);
+
 /* Appends a table of n ranks, in MiB. */
 lrd_status_t lrd_planner_print_table(const lrd_placement_t *placement, const lrd_planner_row_t *row,
                                      int n, lrd_buf_t *text);

@@ -7,6 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 
+const char *lrd_planner_recompute_name(lrd_checkpointing_t recompute)
+{
+    return recompute == LRD_CHECKPOINTING_BLOCK       ? "block"
+           : recompute == LRD_CHECKPOINTING_ATTENTION ? "attention"
+                                                      : "nothing";
+}
+
 static int64_t count(const lrd_arena_t *arena, const char *category)
 {
     int64_t bytes = 0;
@@ -137,6 +144,9 @@ lrd_status_t lrd_planner_report(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     lrd_planner_row_t *row = NULL;
+    if (s->o.settings->training.gradient_checkpointing == LRD_CHECKPOINTING_AUTO &&
+        lrd_comm_rank(s->o.comm) == 0)
+        lrd_info("Computed again on the way back: %s", lrd_planner_recompute_name(s->recompute));
     if (s->grid.n_stages == 1)
         return LRD_OK;
     LRD_NEW(row, lrd_comm_size(s->o.comm));

@@ -20,10 +20,6 @@ static lrd_status_t refuse_unsupported(const lrd_session_t *s)
     LRD_CHECK(x->parallel.offload_folder == NULL, LRD_ERR_UNSUPPORTED,
               "parallel.offload_folder is not supported: weights that do not fit are read from the "
               "model's files as they are needed; leave it out");
-    LRD_CHECK(x->training.gradient_checkpointing == LRD_CHECKPOINTING_NONE ||
-                  x->training.gradient_checkpointing == LRD_CHECKPOINTING_AUTO,
-              LRD_ERR_UNSUPPORTED,
-              "training.gradient_checkpointing: nothing is computed again yet; write none");
     LRD_CHECK(!x->training.push_to_hub, LRD_ERR_UNSUPPORTED,
               "training.push_to_hub: publishing is not supported yet; upload output_dir with "
               "`hf upload`");
@@ -305,7 +301,8 @@ static lrd_stage_limits_t find_limits(const lrd_session_t *s)
     return (lrd_stage_limits_t){.tokens = largest(l.tokens, longest_eval),
                                 .sequences = l.sequences,
                                 .max_seqlen = largest(l.longest_tokens, longest_eval),
-                                .training = true};
+                                .training = true,
+                                .recompute = s->recompute};
 }
 
 static lrd_status_t open_stage(lrd_session_t *s)
@@ -541,6 +538,7 @@ lrd_status_t lrd_session_measure(const lrd_session_t *s, const lrd_placement_t *
                        .lora = s->lora,
                        .adapter = s->adapter,
                        .placement = *placement,
+                       .recompute = s->recompute,
                        .engine = s->engine,
                        .resumes = s->resumes,
                        .checkpoint = s->checkpoint,

@@ -39,7 +39,8 @@ typedef struct lrd_session {
     const lrd_lora_settings_t *lora;  /* what the adapter is made by: theirs, or the run's own */
     lrd_adapter_t *adapter;           /* the whole of it */
     lrd_placement_t placement;
-    int64_t *rooms; /* [ranks] bytes that each may use */
+    lrd_checkpointing_t recompute; /* what the planner made of training.gradient_checkpointing */
+    int64_t *rooms;                /* [ranks] bytes that each may use */
     lrd_grid_t grid;
     lrd_runs_t runs;     /* of layers on this rank */
     lrd_adapter_t *part; /* what of the adapter lies in them */

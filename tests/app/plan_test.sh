@@ -61,6 +61,13 @@ plan --ranks 4 --memory "$((whole - 300))KiB" | grep -q '^2 replicas of 2 stages
 small=$(layers --ranks 2 --memory "6MiB,$((whole - 300))KiB")
 [[ $small = " embeddings, 0-"[012]"|"* ]] || fail "unequal: $small"
 
+# Recomputation where asked to choose: none where all fits, else what is enough, or stages where they are faster.
+auto() { plan --set training.gradient_checkpointing=auto "$@" | sed -n 's/^\([0-9]* replica.* stages*\),.*computed again: \([a-z]*\);.*/\1 \2/p'; }
+[ "$(auto --memory 1GiB)" = "1 replica of 1 stage nothing" ] || fail "auto with room: $(auto --memory 1GiB)"
+[ "$(auto --memory "$((whole - 300))KiB")" = "1 replica of 1 stage attention" ] || fail "auto: $(auto --memory "$((whole - 300))KiB")"
+block=$(plan --set training.gradient_checkpointing=block | awk '$1 == "in" && $2 == "all" { print int($3 * 1024) + 100 }')
+[ "$(auto --memory "${block}KiB")" = "1 replica of 1 stage block" ] || fail "auto with little: $(auto --memory "${block}KiB")"
+
 # What cannot be is refused, with what would help, by code 2.
 refuse() { # TEXT OPTION...
   local code=0

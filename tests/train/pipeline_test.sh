@@ -112,6 +112,28 @@ for group in "$@"; do
     try checked3 one 3 1 1 --backend cpu_checked
     try checked22 one 2 2 2 --backend cpu_checked
     ;;
+  recompute) # with less kept the same bytes, on one rank and several, and whatever is adapted
+    for what in attention block; do
+      again=(--set training.gradient_checkpointing=$what)
+      try $what-one one 1 1 1 "${again[@]}"
+      try $what-two one 2 1 1 "${again[@]}"
+      try $what-chunks one 2 2 2 "${again[@]}"
+      try $what-checked one 2 1 1 "${again[@]}" --backend cpu_checked
+      for layers in '[5]' '[0,9]'; do
+        few=(--set lora.layers_to_transform="$layers" --set lora.target_modules='[query_key_value,dense_4h_to_h]')
+        [ -e "some$layers" ] || train "some$layers" 1 "${few[@]}"
+        try "$what-some$layers" "some$layers" 1 1 1 "${few[@]}" "${again[@]}"
+        try "$what-some$layers-two" "some$layers" 2 1 1 "${few[@]}" "${again[@]}"
+      done
+      memory() { "$LRD_PROGRAM" plan --config config.yaml --log-level error "$@" | awk '$1 == "activations" { print int($2 * 10) }'; }
+      [ $(($(memory "${again[@]}") * 10)) -lt $(($(memory) * 8)) ] || fail "$what keeps $(memory "${again[@]}") of $(memory)"
+    done
+    # A run goes on with another way to save memory.
+    cp -r attention-one changed
+    rm -r changed/checkpoint-[46] changed/*.*
+    train changed 1 --set training.gradient_checkpointing=block --set training.resume_from_checkpoint=true
+    same changed one
+    ;;
   *) fail "no group '$group'" ;;
   esac
 done
