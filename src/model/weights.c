@@ -252,45 +252,51 @@ out:
     return status;
 }
 
-lrd_status_t lrd_weights_open(const char *folder, const lrd_model_config_t *config,
-                              const lrd_runs_t *runs, int dtype, lrd_weights_t **weights_out)
+/* The runs of what these files hold, which are closed with the weights; NULL: an outline. tied counts
+ * there alone. */
+static lrd_status_t open_from(lrd_weights_files_t *files, const lrd_model_config_t *config,
+                              const lrd_runs_t *runs, int dtype, bool tied,
+                              lrd_weights_t **weights_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_weights_t *w = NULL;
     LRD_TRY(create_empty(config, runs, &w));
-    LRD_TRY(lrd_weights_files_open(folder, &w->plan->files));
+    w->plan->files = files;
+    files = NULL;
+    w->tied = tied;
     w->dtype = choose_dtype(w, dtype);
     LRD_TRY(add_all(w));
     *weights_out = w;
     w = NULL;
 out:
+    lrd_weights_files_close(files);
     lrd_weights_close(w);
+    return status;
+}
+
+lrd_status_t lrd_weights_open(const char *folder, const lrd_model_config_t *config,
+                              const lrd_runs_t *runs, int dtype, lrd_weights_t **weights_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_weights_files_t *files;
+    LRD_TRY(lrd_weights_files_open(folder, &files));
+    LRD_TRY(open_from(files, config, runs, dtype, false, weights_out));
+out:
     return status;
 }
 
 lrd_status_t lrd_weights_outline(const lrd_model_config_t *config, const lrd_runs_t *runs,
                                  int dtype, bool tied, lrd_weights_t **weights_out)
 {
-    lrd_status_t status = LRD_OK;
-    lrd_weights_t *w = NULL;
-    LRD_TRY(create_empty(config, runs, &w));
-    w->dtype = choose_dtype(w, dtype);
-    w->tied = tied;
-    LRD_TRY(add_all(w));
-    *weights_out = w;
-    w = NULL;
-out:
-    lrd_weights_close(w);
-    return status;
+    return open_from(NULL, config, runs, dtype, tied, weights_out);
 }
 
 lrd_status_t lrd_weights_like(const lrd_weights_t *w, const lrd_runs_t *runs,
                               lrd_weights_t **weights_out)
 {
-    return w->plan->files != NULL
-               ? lrd_weights_open(w->plan->files->folder, w->config, runs, (int)w->dtype,
-                                  weights_out)
-               : lrd_weights_outline(w->config, runs, (int)w->dtype, w->tied, weights_out);
+    lrd_weights_files_t *files = w->plan->files;
+    return open_from(files != NULL ? lrd_weights_files_share(files) : NULL, w->config, runs,
+                     (int)w->dtype, w->tied, weights_out);
 }
 
 void lrd_weights_close(lrd_weights_t *w)

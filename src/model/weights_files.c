@@ -122,13 +122,19 @@ out:
 
 void lrd_weights_files_close(lrd_weights_files_t *files)
 {
-    if (files == NULL)
+    if (files == NULL || files->more_users-- > 0)
         return;
     for (size_t i = 0; i < files->n_files; i++)
         lrd_safetensors_close(files->file[i]);
     lrd_free(files->file);
     lrd_free(files->folder);
     lrd_free(files);
+}
+
+lrd_weights_files_t *lrd_weights_files_share(lrd_weights_files_t *files)
+{
+    files->more_users++;
+    return files;
 }
 
 bool lrd_weights_files_find(const lrd_weights_files_t *files, const char *prefix, const char *name,
