@@ -136,9 +136,12 @@ static void layout_generation(lrd_stage_t *s, lrd_arena_t *arena)
     const lrd_kv_shape_t shape = {s->limits.slots, s->limits.capacity, (int32_t)c->n_heads,
                                   (int32_t)c->head_dim, s->weights->dtype};
     const int64_t n = s->limits.sequences;
-    for (int layer = 0; layer < c->n_layers; layer++)
-        s->cache[layer] = (lrd_kv_cache_t){
-            shape, lrd_arena_take(arena, "cache", lrd_kv_cache_bytes(s->stream->backend, &shape))};
+    const size_t bytes = lrd_kv_cache_bytes(s->stream->backend, &shape);
+    for (int r = 0; r < s->weights->runs.n; r++) {
+        const lrd_span_t run = s->weights->runs.run[r];
+        for (int layer = run.first; layer < run.last; layer++)
+            s->cache[layer] = (lrd_kv_cache_t){shape, lrd_arena_take(arena, "cache", bytes)};
+    }
     void *last = lrd_arena_take(arena, "buffers",
                                 (size_t)(n * c->hidden) * lrd_dtype_bytes(s->weights->dtype));
     s->last = (lrd_mat_t){last, n, c->hidden, c->hidden, s->weights->dtype};
@@ -350,12 +353,12 @@ static lrd_status_t run_final_norm(lrd_stage_t *s, const lrd_micro_batch_t *batc
                                                     .rstd = s->final_rstd});
 }
 
-/* The whole model, up to the final norm. */
+/* The run with the head, up to the final norm. */
 static lrd_status_t run_forward(lrd_stage_t *s, const lrd_micro_batch_t *batch)
 {
     lrd_status_t status = LRD_OK;
     lrd_residual_t residual;
-    LRD_TRY(run_blocks(s, batch, 0, 0, false, &residual));
+    LRD_TRY(run_blocks(s, batch, s->weights->runs.n - 1, 0, false, &residual));
     LRD_TRY(run_final_norm(s, batch, &residual));
 out:
     return status;
@@ -483,7 +486,7 @@ out:
 lrd_status_t lrd_stage_take_in(lrd_stage_t *s, const lrd_micro_batch_t *batch)
 {
     lrd_residual_t residual;
-    return run_blocks(s, batch, 0, 0, false, &residual);
+    return run_blocks(s, batch, s->weights->runs.n - 1, 0, false, &residual);
 }
 
 lrd_status_t lrd_stage_next(lrd_stage_t *s, const lrd_micro_batch_t *batch, const int32_t *row,

@@ -129,8 +129,8 @@ lrd_status_t lrd_stage_backward(lrd_stage_t *stage, const lrd_micro_batch_t *bat
 lrd_mat_t lrd_stage_gradient(const lrd_stage_t *stage, const lrd_micro_batch_t *batch, int run,
                              int64_t place);
 
-/* The rest is for a stage that holds the whole model. Losses of a micro-batch, without gradients.
- * Enqueues. */
+/* The rest is for the run with the head, which a stage has last: the whole model, or what follows where
+ * lrd_stage_input is. Losses of a micro-batch, without gradients; of a whole model. Enqueues. */
 lrd_status_t lrd_stage_evaluate(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
                                 const lrd_stage_loss_t *loss);
 
