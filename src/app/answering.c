@@ -32,6 +32,8 @@ static lrd_status_t open_answering(void *context, const lrd_answering_task_t *ta
                                  .capacity = lrd_squad_prompts_capacity(&a->prompts),
                                  .rank = rank},
         eos, n_eos, &a->generator));
+    if (task->grid->n_stages > 1)
+        LRD_TRY(lrd_generator_spread(a->generator, task->grid));
 out:
     return status;
 }
@@ -63,10 +65,11 @@ static lrd_status_t run(void *context, float *params, double *exact_out, double 
     lrd_squad_replies_t replies = {0};
     const lrd_sampling_t greedy = lrd_sampling_default();
     const lrd_adapter_use_t use = {a->task.adapter, params};
-    LRD_TRY(lrd_squad_answer_all(a->task.comm, &a->prompts, a->generator, &greedy, use, NULL,
-                                 &replies));
+    /* The ranks of a row have the same answers: each of them gathers those of its column. */
+    LRD_TRY(lrd_squad_answer_all(a->task.grid->column, &a->prompts, a->generator, &greedy, use,
+                                 NULL, &replies));
     status = lrd_squad_replies_score(&a->prompts, &replies, exact_out, f1_out);
-    LRD_TRY(lrd_agree(a->task.comm, status));
+    LRD_TRY(lrd_agree(a->task.grid->world, status));
 out:
     lrd_squad_replies_release(&replies);
     return status;

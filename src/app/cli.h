@@ -21,6 +21,8 @@
 #define LRD_COMMAND_LIST(X)                                                                  \
     X(LRD_COMMAND_TRAIN, "train", "--config F [--set section.key=value]...",                 \
       "fine-tune: alone, or on many ranks under mpirun or srun")                             \
+    X(LRD_COMMAND_PLAN, "plan", "--config F [--ranks N] [--memory 24GiB[,16GiB...]]",        \
+      "say where every layer would go, what each rank would hold, how long an update takes") \
     X(LRD_COMMAND_INSPECT, "inspect", "--config F | --model DIR [--adapter DIR]",            \
       "print the model as a tree, as PyTorch does, and its number of trainable parameters")  \
     X(LRD_COMMAND_SCORE, "score",                                                            \
@@ -71,6 +73,8 @@ typedef struct lrd_cli {
     const char *log_level;  /* as lrd_log_level_parse takes it */
     const char *log_format; /* as lrd_log_format_parse takes it */
     int threads;            /* 0: not given */
+    int ranks;              /* plan; 0: not given */
+    const char *memory;     /* plan */
     lrd_cli_list_t set;     /* "section.key=value" */
 
     /* generate, eval */

@@ -37,8 +37,7 @@ lrd_status_t lrd_command_inspect(lrd_app_t *app)
     if (lora != NULL)
         LRD_TRY(lrd_model_adapter_create(&config, lora, &adapter));
     LRD_TRY(config.family->print(&config, adapter, lora != NULL ? lora->lora_dropout : 0, &text));
-    LRD_TRY(lrd_weights_open(folder, &config, (lrd_span_t){0, (int)config.n_layers, true, true}, -1,
-                             &weights));
+    LRD_TRY(lrd_weights_open(folder, &config, NULL, -1, &weights));
     if (adapter != NULL)
         LRD_TRY(lrd_model_print_trainable(&config, weights->tied, adapter, &text));
     else

@@ -56,7 +56,7 @@ static lrd_status_t run_command(lrd_app_t *app)
         [LRD_COMMAND_INSPECT] = lrd_command_inspect,   [LRD_COMMAND_SCORE] = lrd_command_score,
         [LRD_COMMAND_GENERATE] = lrd_command_generate, [LRD_COMMAND_MERGE] = lrd_command_merge,
         [LRD_COMMAND_TOKENIZE] = lrd_command_tokenize, [LRD_COMMAND_TUNE] = lrd_command_tune,
-        [LRD_COMMAND_INFO] = lrd_command_info};
+        [LRD_COMMAND_INFO] = lrd_command_info,         [LRD_COMMAND_PLAN] = lrd_command_plan};
     if (app->cli->command == LRD_COMMAND_TRAIN)
         return lrd_command_train(app);
     if (app->cli->command == LRD_COMMAND_EVAL)

@@ -1,11 +1,13 @@
 #include "comm/comm.h"
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "comm/comm_table.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* True: a launcher started this process as one of a job's ranks. */
@@ -21,9 +23,10 @@ static bool has_launcher(void)
     return false;
 }
 
+static lrd_comm_t world;
+
 lrd_status_t lrd_comm_open(lrd_comm_t **comm_out)
 {
-    static lrd_comm_t world;
     lrd_status_t status = LRD_OK;
     lrd_comm_t *comm = &world;
     *comm = (lrd_comm_t){.joined = LRD_OK};
@@ -43,7 +46,55 @@ void lrd_comm_close(lrd_comm_t *comm)
 {
     if (comm == NULL)
         return;
+    while (comm->parts != NULL) {
+        lrd_comm_t *part = comm->parts;
+        comm->parts = part->next;
+        part->table->close(part);
+        lrd_free(part);
+    }
     comm->table->close(comm);
+    if (comm != &world)
+        lrd_free(comm); /* an imagined one */
+}
+
+lrd_status_t lrd_comm_imagine(int rank, int size, lrd_comm_t **comm_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_comm_t *comm;
+    LRD_NEW(comm, 1);
+    comm_imagined_open(comm);
+    comm->rank = rank;
+    comm->size = size;
+    comm->local_size = 1;
+    snprintf(comm->host, sizeof comm->host, "planned");
+    *comm_out = comm;
+out:
+    return status;
+}
+
+lrd_status_t lrd_comm_split(lrd_comm_t *whole, int group, int rank, int size, lrd_comm_t **part_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_comm_t *part = NULL;
+    LRD_NEW(part, 1);
+    part->rank = rank;
+    part->size = size;
+    LRD_NEW(part->ranges, 4 * whole->size);
+    memcpy(part->host, whole->host, sizeof part->host);
+out:
+    status = lrd_agree(whole, status);
+    if (status == LRD_OK)
+        status = lrd_agree(whole, whole->table->split(whole, group, part));
+    if (status == LRD_OK) {
+        part->next = whole->parts;
+        whole->parts = part;
+        *part_out = part;
+        return LRD_OK;
+    }
+    if (part != NULL)
+        lrd_free(part->ranges);
+    lrd_free(part);
+    return status;
 }
 
 int lrd_comm_rank(const lrd_comm_t *comm)
@@ -118,6 +169,34 @@ lrd_status_t lrd_comm_abort(lrd_comm_t *comm, lrd_status_t status)
     name_cause(comm, lrd_error_text(status), cause);
     lrd_error("%s", cause);
     comm->table->abort(comm, 1);
+    return status;
+}
+
+lrd_status_t lrd_comm_send(lrd_comm_t *comm, const void *data, size_t bytes, int to, int tag,
+                           lrd_message_t *message)
+{
+    return comm->table->send(comm, data, bytes, to, tag, message);
+}
+
+lrd_status_t lrd_comm_receive(lrd_comm_t *comm, void *data, size_t bytes, int from, int tag,
+                              lrd_message_t *message)
+{
+    return comm->table->receive(comm, data, bytes, from, tag, message);
+}
+
+lrd_status_t lrd_comm_wait(lrd_comm_t *comm, lrd_message_t *message)
+{
+    lrd_status_t status = LRD_OK;
+    enum { BRIEFLY = 64, LONGEST_NAP = 200000 }; /* tests before the first nap; nanoseconds */
+    long nap = 2000;
+    for (int tests = 0; message->pending; tests++) {
+        LRD_TRY(comm->table->test(comm, message));
+        if (message->pending && tests >= BRIEFLY) {
+            nanosleep(&(struct timespec){0, nap}, NULL);
+            nap = nap * 2 < LONGEST_NAP ? nap * 2 : LONGEST_NAP;
+        }
+    }
+out:
     return status;
 }
 

@@ -1,6 +1,6 @@
 /* comm/comm.h -- ranks: who they are, agreeing on success, exchanging bytes.
  *
- * One communicator spans all ranks of the job ("world"). A program that was not started by a
+ * One communicator spans all ranks of the job ("world"); lrd_comm_split makes smaller ones of it. A program that was not started by a
  * launcher has a world of one rank and never initializes MPI. Every function marked "Collective"
  * must be called by all ranks in the same order.
  *
@@ -26,8 +26,19 @@ typedef struct lrd_comm lrd_comm_t;
  * its first lrd_agree fails. Collective. */
 lrd_status_t lrd_comm_open(lrd_comm_t **comm_out);
 
-/* Leaves the world. Collective, after every rank has agreed to end. NULL is fine. */
+/* Leaves the world; what was split off it ends with it. Collective, after every rank has agreed to
+ * end. NULL is fine. */
 void lrd_comm_close(lrd_comm_t *comm);
+
+/* The ranks of the world that pass the same `group`, in their order there; the caller knows which of
+ * how many it is. *part_out is the world's: it lives until the world is closed. Collective on the
+ * world. */
+lrd_status_t lrd_comm_split(lrd_comm_t *world, int group, int rank, int size,
+                            lrd_comm_t **part_out);
+
+/* A rank of a world that does not exist, to plan with: it agrees with itself, and what it exchanges
+ * stays as it is. Close it. */
+lrd_status_t lrd_comm_imagine(int rank, int size, lrd_comm_t **comm_out);
 
 int lrd_comm_rank(const lrd_comm_t *comm);
 int lrd_comm_size(const lrd_comm_t *comm);
@@ -43,6 +54,24 @@ lrd_status_t lrd_agree(lrd_comm_t *comm, lrd_status_t status);
  * recorded cause and ends the job with exit code 1. In a world of one it returns the status, for
  * the caller to pass on. */
 lrd_status_t lrd_comm_abort(lrd_comm_t *comm, lrd_status_t status);
+
+/* A message on its way; {0}: none. */
+typedef struct lrd_message {
+    int64_t handle; /* of the transport */
+    bool pending;
+} lrd_message_t;
+
+/* Begins to send host memory to another rank, or to receive it, and returns at once. Messages of
+ * the same tag (0 .. 32767) between two ranks arrive in the order in which they were sent. The
+ * memory must stay, unchanged, until lrd_comm_wait. *message must not be pending. */
+lrd_status_t lrd_comm_send(lrd_comm_t *comm, const void *data, size_t bytes, int to, int tag,
+                           lrd_message_t *message);
+lrd_status_t lrd_comm_receive(lrd_comm_t *comm, void *data, size_t bytes, int from, int tag,
+                              lrd_message_t *message);
+
+/* Returns when the message has left, or is there; at once where none is pending. Gives the processor
+ * to others while it waits. */
+lrd_status_t lrd_comm_wait(lrd_comm_t *comm, lrd_message_t *message);
 
 /* Host memory. Sizes in bytes. Collective; a failure of MPI itself is LRD_ERR_COMM. */
 lrd_status_t lrd_comm_broadcast(lrd_comm_t *comm, void *data, size_t bytes, int root);

@@ -21,13 +21,26 @@
 
 enum { MAX_PIECE = 1 << 30 }; /* MPI counts are int */
 
+/* A handle of MPI is a pointer or an integer, as the library has it. */
+static MPI_Comm group_of(const lrd_comm_t *c)
+{
+    MPI_Comm group;
+    memcpy(&group, &c->transport, sizeof group);
+    return group;
+}
+
+static void set_group(lrd_comm_t *c, MPI_Comm group)
+{
+    _Static_assert(sizeof group <= sizeof c->transport, "a handle of MPI is at most a pointer");
+    memcpy(&c->transport, &group, sizeof group);
+}
+
 static lrd_status_t mpi_broadcast(lrd_comm_t *c, void *data, size_t bytes, int root)
 {
-    (void)c;
     lrd_status_t status = LRD_OK;
     for (size_t at = 0; at < bytes; at += MAX_PIECE) {
         const size_t n = bytes - at < MAX_PIECE ? bytes - at : MAX_PIECE;
-        LRD_TRY_MPI(MPI_Bcast((char *)data + at, (int)n, MPI_BYTE, root, MPI_COMM_WORLD));
+        LRD_TRY_MPI(MPI_Bcast((char *)data + at, (int)n, MPI_BYTE, root, group_of(c)));
     }
 out:
     return status;
@@ -54,7 +67,7 @@ static lrd_status_t mpi_all_gather(lrd_comm_t *c, const void *mine, void *all, c
     LRD_TRY(int_ranges(c->size, offset, counts));
     const void *from = mine == (const char *)all + offset[c->rank] ? MPI_IN_PLACE : mine;
     LRD_TRY_MPI(MPI_Allgatherv(from, counts[c->rank], MPI_BYTE, all, counts, counts + c->size,
-                               MPI_BYTE, MPI_COMM_WORLD));
+                               MPI_BYTE, group_of(c)));
 out:
     return status;
 }
@@ -67,19 +80,18 @@ static lrd_status_t mpi_exchange(lrd_comm_t *c, const void *send, const size_t *
     LRD_TRY(int_ranges(c->size, send_offset, to));
     LRD_TRY(int_ranges(c->size, receive_offset, from));
     LRD_TRY_MPI(MPI_Alltoallv(send, to, to + c->size, MPI_BYTE, receive, from, from + c->size,
-                              MPI_BYTE, MPI_COMM_WORLD));
+                              MPI_BYTE, group_of(c)));
 out:
     return status;
 }
 
 static lrd_status_t mpi_sum_f32(lrd_comm_t *c, float *data, size_t n)
 {
-    (void)c;
     lrd_status_t status = LRD_OK;
     for (size_t at = 0; at < n; at += MAX_PIECE) {
         const size_t count = n - at < MAX_PIECE ? n - at : MAX_PIECE;
         LRD_TRY_MPI(
-            MPI_Allreduce(MPI_IN_PLACE, data + at, (int)count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD));
+            MPI_Allreduce(MPI_IN_PLACE, data + at, (int)count, MPI_FLOAT, MPI_SUM, group_of(c)));
     }
 out:
     return status;
@@ -87,9 +99,8 @@ out:
 
 static lrd_status_t mpi_max_i64(lrd_comm_t *c, int64_t *data, size_t n)
 {
-    (void)c;
     lrd_status_t status = LRD_OK;
-    LRD_TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, data, (int)n, MPI_INT64_T, MPI_MAX, MPI_COMM_WORLD));
+    LRD_TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, data, (int)n, MPI_INT64_T, MPI_MAX, group_of(c)));
 out:
     return status;
 }
@@ -106,6 +117,61 @@ static void mpi_close(lrd_comm_t *c)
     MPI_Finalize();
 }
 
+static void set_request(lrd_message_t *m, MPI_Request request)
+{
+    _Static_assert(sizeof request <= sizeof m->handle, "a handle of MPI is at most a pointer");
+    memcpy(&m->handle, &request, sizeof request);
+    m->pending = true;
+}
+
+static lrd_status_t check_length(size_t bytes)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_CHECK(bytes <= INT_MAX, LRD_ERR_UNSUPPORTED,
+              "a message of %zu bytes: MPI counts end at %d. Smaller micro-batches have shorter "
+              "messages",
+              bytes, INT_MAX);
+out:
+    return status;
+}
+
+static lrd_status_t mpi_send(lrd_comm_t *c, const void *data, size_t bytes, int to, int tag,
+                             lrd_message_t *message)
+{
+    lrd_status_t status = LRD_OK;
+    MPI_Request request;
+    LRD_TRY(check_length(bytes));
+    LRD_TRY_MPI(MPI_Isend(data, (int)bytes, MPI_BYTE, to, tag, group_of(c), &request));
+    set_request(message, request);
+out:
+    return status;
+}
+
+static lrd_status_t mpi_receive(lrd_comm_t *c, void *data, size_t bytes, int from, int tag,
+                                lrd_message_t *message)
+{
+    lrd_status_t status = LRD_OK;
+    MPI_Request request;
+    LRD_TRY(check_length(bytes));
+    LRD_TRY_MPI(MPI_Irecv(data, (int)bytes, MPI_BYTE, from, tag, group_of(c), &request));
+    set_request(message, request);
+out:
+    return status;
+}
+
+static lrd_status_t mpi_test(lrd_comm_t *c, lrd_message_t *message)
+{
+    (void)c;
+    lrd_status_t status = LRD_OK;
+    MPI_Request request;
+    int done;
+    memcpy(&request, &message->handle, sizeof request);
+    LRD_TRY_MPI(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
+    message->pending = !done;
+out:
+    return status;
+}
+
 static lrd_status_t allocate_ranges(lrd_comm_t *c)
 {
     lrd_status_t status = LRD_OK;
@@ -114,22 +180,57 @@ out:
     return status;
 }
 
-lrd_status_t comm_mpi_open(lrd_comm_t *c)
+static void mpi_part_close(lrd_comm_t *c)
 {
-    static const comm_table_t table = {mpi_broadcast, mpi_all_gather, mpi_exchange, mpi_sum_f32,
-                                       mpi_max_i64,   mpi_abort,      mpi_close};
+    MPI_Comm group = group_of(c);
+    MPI_Comm_free(&group);
+    lrd_free(c->ranges);
+}
+
+static lrd_status_t find_place(lrd_comm_t *c)
+{
     lrd_status_t status = LRD_OK;
     MPI_Comm local = MPI_COMM_NULL;
-    int provided;
-    LRD_TRY_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided));
-    LRD_TRY_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
-    LRD_TRY_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &c->rank));
-    LRD_TRY_MPI(MPI_Comm_size(MPI_COMM_WORLD, &c->size));
-    LRD_TRY_MPI(
-        MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local));
+    LRD_TRY_MPI(MPI_Comm_set_errhandler(group_of(c), MPI_ERRORS_RETURN));
+    LRD_TRY_MPI(MPI_Comm_rank(group_of(c), &c->rank));
+    LRD_TRY_MPI(MPI_Comm_size(group_of(c), &c->size));
+    LRD_TRY_MPI(MPI_Comm_split_type(group_of(c), MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local));
     LRD_TRY_MPI(MPI_Comm_rank(local, &c->local_rank));
     LRD_TRY_MPI(MPI_Comm_size(local, &c->local_size));
     LRD_TRY_MPI(MPI_Comm_free(&local));
+out:
+    return status;
+}
+
+#define OPERATIONS                                                                                \
+    mpi_broadcast, mpi_all_gather, mpi_exchange, mpi_sum_f32, mpi_max_i64, mpi_send, mpi_receive, \
+        mpi_test
+
+/* Parts are not split again. */
+static lrd_status_t mpi_split(lrd_comm_t *world, int group, lrd_comm_t *part)
+{
+    static const comm_table_t table = {OPERATIONS, NULL, mpi_abort, mpi_part_close};
+    lrd_status_t status = LRD_OK;
+    MPI_Comm made;
+    LRD_TRY_MPI(MPI_Comm_split(group_of(world), group, world->rank, &made));
+    set_group(part, made);
+    part->table = &table;
+    const int rank = part->rank, size = part->size;
+    LRD_TRY(find_place(part));
+    LRD_CHECK(rank == part->rank && size == part->size, LRD_ERR_INTERNAL,
+              "group %d: rank %d of %d is %d of %d", group, rank, size, part->rank, part->size);
+out:
+    return status;
+}
+
+lrd_status_t comm_mpi_open(lrd_comm_t *c)
+{
+    static const comm_table_t table = {OPERATIONS, mpi_split, mpi_abort, mpi_close};
+    lrd_status_t status = LRD_OK;
+    int provided;
+    LRD_TRY_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided));
+    set_group(c, MPI_COMM_WORLD);
+    LRD_TRY(find_place(c));
     c->joined = allocate_ranges(c);
     c->table = &table;
 out:

@@ -41,6 +41,9 @@ struct lrd_generator {
     float *logits;          /* device [slots][vocab] */
     lrd_adapter_use_t *use; /* [slots] */
     int32_t *use_begin;     /* [slots + 1] */
+    const lrd_grid_t *grid; /* NULL: the whole model is here */
+    void *relay;            /* pinned: activations of a step on their way */
+    size_t relay_bytes;
 };
 
 lrd_sampling_t lrd_sampling_default(void)
@@ -134,10 +137,28 @@ out:
     return status;
 }
 
+lrd_status_t lrd_generator_spread(lrd_generator_t *g, const lrd_grid_t *grid)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t bytes = (size_t)(g->stage->limits.tokens * g->stage->config->hidden) *
+                         lrd_dtype_bytes(g->stage->weights->dtype);
+    LRD_TRY(lrd_mem_alloc(g->stream->backend, LRD_MEM_PINNED, bytes, &g->relay));
+    g->relay_bytes = bytes;
+    g->grid = grid;
+out:
+    return status;
+}
+
+lrd_status_t lrd_generator_abort(const lrd_generator_t *g, lrd_status_t status)
+{
+    return g->grid != NULL ? lrd_comm_abort(g->grid->world, status) : status;
+}
+
 void lrd_generator_destroy(lrd_generator_t *g)
 {
     if (g == NULL)
         return;
+    lrd_mem_free(g->stream->backend, LRD_MEM_PINNED, g->relay, g->relay_bytes);
     lrd_mem_free(g->stream->backend, LRD_MEM_PINNED, g->pinned, g->pinned_bytes);
     lrd_stage_destroy(g->stage);
     lrd_free(g->use_begin);
@@ -154,7 +175,8 @@ void lrd_generator_layout(lrd_generator_t *g, lrd_arena_t *model, lrd_arena_t *s
     uint8_t *arrays = lrd_arena_take(step, "buffers", g->host.bytes);
     g->device = arrays_at(arrays, g->stage->limits.tokens, n);
     g->next_device = lrd_arena_take(step, "buffers", (size_t)n * 4);
-    g->logits = lrd_arena_take(step, "logits", (size_t)(n * g->vocab) * sizeof *g->logits);
+    if (g->stage->weights->has_head)
+        g->logits = lrd_arena_take(step, "logits", (size_t)(n * g->vocab) * sizeof *g->logits);
     if (g->limits.penalty)
         g->seen_device = lrd_arena_take(step, "buffers", (size_t)n * seen_words(g) * 4);
 }
@@ -166,7 +188,7 @@ size_t lrd_generator_scratch_bytes(const lrd_generator_t *g)
 
 size_t lrd_generator_pinned_bytes(const lrd_generator_t *g)
 {
-    return g->pinned_bytes;
+    return g->pinned_bytes + g->relay_bytes;
 }
 
 lrd_status_t lrd_generator_prepare(lrd_generator_t *g, lrd_scratch_t scratch)
@@ -357,27 +379,81 @@ static int64_t pack(const run_t *r, int32_t n_seqs, lrd_micro_batch_t *batch)
     return n_rows;
 }
 
-/* The model's part of a step: next_host[i] is the token of row i. */
-static lrd_status_t compute(lrd_generator_t *g, const lrd_micro_batch_t *batch, int64_t n_rows)
+/* The head's run: logits, and a token for each row. */
+static lrd_status_t choose(lrd_generator_t *g, const lrd_micro_batch_t *batch, int64_t n_rows)
 {
     lrd_status_t status = LRD_OK;
     const int64_t v = g->vocab;
+    const lrd_mat_t logits = {g->logits, n_rows, v, v, LRD_F32};
+    if (n_rows == 0) /* pieces of long prompts only */
+        return lrd_stage_take_in(g->stage, batch);
+    LRD_TRY(lrd_stage_next(g->stage, batch, g->device.last, n_rows, logits));
+    LRD_TRY(lrd_sample(g->stream, g->stage->scratch,
+                       &(lrd_sample_t){.logits = lrd_const(logits),
+                                       .row = g->device.row,
+                                       .seen = g->limits.penalty ? g->seen_device : NULL,
+                                       .n_slots = g->limits.slots,
+                                       .token = g->next_device}));
+    LRD_TRY(lrd_copy(g->stream, LRD_COPY_D2H, g->next_host, g->next_device,
+                     (size_t)n_rows * sizeof(int32_t)));
+out:
+    return status;
+}
+
+static size_t bytes_of(const lrd_mat_t *m)
+{
+    return (size_t)(m->rows * m->cols) * lrd_dtype_bytes(m->dtype);
+}
+
+/* What the run below has made, from the rank that has it. */
+static lrd_status_t receive(lrd_generator_t *g, const lrd_micro_batch_t *batch, int run)
+{
+    lrd_status_t status = LRD_OK;
+    const int n = g->grid->n_stages, from = (g->grid->stage + n - 1) % n;
+    const lrd_mat_t x = lrd_stage_input(g->stage, batch, run, 0);
+    lrd_message_t message = {.pending = false};
+    LRD_TRY(lrd_comm_receive(g->grid->row, g->relay, bytes_of(&x), from, 0, &message));
+    LRD_TRY(lrd_comm_wait(g->grid->row, &message));
+    LRD_TRY(lrd_copy(g->stream, LRD_COPY_H2D, x.data, g->relay, bytes_of(&x)));
+out:
+    return status;
+}
+
+static lrd_status_t send_on(lrd_generator_t *g, const lrd_micro_batch_t *batch)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_mat_t x = lrd_stage_output(g->stage, batch);
+    lrd_message_t message = {.pending = false};
+    LRD_TRY(lrd_copy(g->stream, LRD_COPY_D2H, g->relay, x.data, bytes_of(&x)));
+    LRD_TRY(lrd_stream_sync(g->stream));
+    LRD_TRY(lrd_comm_send(g->grid->row, g->relay, bytes_of(&x),
+                          (g->grid->stage + 1) % g->grid->n_stages, 0, &message));
+    LRD_TRY(lrd_comm_wait(g->grid->row, &message));
+out:
+    return status;
+}
+
+/* The model's part of a step: next_host[i] is the token of row i. Where the layers are spread, a step goes
+ * from rank to rank, and the last one tells all what it chose. */
+static lrd_status_t compute(lrd_generator_t *g, const lrd_micro_batch_t *batch, int64_t n_rows)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_runs_t *runs = &g->stage->weights->runs;
     LRD_TRY(lrd_copy(g->stream, LRD_COPY_H2D, g->device.row, g->host.row, g->host.bytes));
-    if (n_rows == 0) { /* pieces of long prompts only */
-        LRD_TRY(lrd_stage_take_in(g->stage, batch));
-    } else {
-        const lrd_mat_t logits = {g->logits, n_rows, v, v, LRD_F32};
-        LRD_TRY(lrd_stage_next(g->stage, batch, g->device.last, n_rows, logits));
-        LRD_TRY(lrd_sample(g->stream, g->stage->scratch,
-                           &(lrd_sample_t){.logits = lrd_const(logits),
-                                           .row = g->device.row,
-                                           .seen = g->limits.penalty ? g->seen_device : NULL,
-                                           .n_slots = g->limits.slots,
-                                           .token = g->next_device}));
-        LRD_TRY(lrd_copy(g->stream, LRD_COPY_D2H, g->next_host, g->next_device,
-                         (size_t)n_rows * sizeof(int32_t)));
+    for (int r = 0; r < runs->n; r++) {
+        if (!runs->run[r].embed)
+            LRD_TRY(receive(g, batch, r));
+        if (runs->run[r].head) {
+            LRD_TRY(choose(g, batch, n_rows));
+            continue;
+        }
+        LRD_TRY(lrd_stage_forward(g->stage, batch, r, 0, false, NULL));
+        LRD_TRY(send_on(g, batch));
     }
     LRD_TRY(lrd_stream_sync(g->stream));
+    if (g->grid != NULL)
+        LRD_TRY(lrd_comm_broadcast(g->grid->row, g->next_host, (size_t)n_rows * sizeof(int32_t),
+                                   g->grid->n_stages - 1));
 out:
     return status;
 }

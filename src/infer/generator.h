@@ -10,6 +10,7 @@
 #ifndef LRD_INFER_GENERATOR_H
 #define LRD_INFER_GENERATOR_H
 
+#include "comm/grid.h"
 #include "model/stage.h"
 
 #include <signal.h>
@@ -71,6 +72,14 @@ lrd_status_t lrd_generator_create(lrd_weights_t *weights, lrd_stream_t *stream,
                                   lrd_generator_limits_t limits, const int32_t *eos, size_t n_eos,
                                   lrd_generator_t **generator_out);
 void lrd_generator_destroy(lrd_generator_t *generator); /* NULL is fine */
+
+/* The model's layers are spread over the ranks of the grid's row: each of them answers the same requests,
+ * with its own layers, and lrd_generate is collective on the row. The grid must outlive the generator. */
+lrd_status_t lrd_generator_spread(lrd_generator_t *generator, const lrd_grid_t *grid);
+
+/* For a failure of this rank alone: ends the job where other ranks of the row wait for it, else returns
+ * the status. */
+lrd_status_t lrd_generator_abort(const lrd_generator_t *generator, lrd_status_t status);
 
 /* Memory, as lrd_stage_layout takes it; may be called twice, measuring first. Scratch that its ops
  * need. Pinned memory. */

@@ -173,7 +173,8 @@ lrd_status_t lrd_squad_answer_all(lrd_comm_t *comm, const lrd_squad_prompts_t *p
     size_t *offset = NULL;
     LRD_NEW(offset, size + 1);
     LRD_NEW(replies.text, prompts->n);
-    LRD_TRY(answer_share(&w, rank, size, generator, sampling, use, cancel));
+    LRD_TRY(lrd_generator_abort(generator,
+                                answer_share(&w, rank, size, generator, sampling, use, cancel)));
 out:
     status = lrd_agree(comm, status);
     if (status == LRD_OK)

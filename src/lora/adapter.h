@@ -20,6 +20,7 @@ typedef struct lrd_adapter_item {
     double alpha;
     double scale; /* alpha / r, or alpha / sqrt(r) with use_rslora */
     int64_t a, b; /* where A and B begin in the flat buffer */
+    int whole;    /* its number in the whole adapter, of which this may be a part */
 } lrd_adapter_item_t;
 
 typedef struct lrd_adapter {
@@ -29,12 +30,24 @@ typedef struct lrd_adapter {
     int64_t *begin; /* [2 n_items + 1] where each tensor begins: A, B, A, B, ..., n_params */
     int *find;      /* [n_layers][n_places] item, or -1; private */
     int n_layers, n_places;
+    int lowest_layer, lowest_place; /* of the whole adapter's items */
 } lrd_adapter_t;
 
 /* From settings and the base model's modules; errors of lrd_targets_find. */
 lrd_status_t lrd_adapter_create(const lrd_lora_settings_t *settings, const lrd_module_t *modules,
                                 size_t n, const char *fallback, lrd_adapter_t **adapter_out);
 void lrd_adapter_free(lrd_adapter_t *adapter); /* NULL is fine */
+
+/* The part of an adapter that lies in some layers, keep[n_layers]: the same items in the same order,
+ * in a flat buffer of its own. It may have none. */
+lrd_status_t lrd_adapter_part(const lrd_adapter_t *whole, const bool *keep,
+                              lrd_adapter_t **part_out);
+
+/* Copies what is the part's out of a flat buffer of the whole, or into it. Host memory. */
+void lrd_adapter_extract(const lrd_adapter_t *part, const lrd_adapter_t *whole, const float *from,
+                         float *to_part);
+void lrd_adapter_insert(const lrd_adapter_t *part, const lrd_adapter_t *whole,
+                        const float *from_part, float *to);
 
 /* The item of a block's linear; NULL: it has none, or adapter is NULL. */
 const lrd_adapter_item_t *lrd_adapter_find(const lrd_adapter_t *adapter, int layer, int place);

@@ -10,13 +10,11 @@
  * (apply_residual_connection_post_layernorm).
  */
 #include "base/json.h"
-#include "base/json_writer.h"
 #include "base/mem.h"
-#include "model/family.h"
+#include "model/bloom_parts.h"
 #include "model/stage.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -37,7 +35,6 @@ enum {
     H_B,
     N_BLOCK
 };
-enum { QKV, DENSE, H_TO_4H, H4_TO_H, N_LINEARS }; /* places */
 
 static const lrd_tensor_decl_t embed_tensors[N_EMBED] = {
     [WORD_EMBEDDINGS] = {"word_embeddings.weight", {LRD_DIM_VOCAB, LRD_DIM_HIDDEN}},
@@ -255,23 +252,63 @@ static float *take_floats(const lrd_stage_t *stage, lrd_arena_t *arena, int64_t 
                           (size_t)(per_token * stage->limits.tokens) * sizeof(float));
 }
 
+/* Room for the product of any layer's adapter at a place. */
+static int64_t largest_rank(const lrd_stage_t *stage, int place)
+{
+    int64_t r = 0;
+    for (int layer = 0; layer < stage->config->n_layers; layer++) {
+        const lrd_adapter_item_t *item = lrd_adapter_find(stage->adapter, layer, place);
+        r = item != NULL && item->r > r ? item->r : r;
+    }
+    return r;
+}
+
+static void bloom_layout_input(const lrd_stage_t *stage, lrd_arena_t *arena, void *state)
+{
+    bloom_state_t *s = state;
+    s->input = lrd_stage_take(stage, arena, "activations", stage->config->hidden);
+}
+
+static void bloom_borrow_input(void *state, const void *input_state)
+{
+    ((bloom_state_t *)state)->input = ((const bloom_state_t *)input_state)->input;
+}
+
+/* What the attention's half keeps. */
+static void layout_attention(const lrd_stage_t *stage, lrd_arena_t *arena, bloom_state_t *s)
+{
+    const lrd_model_config_t *c = stage->config;
+    s->qkv = lrd_stage_take(stage, arena, "activations", 3 * c->hidden);
+    s->context = lrd_stage_take(stage, arena, "activations", c->hidden);
+    s->lse = take_floats(stage, arena, c->n_heads);
+}
+
 static void bloom_layout_block(const lrd_stage_t *stage, int layer, lrd_arena_t *arena, void *state)
 {
     const lrd_model_config_t *c = stage->config;
     bloom_state_t *s = state;
+    const bool again = stage->limits.recompute == LRD_CHECKPOINTING_ATTENTION && layer >= 0;
+    const bloom_state_t *work = stage->work_state;
     s->input = lrd_stage_take(stage, arena, "activations", c->hidden);
-    s->qkv = lrd_stage_take(stage, arena, "activations", 3 * c->hidden);
-    s->context = lrd_stage_take(stage, arena, "activations", c->hidden);
+    if (again) {
+        s->qkv = work->qkv;
+        s->context = work->context;
+        s->lse = work->lse;
+    } else {
+        layout_attention(stage, arena, s);
+    }
     s->middle = lrd_stage_take(stage, arena, "activations", c->hidden);
     s->pre = lrd_stage_take(stage, arena, "activations", c->mlp);
     s->mean0 = take_floats(stage, arena, 1);
     s->rstd0 = take_floats(stage, arena, 1);
     s->mean1 = take_floats(stage, arena, 1);
     s->rstd1 = take_floats(stage, arena, 1);
-    s->lse = take_floats(stage, arena, c->n_heads);
-    for (int place = 0; layer >= 0 && place < N_LINEARS; place++) {
+    for (int place = 0; place < N_LINEARS; place++) {
         const lrd_adapter_item_t *item = lrd_adapter_find(stage->adapter, layer, place);
-        s->u[place] = item != NULL ? take_floats(stage, arena, item->r) : NULL;
+        int64_t r = item != NULL ? item->r : 0;
+        if (layer < 0 && stage->limits.recompute == LRD_CHECKPOINTING_BLOCK)
+            r = largest_rank(stage, place);
+        s->u[place] = r > 0 ? take_floats(stage, arena, r) : NULL;
     }
 }
 
@@ -365,6 +402,11 @@ static lrd_status_t attend(lrd_stage_t *stage, const lrd_micro_batch_t *batch, i
                                                 .out = plain->out});
 }
 
+static bool has_adapter(const lrd_stage_t *stage, int layer, int place)
+{
+    return lrd_adapter_find(stage->adapter, layer, place) != NULL;
+}
+
 static lrd_status_t bloom_block_forward(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
                                         int layer, void *state, lrd_residual_t *residual)
 {
@@ -387,7 +429,9 @@ static lrd_status_t bloom_block_forward(lrd_stage_t *stage, const lrd_micro_batc
     LRD_TRY(
         norm(stage, layer, POST_GAMMA, after ? a : s->res0, out, middle, m, s->mean1, s->rstd1));
     LRD_TRY(linear(stage, batch, layer, H_TO_4H, s, m, mlp, lrd_rows(s->pre, t)));
-    LRD_TRY(linear(stage, batch, layer, H4_TO_H, s, mlp, out, none));
+    /* Its output is of no use on the way back; what its adapter keeps is. */
+    if (!stage->recomputing || has_adapter(stage, layer, H4_TO_H))
+        LRD_TRY(linear(stage, batch, layer, H4_TO_H, s, mlp, out, none));
     *residual = (lrd_residual_t){after ? m : middle, out};
 out:
     return status;
@@ -437,11 +481,6 @@ static lrd_status_t norm_backward(lrd_stage_t *stage, int layer, int gamma, lrd_
                           .dres = dres});
 }
 
-static bool has_adapter(const lrd_stage_t *stage, int layer, int place)
-{
-    return lrd_adapter_find(stage->adapter, layer, place) != NULL;
-}
-
 /* The MLP's half: d becomes the gradient of `middle`. False in *more_out:
  * nothing below is adapted. */
 static lrd_status_t mlp_backward(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer,
@@ -474,6 +513,21 @@ out:
     return status;
 }
 
+/* What the attention's half did not keep; leaves its input in stage->norm. */
+static lrd_status_t attention_again(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer,
+                                    bloom_state_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t t = batch->n_tokens;
+    const lrd_mat_t a = lrd_rows(stage->norm, t), none = {0};
+    const lrd_attn_fwd_t attn = attention(stage, batch, s);
+    LRD_TRY(norm(stage, layer, INPUT_GAMMA, s->res0, none, none, a, NULL, NULL));
+    LRD_TRY(linear(stage, batch, layer, QKV, s, a, lrd_rows(s->qkv, t), none));
+    LRD_TRY(lrd_attn_forward(stage->stream, stage->scratch, &attn));
+out:
+    return status;
+}
+
 static lrd_status_t attention_backward(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
                                        int layer, bloom_state_t *s, lrd_mat_t d)
 {
@@ -482,6 +536,8 @@ static lrd_status_t attention_backward(lrd_stage_t *stage, const lrd_micro_batch
     const bool after = stage->config->residual_after_norm;
     const lrd_mat_t context = lrd_rows(s->context, t), d_norm = lrd_rows(stage->d_norm, t);
     const lrd_mat_t d_qkv = lrd_rows(stage->d_qkv, t), a = lrd_rows(stage->norm, t), none = {0};
+    if (stage->limits.recompute == LRD_CHECKPOINTING_ATTENTION)
+        LRD_TRY(attention_again(stage, batch, layer, s));
     LRD_TRY(linear_backward(stage, batch, layer, DENSE, s, d, context, none, false, d_norm));
     if (!lrd_stage_needs_dx(stage, layer, DENSE))
         goto out;
@@ -510,150 +566,6 @@ out:
     return status;
 }
 
-/* A line of the printed tree, indented. */
-static lrd_status_t line(lrd_buf_t *buf, int indent, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-static lrd_status_t line(lrd_buf_t *buf, int indent, const char *format, ...)
-{
-    lrd_status_t status = LRD_OK;
-    char text[256];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    LRD_TRY(lrd_buf_printf(buf, "%*s%s\n", indent, "", text));
-out:
-    return status;
-}
-
-/* An adapted linear as PEFT's lora.Linear prints it, or a plain one. */
-static lrd_status_t print_linear(const lrd_model_config_t *c, const lrd_adapter_t *adapter,
-                                 double dropout, int layer, int place, lrd_buf_t *buf, int indent)
-{
-    lrd_status_t status = LRD_OK;
-    const lrd_tensor_decl_t *w = &block_tensors[linears[place].weight];
-    const long long n_in = lrd_dim_size(c, w->shape[1]), n_out = lrd_dim_size(c, w->shape[0]);
-    const char *name = strchr(linears[place].name, '.') + 1;
-    const lrd_adapter_item_t *item =
-        adapter != NULL ? lrd_adapter_find(adapter, layer, place) : NULL;
-    if (item == NULL) {
-        LRD_TRY(line(buf, indent, "(%s): Linear(in_features=%lld, out_features=%lld, bias=True)",
-                     name, n_in, n_out));
-        goto out;
-    }
-    char p[32], drop[64] = "Identity()";
-    lrd_format_real(dropout, p);
-    if (dropout > 0)
-        snprintf(drop, sizeof drop, "Dropout(p=%s, inplace=False)", p);
-    const long long r = item->r;
-    LRD_TRY(line(buf, indent, "(%s): lora.Linear(", name));
-    LRD_TRY(line(buf, indent + 2,
-                 "(base_layer): Linear(in_features=%lld, out_features=%lld, bias=True)", n_in,
-                 n_out));
-    LRD_TRY(line(buf, indent + 2, "(lora_dropout): ModuleDict("));
-    LRD_TRY(line(buf, indent + 4, "(default): %s", drop));
-    LRD_TRY(line(buf, indent + 2, ")"));
-    LRD_TRY(line(buf, indent + 2, "(lora_A): ModuleDict("));
-    LRD_TRY(line(buf, indent + 4,
-                 "(default): Linear(in_features=%lld, out_features=%lld, bias=False)", n_in, r));
-    LRD_TRY(line(buf, indent + 2, ")"));
-    LRD_TRY(line(buf, indent + 2, "(lora_B): ModuleDict("));
-    LRD_TRY(line(buf, indent + 4,
-                 "(default): Linear(in_features=%lld, out_features=%lld, bias=False)", r, n_out));
-    LRD_TRY(line(buf, indent + 2, ")"));
-    LRD_TRY(line(buf, indent + 2, "(lora_embedding_A): ParameterDict()"));
-    LRD_TRY(line(buf, indent + 2, "(lora_embedding_B): ParameterDict()"));
-    LRD_TRY(line(buf, indent + 2, "(lora_magnitude_vector): ModuleDict()"));
-    LRD_TRY(line(buf, indent, ")"));
-out:
-    return status;
-}
-
-static lrd_status_t print_norm(const lrd_model_config_t *c, const char *name, lrd_buf_t *buf,
-                               int indent)
-{
-    char eps[32];
-    lrd_format_real(c->layer_norm_epsilon, eps);
-    return line(buf, indent, "(%s): LayerNorm((%lld,), eps=%s, elementwise_affine=True, bias=True)",
-                name, (long long)c->hidden, eps);
-}
-
-/* What stands between a block's parentheses. */
-static lrd_status_t print_block(const lrd_model_config_t *c, const lrd_adapter_t *adapter,
-                                double dropout, int layer, lrd_buf_t *buf, int indent)
-{
-    lrd_status_t status = LRD_OK;
-    LRD_TRY(print_norm(c, "input_layernorm", buf, indent));
-    LRD_TRY(line(buf, indent, "(self_attention): BloomAttention("));
-    LRD_TRY(print_linear(c, adapter, dropout, layer, QKV, buf, indent + 2));
-    LRD_TRY(print_linear(c, adapter, dropout, layer, DENSE, buf, indent + 2));
-    LRD_TRY(line(buf, indent + 2, "(attention_dropout): Dropout(p=0.0, inplace=False)"));
-    LRD_TRY(line(buf, indent, ")"));
-    LRD_TRY(print_norm(c, "post_attention_layernorm", buf, indent));
-    LRD_TRY(line(buf, indent, "(mlp): BloomMLP("));
-    LRD_TRY(print_linear(c, adapter, dropout, layer, H_TO_4H, buf, indent + 2));
-    LRD_TRY(line(buf, indent + 2, "(gelu_impl): BloomGelu()"));
-    LRD_TRY(print_linear(c, adapter, dropout, layer, H4_TO_H, buf, indent + 2));
-    LRD_TRY(line(buf, indent, ")"));
-out:
-    return status;
-}
-
-/* The list of blocks; equal neighbours stand as one, "(0-23): 24 x". */
-static lrd_status_t print_blocks(const lrd_model_config_t *c, const lrd_adapter_t *adapter,
-                                 double dropout, lrd_buf_t *buf, int indent)
-{
-    lrd_status_t status = LRD_OK;
-    lrd_buf_t first = {0}, next = {0};
-    for (int layer = 0, last; layer < c->n_layers; layer = last + 1) {
-        lrd_buf_clear(&first);
-        LRD_TRY(print_block(c, adapter, dropout, layer, &first, indent + 2));
-        for (last = layer; last + 1 < c->n_layers; last++) {
-            lrd_buf_clear(&next);
-            LRD_TRY(print_block(c, adapter, dropout, last + 1, &next, indent + 2));
-            if (strcmp(first.data, next.data) != 0)
-                break;
-        }
-        if (last > layer)
-            LRD_TRY(line(buf, indent, "(%d-%d): %d x BloomBlock(", layer, last, last - layer + 1));
-        else
-            LRD_TRY(line(buf, indent, "(%d): BloomBlock(", layer));
-        LRD_TRY(lrd_buf_add_text(buf, first.data));
-        LRD_TRY(line(buf, indent, ")"));
-    }
-out:
-    lrd_buf_release(&next);
-    lrd_buf_release(&first);
-    return status;
-}
-
-static lrd_status_t bloom_print(const lrd_model_config_t *c, const lrd_adapter_t *adapter,
-                                double dropout, lrd_buf_t *buf)
-{
-    lrd_status_t status = LRD_OK;
-    const int i = adapter != NULL ? 4 : 0;
-    if (adapter != NULL) {
-        LRD_TRY(line(buf, 0, "PeftModelForCausalLM("));
-        LRD_TRY(line(buf, 2, "(base_model): LoraModel("));
-    }
-    LRD_TRY(line(buf, i, "%sBloomForCausalLM(", adapter != NULL ? "(model): " : ""));
-    LRD_TRY(line(buf, i + 2, "(transformer): BloomModel("));
-    LRD_TRY(line(buf, i + 4, "(word_embeddings): Embedding(%lld, %lld)", (long long)c->vocab_size,
-                 (long long)c->hidden));
-    LRD_TRY(print_norm(c, "word_embeddings_layernorm", buf, i + 4));
-    LRD_TRY(line(buf, i + 4, "(h): ModuleList("));
-    LRD_TRY(print_blocks(c, adapter, dropout, buf, i + 6));
-    LRD_TRY(line(buf, i + 4, ")"));
-    LRD_TRY(print_norm(c, "ln_f", buf, i + 4));
-    LRD_TRY(line(buf, i + 2, ")"));
-    LRD_TRY(line(buf, i + 2, "(lm_head): Linear(in_features=%lld, out_features=%lld, bias=False)",
-                 (long long)c->hidden, (long long)c->vocab_size));
-    for (int indent = i; indent >= 0; indent -= 2)
-        LRD_TRY(line(buf, indent, ")"));
-out:
-    return status;
-}
-
 const lrd_family_t lrd_family_bloom = {
     .model_type = "bloom",
     .prefix = "transformer.",
@@ -672,9 +584,11 @@ const lrd_family_t lrd_family_bloom = {
     .block_state_bytes = sizeof(bloom_state_t),
     .read_config = bloom_read_config,
     .list_modules = bloom_list_modules,
-    .print = bloom_print,
+    .print = lrd_bloom_print,
     .head_slopes = bloom_head_slopes,
     .layout_block = bloom_layout_block,
+    .layout_input = bloom_layout_input,
+    .borrow_input = bloom_borrow_input,
     .block_input = bloom_block_input,
     .embed_forward = bloom_embed_forward,
     .block_forward = bloom_block_forward,

@@ -1,5 +1,7 @@
 #include "model/engine.h"
 
+#include "model/weights_files.h"
+
 #include <string.h>
 
 lrd_status_t lrd_engine_open(const lrd_engine_options_t *o, lrd_engine_t *e)
@@ -12,11 +14,25 @@ lrd_status_t lrd_engine_open(const lrd_engine_options_t *o, lrd_engine_t *e)
         &e->backend));
     LRD_TRY(lrd_backend_describe(e->backend, e->machine, sizeof e->machine));
     LRD_TRY(lrd_stream_create(e->backend, &e->stream));
-    const lrd_span_t all = {0, (int)e->config.n_layers, true, true};
-    LRD_TRY(lrd_weights_open(o->folder, &e->config, all, o->dtype, &e->weights));
+    if (o->may_lack_weights && !lrd_weights_files_exist(o->folder))
+        LRD_TRY(lrd_weights_outline(&e->config, NULL, o->dtype, e->config.tie_word_embeddings,
+                                    &e->weights));
+    else
+        LRD_TRY(lrd_weights_open(o->folder, &e->config, NULL, o->dtype, &e->weights));
 out:
     if (status != LRD_OK)
         lrd_engine_close(e);
+    return status;
+}
+
+lrd_status_t lrd_engine_keep(lrd_engine_t *e, const lrd_runs_t *runs)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_weights_t *kept;
+    LRD_TRY(lrd_weights_like(e->weights, runs, &kept));
+    lrd_weights_close(e->weights);
+    e->weights = kept;
+out:
     return status;
 }
 

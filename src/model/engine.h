@@ -1,6 +1,7 @@
 /* model/engine.h -- a frozen model on a device: what training, scoring and generation all begin with.
  *
  *   open       config.json, backend, stream; the weights' files are checked, none is read
+ *   keep       only some of the layers, where they are spread over ranks
  *   ...        the user makes what it needs: a stage, a feed, an optimizer
  *   allocate   one memory plan for the weights and all of that, the memory, the weights loaded
  */
@@ -16,6 +17,7 @@ typedef struct lrd_engine_options {
     const char *backend; /* as lrd_backend_open takes it */
     int device_index, n_threads;
     const char *tuning_file; /* NULL: none */
+    bool may_lack_weights;   /* to plan: without files, an outline of them */
 } lrd_engine_options_t;
 
 typedef struct lrd_engine {
@@ -33,6 +35,9 @@ typedef struct lrd_engine {
 /* The engine must stay where it is: weights point into it. On failure it is closed again. */
 lrd_status_t lrd_engine_open(const lrd_engine_options_t *options, lrd_engine_t *engine_out);
 void lrd_engine_close(lrd_engine_t *engine); /* {0} is fine */
+
+/* Keeps these runs of layers alone, before anything is planned. */
+lrd_status_t lrd_engine_keep(lrd_engine_t *engine, const lrd_runs_t *runs);
 
 /* Measures: weights, and what `layout` takes behind them. For a look at the plan before allocate. */
 void lrd_engine_plan(lrd_engine_t *engine, lrd_layout_t *layout, void *context,

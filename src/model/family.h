@@ -117,9 +117,14 @@ struct lrd_family {
     /* Values that the stage keeps on the device beside the weights: ALiBi slopes [n_heads]. */
     void (*head_slopes)(const lrd_model_config_t *config, float *slope);
 
-    /* Takes the memory of one block's saved activations (category "activations"),
-     * for up to stage->limits.tokens. */
+    /* Takes the memory of one block's saved activations (category "activations"), for up to
+     * stage->limits.tokens. layer < 0: of none in particular, with room for every adapter where the
+     * stage computes blocks again. What is computed again lies in stage->work_state. */
     void (*layout_block)(const lrd_stage_t *stage, int layer, lrd_arena_t *arena, void *state);
+
+    /* The block's input alone; and a whole state that takes its input from one that has it. */
+    void (*layout_input)(const lrd_stage_t *stage, lrd_arena_t *arena, void *state);
+    void (*borrow_input)(void *state, const void *input_state);
 
     /* Where the block's input is kept: the stage's first block gets it from the embedding (or from
      * another stage) in place. */

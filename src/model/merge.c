@@ -67,8 +67,7 @@ static lrd_status_t check_model(lrd_merge_t *m)
 {
     lrd_status_t status = LRD_OK;
     lrd_weights_t *weights = NULL;
-    const lrd_span_t all = {0, (int)m->s.config->n_layers, true, true};
-    LRD_TRY(lrd_weights_open(m->s.model, m->s.config, all, -1, &weights));
+    LRD_TRY(lrd_weights_open(m->s.model, m->s.config, NULL, -1, &weights));
     LRD_TRY(lrd_weights_files_open(m->s.model, &m->files));
     for (size_t i = 0; i < m->files->n_files; i++) {
         const lrd_safetensors_t *f = m->files->file[i];

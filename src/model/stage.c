@@ -7,19 +7,41 @@
 /* Final norm tensors: gamma, then beta. */
 enum { FINAL_GAMMA, FINAL_BETA };
 
-static void find_lowest(lrd_stage_t *s)
+static int64_t count_places(const lrd_stage_t *s, int run)
 {
-    const int n_layers = (int)s->config->n_layers;
-    s->lowest_layer = n_layers;
-    for (int layer = 0; s->adapter != NULL && layer < n_layers; layer++) {
-        for (int place = 0; place < s->family->n_linears; place++) {
-            if (lrd_adapter_find(s->adapter, layer, place) != NULL) {
-                s->lowest_layer = layer;
-                s->lowest_place = place;
-                return;
+    return s->limits.places != NULL ? s->limits.places[run] : 1;
+}
+
+static bool keeps(const lrd_stage_t *s, int layer)
+{
+    return s->limits.training && layer >= s->lowest_layer;
+}
+
+/* The places of all runs, and a shared one if some run keeps nothing. */
+static lrd_status_t create_states(lrd_stage_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_runs_t *runs = &s->weights->runs;
+    const size_t bytes = s->family->block_state_bytes;
+    const int64_t n_layers = s->config->n_layers;
+    for (int r = 0; r < runs->n; r++)
+        s->most_places = count_places(s, r) > s->most_places ? count_places(s, r) : s->most_places;
+    LRD_NEW(s->state, s->most_places * n_layers);
+    for (int r = 0; r < runs->n; r++) {
+        const lrd_span_t *run = &runs->run[r];
+        for (int64_t place = 0; place < count_places(s, r); place++) {
+            for (int layer = run->first; layer < run->last; layer++) {
+                if (keeps(s, layer))
+                    LRD_ALLOC(s->state[place * n_layers + layer], lrd_calloc(1, bytes));
             }
         }
+        if (run->first < run->last && !keeps(s, run->last - 1) && s->shared_state == NULL)
+            LRD_ALLOC(s->shared_state, lrd_calloc(1, bytes));
     }
+    if (s->limits.recompute != LRD_CHECKPOINTING_NONE)
+        LRD_ALLOC(s->work_state, lrd_calloc(1, bytes));
+out:
+    return status;
 }
 
 lrd_status_t lrd_stage_create(lrd_weights_t *weights, const lrd_adapter_t *adapter,
@@ -36,18 +58,12 @@ lrd_status_t lrd_stage_create(lrd_weights_t *weights, const lrd_adapter_t *adapt
     s->adapter = adapter;
     s->stream = stream;
     s->limits = limits;
-    find_lowest(s);
-    LRD_NEW(s->state, c->n_layers);
+    s->lowest_layer = adapter != NULL ? adapter->lowest_layer : (int)c->n_layers;
+    s->lowest_place = adapter != NULL ? adapter->lowest_place : 0;
+    LRD_TRY(create_states(s));
+    LRD_NEW(s->d, 1 + s->most_places);
     LRD_NEW(s->cache, c->n_layers);
     LRD_NEW(s->lora, limits.sequences > 1 ? limits.sequences : 1);
-    for (int layer = s->lowest_layer; limits.training && layer < c->n_layers; layer++)
-        LRD_ALLOC(s->state[layer], lrd_calloc(1, s->family->block_state_bytes));
-    /* A block's own memory serves where nothing is kept. */
-    s->owns_shared_state = !limits.training || s->lowest_layer == c->n_layers;
-    if (s->owns_shared_state)
-        LRD_ALLOC(s->shared_state, lrd_calloc(1, s->family->block_state_bytes));
-    else
-        s->shared_state = s->state[s->lowest_layer];
     *stage_out = s;
     s = NULL;
 out:
@@ -59,13 +75,14 @@ void lrd_stage_destroy(lrd_stage_t *s)
 {
     if (s == NULL)
         return;
-    for (int layer = 0; s->state != NULL && layer < s->config->n_layers; layer++)
-        lrd_free(s->state[layer]);
+    for (int64_t i = 0; s->state != NULL && i < s->most_places * s->config->n_layers; i++)
+        lrd_free(s->state[i]);
     lrd_free(s->state);
+    lrd_free(s->shared_state);
+    lrd_free(s->work_state);
+    lrd_free(s->d);
     lrd_free(s->cache);
     lrd_free(s->lora);
-    if (s->owns_shared_state)
-        lrd_free(s->shared_state);
     lrd_free(s);
 }
 
@@ -119,12 +136,50 @@ static void layout_generation(lrd_stage_t *s, lrd_arena_t *arena)
     const lrd_kv_shape_t shape = {s->limits.slots, s->limits.capacity, (int32_t)c->n_heads,
                                   (int32_t)c->head_dim, s->weights->dtype};
     const int64_t n = s->limits.sequences;
-    for (int layer = 0; layer < c->n_layers; layer++)
-        s->cache[layer] = (lrd_kv_cache_t){
-            shape, lrd_arena_take(arena, "cache", lrd_kv_cache_bytes(s->stream->backend, &shape))};
+    const size_t bytes = lrd_kv_cache_bytes(s->stream->backend, &shape);
+    for (int r = 0; r < s->weights->runs.n; r++) {
+        const lrd_span_t run = s->weights->runs.run[r];
+        for (int layer = run.first; layer < run.last; layer++)
+            s->cache[layer] = (lrd_kv_cache_t){shape, lrd_arena_take(arena, "cache", bytes)};
+    }
     void *last = lrd_arena_take(arena, "buffers",
                                 (size_t)(n * c->hidden) * lrd_dtype_bytes(s->weights->dtype));
     s->last = (lrd_mat_t){last, n, c->hidden, c->hidden, s->weights->dtype};
+}
+
+static void layout_states(lrd_stage_t *s, lrd_arena_t *arena)
+{
+    const int n_layers = (int)s->config->n_layers;
+    if (s->work_state != NULL)
+        s->family->layout_block(s, -1, arena, s->work_state);
+    for (int64_t i = 0; i < s->most_places * n_layers; i++) {
+        if (s->state[i] != NULL && s->limits.recompute == LRD_CHECKPOINTING_BLOCK)
+            s->family->layout_input(s, arena, s->state[i]);
+        else if (s->state[i] != NULL)
+            s->family->layout_block(s, (int)(i % n_layers), arena, s->state[i]);
+    }
+    if (s->shared_state != NULL)
+        s->family->layout_block(s, -1, arena, s->shared_state);
+}
+
+static void layout_head(lrd_stage_t *s, lrd_arena_t *arena)
+{
+    const size_t column = (size_t)s->limits.tokens * sizeof(float);
+    s->final_res = lrd_stage_take(s, arena, "buffers", s->config->hidden);
+    s->final_norm = lrd_stage_take(s, arena, "buffers", s->config->hidden);
+    s->final_mean = lrd_arena_take(arena, "buffers", column);
+    s->final_rstd = lrd_arena_take(arena, "buffers", column);
+}
+
+/* The gradients that the head leaves; one of them serves where there is nothing but the head's run. */
+static void layout_gradients(lrd_stage_t *s, lrd_arena_t *arena)
+{
+    const lrd_runs_t *runs = &s->weights->runs;
+    const int64_t of_head = s->weights->has_head ? count_places(s, runs->n - 1) : 0;
+    for (int64_t i = 0; i <= of_head; i++) {
+        if (i > 0 || of_head == 0 || runs->n > 1)
+            s->d[i] = lrd_stage_take(s, arena, "buffers", s->config->hidden);
+    }
 }
 
 void lrd_stage_layout(lrd_stage_t *s, lrd_arena_t *model, lrd_arena_t *arena)
@@ -134,20 +189,13 @@ void lrd_stage_layout(lrd_stage_t *s, lrd_arena_t *model, lrd_arena_t *arena)
     s->slope = lrd_arena_take(model, "constants", (size_t)c->n_heads * sizeof(float));
     s->u_shared = lrd_arena_take(arena, "buffers", (size_t)(t * largest_rank(s)) * sizeof(float));
     s->norm = lrd_stage_take(s, arena, "buffers", c->hidden);
-    s->final_res = lrd_stage_take(s, arena, "buffers", c->hidden);
-    s->final_norm = lrd_stage_take(s, arena, "buffers", c->hidden);
-    s->final_mean = lrd_arena_take(arena, "buffers", (size_t)t * sizeof(float));
-    s->final_rstd = lrd_arena_take(arena, "buffers", (size_t)t * sizeof(float));
-    for (int layer = 0; layer < c->n_layers; layer++) {
-        if (s->state[layer] != NULL)
-            s->family->layout_block(s, layer, arena, s->state[layer]);
-    }
-    if (s->owns_shared_state)
-        s->family->layout_block(s, -1, arena, s->shared_state);
+    if (s->weights->has_head)
+        layout_head(s, arena);
+    layout_states(s, arena);
     if (s->limits.slots > 0)
         layout_generation(s, arena);
     if (s->limits.training)
-        s->d = lrd_stage_take(s, arena, "buffers", c->hidden);
+        layout_gradients(s, arena);
     /* Forward and backward are never in the same block's work at once: their buffers overlap.
      * The larger set is taken last, so that the arena ends behind it. */
     const lrd_arena_t mark = *arena;
@@ -222,8 +270,10 @@ void lrd_stage_lora_grads(const lrd_stage_t *s, int layer, int place, lrd_mat_t 
                           lrd_mat_t *db_out)
 {
     const lrd_adapter_item_t *item = lrd_adapter_find(s->adapter, layer, place);
-    *da_out = (lrd_mat_t){s->grads + item->a, item->r, item->n_in, item->n_in, LRD_F32};
-    *db_out = (lrd_mat_t){s->grads + item->b, item->n_out, item->r, item->r, LRD_F32};
+    *da_out =
+        (lrd_mat_t){s->grads + (item->a - s->first_grad), item->r, item->n_in, item->n_in, LRD_F32};
+    *db_out =
+        (lrd_mat_t){s->grads + (item->b - s->first_grad), item->n_out, item->r, item->r, LRD_F32};
 }
 
 bool lrd_stage_needs_dx(const lrd_stage_t *s, int layer, int place)
@@ -231,21 +281,55 @@ bool lrd_stage_needs_dx(const lrd_stage_t *s, int layer, int place)
     return layer > s->lowest_layer || (layer == s->lowest_layer && place > s->lowest_place);
 }
 
-static void *state_of(const lrd_stage_t *s, int layer)
+static void *kept_state(const lrd_stage_t *s, int64_t place, int layer)
 {
-    return s->saving && s->state[layer] != NULL ? s->state[layer] : s->shared_state;
+    return s->state[place * s->config->n_layers + layer];
 }
 
-/* Embedding and blocks; the residual stream behind the last one. */
-static lrd_status_t run_blocks(lrd_stage_t *s, const lrd_micro_batch_t *batch,
-                               lrd_residual_t *residual)
+/* What a block has kept, with all that it needs to work. */
+static void *working_state(const lrd_stage_t *s, int64_t place, int layer)
+{
+    void *kept = kept_state(s, place, layer);
+    if (s->limits.recompute != LRD_CHECKPOINTING_BLOCK)
+        return kept;
+    s->family->borrow_input(s->work_state, kept);
+    return s->work_state;
+}
+
+/* Where a block works: in its own memory if it keeps anything; else in that of the lowest block of
+ * the run that does, which comes later in the same pass; else in what all share. */
+static void *state_of(const lrd_stage_t *s, lrd_span_t run, int64_t place, int layer)
+{
+    if (!keeps(s, run.last - 1))
+        return s->shared_state;
+    const int lowest = run.first > s->lowest_layer ? run.first : s->lowest_layer;
+    return working_state(s, place, s->saving && layer > lowest ? layer : lowest);
+}
+
+lrd_mat_t lrd_stage_input(const lrd_stage_t *s, const lrd_micro_batch_t *batch, int run,
+                          int64_t place)
+{
+    const lrd_span_t span = s->weights->runs.run[run];
+    if (span.first == span.last) /* the head alone, or the embedding alone */
+        return lrd_rows(span.head ? s->final_res : s->out, batch->n_tokens);
+    void *first = state_of(s, span, place, span.first);
+    return lrd_rows(s->family->block_input(first), batch->n_tokens);
+}
+
+/* Embedding and blocks of a run; the residual stream behind the last one. */
+static lrd_status_t run_blocks(lrd_stage_t *s, const lrd_micro_batch_t *batch, int run,
+                               int64_t place, bool saving, lrd_residual_t *residual)
 {
     lrd_status_t status = LRD_OK;
-    const lrd_mat_t x = lrd_rows(s->family->block_input(state_of(s, 0)), batch->n_tokens);
-    LRD_TRY(s->family->embed_forward(s, batch, x));
+    const lrd_span_t span = s->weights->runs.run[run];
+    s->saving = saving;
+    const lrd_mat_t x = lrd_stage_input(s, batch, run, place);
+    if (span.embed)
+        LRD_TRY(s->family->embed_forward(s, batch, x));
     *residual = (lrd_residual_t){.x = x};
-    for (int layer = 0; layer < s->config->n_layers; layer++)
-        LRD_TRY(s->family->block_forward(s, batch, layer, state_of(s, layer), residual));
+    for (int layer = span.first; layer < span.last; layer++)
+        LRD_TRY(
+            s->family->block_forward(s, batch, layer, state_of(s, span, place, layer), residual));
 out:
     return status;
 }
@@ -261,18 +345,20 @@ static lrd_status_t run_final_norm(lrd_stage_t *s, const lrd_micro_batch_t *batc
                                                     .gamma = s->weights->final[FINAL_GAMMA],
                                                     .beta = s->weights->final[FINAL_BETA],
                                                     .eps = (float)s->config->layer_norm_epsilon,
-                                                    .res = lrd_rows(s->final_res, t),
+                                                    .res = residual->delta.data != NULL
+                                                               ? lrd_rows(s->final_res, t)
+                                                               : (lrd_mat_t){0},
                                                     .y = lrd_rows(s->final_norm, t),
                                                     .mean = s->final_mean,
                                                     .rstd = s->final_rstd});
 }
 
-static lrd_status_t run_forward(lrd_stage_t *s, const lrd_micro_batch_t *batch, bool saving)
+/* The run with the head, up to the final norm. */
+static lrd_status_t run_forward(lrd_stage_t *s, const lrd_micro_batch_t *batch)
 {
     lrd_status_t status = LRD_OK;
     lrd_residual_t residual;
-    s->saving = saving;
-    LRD_TRY(run_blocks(s, batch, &residual));
+    LRD_TRY(run_blocks(s, batch, s->weights->runs.n - 1, 0, false, &residual));
     LRD_TRY(run_final_norm(s, batch, &residual));
 out:
     return status;
@@ -294,23 +380,16 @@ static lrd_status_t run_loss(lrd_stage_t *s, const lrd_micro_batch_t *batch,
                            .dh = dh});
 }
 
-lrd_status_t lrd_stage_evaluate(lrd_stage_t *s, const lrd_micro_batch_t *batch,
-                                const lrd_stage_loss_t *loss)
+/* Loss, and the gradient of the head's input in d unless that is absent. */
+static lrd_status_t run_head(lrd_stage_t *s, const lrd_micro_batch_t *batch,
+                             const lrd_residual_t *residual, const lrd_stage_loss_t *loss,
+                             lrd_mat_t d)
 {
     lrd_status_t status = LRD_OK;
-    LRD_TRY(run_forward(s, batch, false));
-    LRD_TRY(run_loss(s, batch, loss, (lrd_mat_t){0}));
-out:
-    return status;
-}
-
-lrd_status_t lrd_stage_train(lrd_stage_t *s, const lrd_micro_batch_t *batch,
-                             const lrd_stage_loss_t *loss)
-{
-    lrd_status_t status = LRD_OK;
-    const lrd_mat_t d = lrd_rows(s->d, batch->n_tokens);
-    LRD_TRY(run_forward(s, batch, true));
+    LRD_TRY(run_final_norm(s, batch, residual));
     LRD_TRY(run_loss(s, batch, loss, d));
+    if (d.data == NULL)
+        goto out;
     LRD_TRY(lrd_norm_backward(
         s->stream, s->scratch,
         &(lrd_norm_bwd_t){.dy = lrd_const(d),
@@ -319,17 +398,83 @@ lrd_status_t lrd_stage_train(lrd_stage_t *s, const lrd_micro_batch_t *batch,
                           .mean = s->final_mean,
                           .rstd = s->final_rstd,
                           .dres = d}));
-    for (int layer = (int)s->config->n_layers - 1; layer >= s->lowest_layer; layer--)
-        LRD_TRY(s->family->block_backward(s, batch, layer, s->state[layer], d));
 out:
     return status;
+}
+
+lrd_mat_t lrd_stage_gradient(const lrd_stage_t *s, const lrd_micro_batch_t *batch, int run,
+                             int64_t place)
+{
+    return lrd_rows(s->d[s->weights->runs.run[run].head ? 1 + place : 0], batch->n_tokens);
+}
+
+lrd_mat_t lrd_stage_output(const lrd_stage_t *s, const lrd_micro_batch_t *batch)
+{
+    return lrd_rows(s->out, batch->n_tokens);
+}
+
+lrd_status_t lrd_stage_forward(lrd_stage_t *s, const lrd_micro_batch_t *batch, int run,
+                               int64_t place, bool saving, const lrd_stage_loss_t *loss)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_residual_t residual;
+    LRD_TRY(run_blocks(s, batch, run, place, saving, &residual));
+    if (s->weights->runs.run[run].head) {
+        const lrd_mat_t none = {0};
+        LRD_TRY(run_head(s, batch, &residual, loss,
+                         saving ? lrd_stage_gradient(s, batch, run, place) : none));
+        goto out;
+    }
+    if (residual.delta.data == NULL) /* the embedding alone: it is there */
+        goto out;
+    /* The sum that the next block's norm would form; rounded as there. */
+    LRD_TRY(lrd_addnorm_forward(s->stream, s->scratch,
+                                &(lrd_addnorm_fwd_t){.x = lrd_const(residual.x),
+                                                     .delta = lrd_const(residual.delta),
+                                                     .res = lrd_stage_output(s, batch)}));
+out:
+    return status;
+}
+
+/* A block's forward pass again, from its input. */
+static lrd_status_t recompute(lrd_stage_t *s, const lrd_micro_batch_t *batch, int layer,
+                              void *state)
+{
+    lrd_residual_t residual = {.x = lrd_rows(s->family->block_input(state), batch->n_tokens)};
+    s->recomputing = true;
+    const lrd_status_t status = s->family->block_forward(s, batch, layer, state, &residual);
+    s->recomputing = false;
+    return status;
+}
+
+lrd_status_t lrd_stage_backward(lrd_stage_t *s, const lrd_micro_batch_t *batch, int run,
+                                int64_t place)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_span_t span = s->weights->runs.run[run];
+    const lrd_mat_t d = lrd_stage_gradient(s, batch, run, place);
+    s->saving = true;
+    for (int layer = span.last - 1; layer >= span.first && layer >= s->lowest_layer; layer--) {
+        void *state = working_state(s, place, layer);
+        if (s->limits.recompute == LRD_CHECKPOINTING_BLOCK)
+            LRD_TRY(recompute(s, batch, layer, state));
+        LRD_TRY(s->family->block_backward(s, batch, layer, state, d));
+    }
+out:
+    return status;
+}
+
+lrd_status_t lrd_stage_evaluate(lrd_stage_t *s, const lrd_micro_batch_t *batch,
+                                const lrd_stage_loss_t *loss)
+{
+    return lrd_stage_forward(s, batch, 0, 0, false, loss);
 }
 
 lrd_status_t lrd_stage_logits(lrd_stage_t *s, const lrd_micro_batch_t *batch, lrd_mat_t logits)
 {
     lrd_status_t status = LRD_OK;
     const lrd_weight_t head = {s->weights->head};
-    LRD_TRY(run_forward(s, batch, false));
+    LRD_TRY(run_forward(s, batch));
     LRD_TRY(lrd_linear_forward(
         s->stream, s->scratch,
         &(lrd_linear_fwd_t){
@@ -341,8 +486,7 @@ out:
 lrd_status_t lrd_stage_take_in(lrd_stage_t *s, const lrd_micro_batch_t *batch)
 {
     lrd_residual_t residual;
-    s->saving = false;
-    return run_blocks(s, batch, &residual);
+    return run_blocks(s, batch, s->weights->runs.n - 1, 0, false, &residual);
 }
 
 lrd_status_t lrd_stage_next(lrd_stage_t *s, const lrd_micro_batch_t *batch, const int32_t *row,
@@ -351,7 +495,7 @@ lrd_status_t lrd_stage_next(lrd_stage_t *s, const lrd_micro_batch_t *batch, cons
     lrd_status_t status = LRD_OK;
     const lrd_weight_t head = {s->weights->head};
     const lrd_mat_t last = lrd_rows(s->last, n);
-    LRD_TRY(run_forward(s, batch, false));
+    LRD_TRY(run_forward(s, batch));
     LRD_TRY(lrd_gather_rows(
         s->stream, s->scratch,
         &(lrd_gather_rows_t){lrd_const(lrd_rows(s->final_norm, batch->n_tokens)), row, last}));

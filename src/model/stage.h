@@ -1,4 +1,4 @@
-/* model/stage.h -- a run of layers on one device: memory, forward, backward.
+/* model/stage.h -- some runs of a model's layers on one device: memory, forward, backward.
  *
  * Memory has three lifetimes, one block each (base/arena.h):
  *   model    weights, adapter, optimizer: as long as the run
@@ -7,11 +7,15 @@
  * lrd_stage_layout runs on a measuring arena for the size and on the real one for the pointers.
  *
  * Blocks from the lowest adapter up keep their activations for the backward pass; those below, and
- * all in evaluation, share one set that the next block overwrites.
+ * all in evaluation, share one set that the next block overwrites. In a pipeline several
+ * micro-batches are between their two passes at once: each has a place of its own in every run. With
+ * recomputation a block keeps less, and does part of its forward pass again on the way back, with the
+ * same bits.
  */
 #ifndef LRD_MODEL_STAGE_H
 #define LRD_MODEL_STAGE_H
 
+#include "base/settings.h"
 #include "model/family.h"
 #include "model/weights.h"
 
@@ -19,6 +23,12 @@
 typedef struct lrd_stage_limits {
     int64_t tokens, sequences, max_seqlen; /* of a micro-batch */
     bool training;
+    /* [runs] places for micro-batches between their passes through a run; NULL: one each.
+     * Borrowed as long as the stage. */
+    const int64_t *places;
+    /* What is not kept, and computed again on the way back: nothing, the attention's half of each block
+     * up to its output, or all of a block but its input. */
+    lrd_checkpointing_t recompute;
     /* Generation: sequences that are kept at once, tokens of each, and the largest rank of the
      * adapters that micro-batches may name; slots == 0: there is none. */
     int32_t slots, capacity;
@@ -39,19 +49,26 @@ struct lrd_stage {
     uint64_t seed;
 
     float *params; /* device, [adapter->n_params]; set by the owner of the adapter */
-    float *grads;  /* device, [adapter->n_params]: where the backward pass accumulates */
-    float *slope;  /* device, [n_heads] */
+    float
+        *grads; /* device: where the backward pass accumulates; begins with parameter first_grad */
+    int64_t first_grad;
+    float *slope; /* device, [n_heads] */
 
     int lowest_layer, lowest_place; /* of the adapters; lowest_layer == n_layers: there are none */
-    void **state;                   /* [n_layers] saved activations of each block */
-    void *shared_state;             /* of blocks that keep none */
-    bool owns_shared_state;         /* else it is that of the lowest adapted block */
-    bool saving;                    /* a backward pass will follow */
+    int64_t most_places;
+    void **state; /* [most_places][n_layers] saved activations of a block, NULL: it keeps none */
+    void *shared_state; /* of runs none of whose blocks keeps any; NULL: there is no such run */
+    void *work_state;   /* where blocks work that keep little; NULL without recomputation */
+    bool saving;        /* a backward pass will follow */
+    bool recomputing;   /* a forward pass of a block is run again */
 
     /* Device buffers of a micro-batch, [limits.tokens] rows each. */
-    lrd_mat_t norm, norm2, out, mlp;    /* forward; norm2: the MLP's input; out: a linear's */
-    lrd_mat_t final_res, final_norm, d; /* head: its input before and after the norm; gradient */
-    float *final_mean, *final_rstd;     /* [T] */
+    lrd_mat_t norm, norm2, out, mlp; /* forward; norm2: the MLP's input; out: a linear's */
+    lrd_mat_t final_res, final_norm; /* head: its input before and after the norm */
+    float *final_mean, *final_rstd;  /* [T] */
+    /* Gradient of the residual stream: [0] of the pass in work, and, with the head, one for each
+     * place of its run, where the forward pass leaves it. */
+    lrd_mat_t *d;
     lrd_mat_t d_norm, d_qkv, d_mlp, act_mlp; /* backward */
     float *u_shared;                         /* [T, largest R] */
 
@@ -90,13 +107,32 @@ size_t lrd_stage_scratch_bytes(const lrd_stage_t *stage);
  * `pinned` holds at least n_heads floats. Synchronizes. */
 lrd_status_t lrd_stage_prepare(lrd_stage_t *stage, float *pinned);
 
-/* Losses of a micro-batch, without gradients. Enqueues. */
+/* Where the input of a run [T, C] is expected; a run with the embedding makes it itself. */
+lrd_mat_t lrd_stage_input(const lrd_stage_t *stage, const lrd_micro_batch_t *batch, int run,
+                          int64_t place);
+
+/* Takes a micro-batch forward through a run. Saving: its blocks keep what the backward pass needs, at
+ * `place`. With the head: its loss, and, saving, the gradient of its input; `loss` is of no use
+ * without the head. Enqueues. */
+lrd_status_t lrd_stage_forward(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int run,
+                               int64_t place, bool saving, const lrd_stage_loss_t *loss);
+
+/* What a run without the head has made [T, C], valid until the next pass. */
+lrd_mat_t lrd_stage_output(const lrd_stage_t *stage, const lrd_micro_batch_t *batch);
+
+/* Takes it back through the run: gradients of A and B accumulated into stage->grads. Enqueues. */
+lrd_status_t lrd_stage_backward(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int run,
+                                int64_t place);
+
+/* The gradient of a run's output [T, C] before the backward pass, of its input behind it, valid until
+ * the next pass; a run with the head has made it in its forward pass. */
+lrd_mat_t lrd_stage_gradient(const lrd_stage_t *stage, const lrd_micro_batch_t *batch, int run,
+                             int64_t place);
+
+/* The rest is for the run with the head, which a stage has last: the whole model, or what follows where
+ * lrd_stage_input is. Losses of a micro-batch, without gradients; of a whole model. Enqueues. */
 lrd_status_t lrd_stage_evaluate(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
                                 const lrd_stage_loss_t *loss);
-
-/* Losses, and gradients of A and B accumulated into stage->grads. Enqueues. */
-lrd_status_t lrd_stage_train(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
-                             const lrd_stage_loss_t *loss);
 
 /* logits [T, V] in float32 (device). Enqueues. */
 lrd_status_t lrd_stage_logits(lrd_stage_t *stage, const lrd_micro_batch_t *batch, lrd_mat_t logits);

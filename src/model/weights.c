@@ -13,21 +13,19 @@ typedef struct item {
     lrd_located_t from;
     lrd_cmat_t *to; /* data: mapped, or device memory once laid out */
     bool mapped;
-} item_t;
+} item_t; /* from.entry NULL: of an outline */
 
 struct lrd_weights_plan {
-    lrd_weights_files_t *files;
+    lrd_weights_files_t *files; /* NULL: an outline */
     item_t *item;
-    size_t n;
+    size_t n, capacity;
 };
 typedef struct lrd_weights_plan plan_t;
 
 static lrd_status_t add_item(plan_t *plan, lrd_located_t from, lrd_cmat_t *to)
 {
     lrd_status_t status = LRD_OK;
-    item_t *grown;
-    LRD_ALLOC(grown, lrd_realloc_array(plan->item, plan->n + 1, sizeof *grown));
-    plan->item = grown;
+    LRD_GROW(plan->item, plan->n, plan->capacity);
     plan->item[plan->n++] = (item_t){.from = from, .to = to};
 out:
     return status;
@@ -66,14 +64,16 @@ static lrd_status_t add_tensor(lrd_weights_t *w, const char *name, const lrd_ten
 {
     lrd_status_t status = LRD_OK;
     plan_t *plan = w->plan;
-    lrd_located_t from;
+    lrd_located_t from = {NULL, NULL};
     const bool vector = decl->shape[1] == LRD_DIM_NONE;
     const int64_t rows = vector ? 1 : lrd_dim_size(w->config, decl->shape[0]);
     const int64_t cols = lrd_dim_size(w->config, decl->shape[vector ? 0 : 1]);
-    LRD_CHECK(lrd_weights_files_find(plan->files, w->config->family->prefix, name, &from),
-              LRD_ERR_FORMAT, "%s: tensor \"%s%s\" is missing", plan->files->folder,
-              w->config->family->prefix, name);
-    LRD_TRY(check_tensor(&from, rows, cols, vector ? 1 : 2));
+    if (plan->files != NULL) {
+        LRD_CHECK(lrd_weights_files_find(plan->files, w->config->family->prefix, name, &from),
+                  LRD_ERR_FORMAT, "%s: tensor \"%s%s\" is missing", plan->files->folder,
+                  w->config->family->prefix, name);
+        LRD_TRY(check_tensor(&from, rows, cols, vector ? 1 : 2));
+    }
     *to = (lrd_cmat_t){NULL, rows, cols, cols, w->dtype};
     LRD_TRY(add_item(plan, from, to));
 out:
@@ -130,7 +130,7 @@ static lrd_status_t add_head(lrd_weights_t *w)
     if (has_head)
         LRD_TRY(check_tensor(&head, w->config->vocab_size, w->config->hidden, 2));
     w->tied = w->config->tie_word_embeddings;
-    if (w->tied && has_head && has_embed) {
+    if (w->tied && has_head && has_embed && (w->has_head || w->has_embed)) {
         w->tied = are_equal(&head, &embed);
         if (!w->tied)
             lrd_warn("%s: the head differs from the embedding although config.json ties them: both "
@@ -138,13 +138,20 @@ static lrd_status_t add_head(lrd_weights_t *w)
                      "transformers 5 does",
                      plan->files->folder);
     }
-    if (w->span.head && !(w->tied && w->span.embed)) {
+    if (w->has_head && !(w->tied && w->has_embed)) {
         const lrd_tensor_decl_t decl = {has_head ? f->head_name : table.name,
                                         {LRD_DIM_VOCAB, LRD_DIM_HIDDEN}};
         LRD_TRY(add_tensor(w, decl.name, &decl, &w->head));
     }
 out:
     return status;
+}
+
+static lrd_status_t outline_head(lrd_weights_t *w)
+{
+    const lrd_tensor_decl_t table = {w->config->family->head_name, {LRD_DIM_VOCAB, LRD_DIM_HIDDEN}};
+    return w->has_head && !(w->tied && w->has_embed) ? add_tensor(w, table.name, &table, &w->head)
+                                                     : LRD_OK;
 }
 
 /* A tied file may hold the table under the head's name alone. */
@@ -155,7 +162,7 @@ static lrd_status_t add_embedding(lrd_weights_t *w)
     for (int i = 0; i < f->n_embed_tensors; i++) {
         lrd_tensor_decl_t decl = f->embed_tensors[i];
         lrd_located_t found;
-        if (i == f->word_embeddings && w->config->tie_word_embeddings &&
+        if (i == f->word_embeddings && w->config->tie_word_embeddings && w->plan->files != NULL &&
             !lrd_weights_files_find(w->plan->files, f->prefix, decl.name, &found))
             decl.name = f->head_name;
         LRD_TRY(add_tensor(w, decl.name, &decl, &w->embed[i]));
@@ -168,17 +175,19 @@ static lrd_status_t add_all(lrd_weights_t *w)
 {
     lrd_status_t status = LRD_OK;
     const lrd_family_t *f = w->config->family;
-    if (w->span.embed)
+    if (w->has_embed)
         LRD_TRY(add_embedding(w));
-    for (int layer = w->span.first; layer < w->span.last; layer++) {
-        char before[64];
-        snprintf(before, sizeof before, "%s%d.", f->block_prefix, layer);
-        LRD_TRY(add_list(w, before, f->block_tensors, f->n_block_tensors,
-                         &w->block[layer * f->n_block_tensors]));
+    for (int r = 0; r < w->runs.n; r++) {
+        for (int layer = w->runs.run[r].first; layer < w->runs.run[r].last; layer++) {
+            char before[64];
+            snprintf(before, sizeof before, "%s%d.", f->block_prefix, layer);
+            LRD_TRY(add_list(w, before, f->block_tensors, f->n_block_tensors,
+                             &w->block[layer * f->n_block_tensors]));
+        }
     }
-    if (w->span.head)
+    if (w->has_head)
         LRD_TRY(add_list(w, "", f->final_tensors, f->n_final_tensors, w->final));
-    LRD_TRY(add_head(w));
+    LRD_TRY(w->plan->files != NULL ? add_head(w) : outline_head(w));
 out:
     return status;
 }
@@ -190,8 +199,9 @@ static lrd_dtype_t choose_dtype(const lrd_weights_t *w, int dtype)
     lrd_located_t any;
     if (dtype < 0)
         dtype = w->config->dtype;
-    if (dtype < 0 && lrd_weights_files_find(w->plan->files, f->prefix,
-                                            f->embed_tensors[f->word_embeddings].name, &any))
+    if (dtype < 0 && w->plan->files != NULL &&
+        lrd_weights_files_find(w->plan->files, f->prefix, f->embed_tensors[f->word_embeddings].name,
+                               &any))
         dtype = (int)any.entry->dtype;
     return dtype == LRD_BF16 || dtype == LRD_F16 ? (lrd_dtype_t)dtype : LRD_F32;
 }
@@ -205,29 +215,88 @@ int lrd_weights_dtype(const lrd_model_settings_t *settings)
     return dtype[settings->dtype];
 }
 
-lrd_status_t lrd_weights_open(const char *folder, const lrd_model_config_t *config, lrd_span_t span,
-                              int dtype, lrd_weights_t **weights_out)
+static lrd_status_t copy_runs(lrd_weights_t *w, const lrd_runs_t *runs)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_span_t all = {0, (int)w->config->n_layers, true, true};
+    const lrd_runs_t whole = {&all, 1}, *from = runs != NULL ? runs : &whole;
+    LRD_NEW(w->runs.run, from->n);
+    w->runs.n = from->n;
+    for (int r = 0; r < from->n; r++) {
+        w->runs.run[r] = from->run[r];
+        w->has_embed = w->has_embed || from->run[r].embed;
+        w->has_head = w->has_head || from->run[r].head;
+    }
+out:
+    return status;
+}
+
+/* Weights without any tensor yet. */
+static lrd_status_t create_empty(const lrd_model_config_t *config, const lrd_runs_t *runs,
+                                 lrd_weights_t **weights_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_weights_t *w = NULL;
-    plan_t *plan = NULL;
     const lrd_family_t *f = config->family;
     LRD_NEW(w, 1);
     w->config = config;
-    w->span = span;
-    LRD_NEW(plan, 1);
-    w->plan = plan;
+    LRD_NEW(w->plan, 1);
+    LRD_TRY(copy_runs(w, runs));
     LRD_NEW(w->embed, f->n_embed_tensors);
     LRD_NEW(w->final, f->n_final_tensors);
     LRD_NEW(w->block, config->n_layers * f->n_block_tensors);
-    LRD_TRY(lrd_weights_files_open(folder, &plan->files));
-    w->dtype = choose_dtype(w, dtype);
-    LRD_TRY(add_all(w));
     *weights_out = w;
     w = NULL;
 out:
     lrd_weights_close(w);
     return status;
+}
+
+/* The runs of what these files hold, which are closed with the weights; NULL: an outline. tied counts
+ * there alone. */
+static lrd_status_t open_from(lrd_weights_files_t *files, const lrd_model_config_t *config,
+                              const lrd_runs_t *runs, int dtype, bool tied,
+                              lrd_weights_t **weights_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_weights_t *w = NULL;
+    LRD_TRY(create_empty(config, runs, &w));
+    w->plan->files = files;
+    files = NULL;
+    w->tied = tied;
+    w->dtype = choose_dtype(w, dtype);
+    LRD_TRY(add_all(w));
+    *weights_out = w;
+    w = NULL;
+out:
+    lrd_weights_files_close(files);
+    lrd_weights_close(w);
+    return status;
+}
+
+lrd_status_t lrd_weights_open(const char *folder, const lrd_model_config_t *config,
+                              const lrd_runs_t *runs, int dtype, lrd_weights_t **weights_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_weights_files_t *files;
+    LRD_TRY(lrd_weights_files_open(folder, &files));
+    LRD_TRY(open_from(files, config, runs, dtype, false, weights_out));
+out:
+    return status;
+}
+
+lrd_status_t lrd_weights_outline(const lrd_model_config_t *config, const lrd_runs_t *runs,
+                                 int dtype, bool tied, lrd_weights_t **weights_out)
+{
+    return open_from(NULL, config, runs, dtype, tied, weights_out);
+}
+
+lrd_status_t lrd_weights_like(const lrd_weights_t *w, const lrd_runs_t *runs,
+                              lrd_weights_t **weights_out)
+{
+    lrd_weights_files_t *files = w->plan->files;
+    return open_from(files != NULL ? lrd_weights_files_share(files) : NULL, w->config, runs,
+                     (int)w->dtype, w->tied, weights_out);
 }
 
 void lrd_weights_close(lrd_weights_t *w)
@@ -243,12 +312,13 @@ void lrd_weights_close(lrd_weights_t *w)
     lrd_free(w->block);
     lrd_free(w->final);
     lrd_free(w->embed);
+    lrd_free(w->runs.run);
     lrd_free(w);
 }
 
 static size_t bytes_of(const lrd_weights_t *w, const item_t *item)
 {
-    return (size_t)item->from.entry->n_elements * lrd_dtype_bytes(w->dtype);
+    return (size_t)(item->to->rows * item->to->cols) * lrd_dtype_bytes(w->dtype);
 }
 
 void lrd_weights_layout(lrd_weights_t *w, const lrd_backend_t *backend, lrd_arena_t *arena)
@@ -257,13 +327,15 @@ void lrd_weights_layout(lrd_weights_t *w, const lrd_backend_t *backend, lrd_aren
     w->mapped_bytes = 0;
     for (size_t i = 0; i < plan->n; i++) {
         item_t *item = &plan->item[i];
-        const void *data = lrd_safetensors_data(item->from.file, item->from.entry);
-        item->mapped = backend->ops->reads_host_memory && item->from.entry->dtype == w->dtype &&
+        const void *data =
+            w->plan->files != NULL ? lrd_safetensors_data(item->from.file, item->from.entry) : NULL;
+        item->mapped = data != NULL && backend->ops->reads_host_memory &&
+                       item->from.entry->dtype == w->dtype &&
                        (uintptr_t)data % lrd_dtype_bytes(w->dtype) == 0;
         item->to->data = item->mapped ? data : lrd_arena_take(arena, "weights", bytes_of(w, item));
         w->mapped_bytes += item->mapped ? bytes_of(w, item) : 0;
     }
-    if (w->tied && w->span.embed)
+    if (w->tied && w->has_embed)
         w->head = w->embed[w->config->family->word_embeddings];
 }
 
@@ -318,6 +390,7 @@ lrd_status_t lrd_weights_load(lrd_weights_t *w, lrd_stream_t *st, const char *na
     stop_over_t stop = {0};
     lrd_progress_t progress;
     int64_t done = 0, total = 0;
+    LRD_CHECK(plan->files != NULL, LRD_ERR_INTERNAL, "an outline of weights is not loaded");
     for (size_t i = 0; i < plan->n; i++)
         total += plan->item[i].mapped ? 0 : (int64_t)(bytes_of(w, &plan->item[i]) >> 10);
     if (total == 0)

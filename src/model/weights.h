@@ -12,20 +12,27 @@
 #include "base/settings.h"
 #include "model/family.h"
 
-/* Which layers. */
+/* A run of neighbouring layers. */
 typedef struct lrd_span {
     int first, last;  /* blocks first .. last - 1 */
     bool embed, head; /* the embedding; the final norm and the head */
 } lrd_span_t;
 
+/* The runs that a rank holds, ascending. */
+typedef struct lrd_runs {
+    lrd_span_t *run;
+    int n;
+} lrd_runs_t;
+
 typedef struct lrd_weights {
     const lrd_model_config_t *config;
-    lrd_span_t span;
-    lrd_dtype_t dtype; /* compute */
-    bool tied;         /* the head is the embedding table */
+    lrd_runs_t runs;          /* its own copy */
+    bool has_embed, has_head; /* one of the runs does */
+    lrd_dtype_t dtype;        /* compute */
+    bool tied;                /* the head is the embedding table */
     /* Device matrices, or mapped ones; vectors are [1, n]. By number in the family's lists. */
     lrd_cmat_t *embed, *final;
-    lrd_cmat_t *block;             /* [n_layers][n_block_tensors]; empty outside of the span */
+    lrd_cmat_t *block;             /* [n_layers][n_block_tensors]; empty outside of the runs */
     lrd_cmat_t head;               /* [V, C] */
     size_t mapped_bytes;           /* used in place */
     struct lrd_weights_plan *plan; /* private */
@@ -34,11 +41,20 @@ typedef struct lrd_weights {
 /* model.dtype as lrd_weights_open takes it. */
 int lrd_weights_dtype(const lrd_model_settings_t *settings);
 
-/* Opens the files of a model folder and checks that every tensor of the span is there with the
- * right shape; reads none. dtype < 0: as config.json says, else the files' own. config is borrowed.
+/* Opens the files of a model folder and checks that every tensor of the runs is there with the
+ * right shape; reads none. runs NULL: the whole model. dtype < 0: as config.json says, else the files' own. config is borrowed.
  * LRD_ERR_UNSUPPORTED: only pickled weights (.bin), dtypes that are not supported. */
-lrd_status_t lrd_weights_open(const char *folder, const lrd_model_config_t *config, lrd_span_t span,
-                              int dtype, lrd_weights_t **weights_out);
+lrd_status_t lrd_weights_open(const char *folder, const lrd_model_config_t *config,
+                              const lrd_runs_t *runs, int dtype, lrd_weights_t **weights_out);
+/* The same without files, to measure: a layout takes memory for all of it, a load fails. dtype < 0: as
+ * config.json says, else float32. */
+lrd_status_t lrd_weights_outline(const lrd_model_config_t *config, const lrd_runs_t *runs,
+                                 int dtype, bool tied, lrd_weights_t **weights_out);
+
+/* Other runs of the same model, from the same files if there are any. */
+lrd_status_t lrd_weights_like(const lrd_weights_t *weights, const lrd_runs_t *runs,
+                              lrd_weights_t **weights_out);
+
 /* After the device memory's last use. NULL is fine. */
 void lrd_weights_close(lrd_weights_t *weights);
 

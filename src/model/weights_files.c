@@ -84,6 +84,17 @@ out:
     return status;
 }
 
+bool lrd_weights_files_exist(const char *folder)
+{
+    char *single = lrd_path_join(folder, "model.safetensors");
+    char *index = lrd_path_join(folder, "model.safetensors.index.json");
+    const bool exist =
+        single == NULL || index == NULL || lrd_file_exists(single) || lrd_file_exists(index);
+    lrd_free(single);
+    lrd_free(index);
+    return exist;
+}
+
 lrd_status_t lrd_weights_files_open(const char *folder, lrd_weights_files_t **files_out)
 {
     lrd_status_t status = LRD_OK;
@@ -111,13 +122,19 @@ out:
 
 void lrd_weights_files_close(lrd_weights_files_t *files)
 {
-    if (files == NULL)
+    if (files == NULL || files->more_users-- > 0)
         return;
     for (size_t i = 0; i < files->n_files; i++)
         lrd_safetensors_close(files->file[i]);
     lrd_free(files->file);
     lrd_free(files->folder);
     lrd_free(files);
+}
+
+lrd_weights_files_t *lrd_weights_files_share(lrd_weights_files_t *files)
+{
+    files->more_users++;
+    return files;
 }
 
 bool lrd_weights_files_find(const lrd_weights_files_t *files, const char *prefix, const char *name,

@@ -7,17 +7,17 @@
 #ifndef LRD_TRAIN_ANSWERING_H
 #define LRD_TRAIN_ANSWERING_H
 
-#include "comm/comm.h"
+#include "comm/grid.h"
 #include "model/engine.h"
 
 /* Whose answers, to what; borrowed for as long as the run. */
 typedef struct lrd_answering_task {
-    lrd_comm_t *comm;
-    lrd_engine_t *engine;
+    const lrd_grid_t *grid;
+    lrd_engine_t *engine; /* with this rank's layers */
     const lrd_settings_t *settings;
-    const lrd_adapter_t *adapter;
-    const char *file;        /* SQuAD v2.0 */
-    const int64_t *question; /* [n_questions] of the file, ascending; NULL: all */
+    const lrd_adapter_t *adapter; /* what lies in them */
+    const char *file;             /* SQuAD v2.0 */
+    const int64_t *question;      /* [n_questions] of the file, ascending; NULL: all */
     size_t n_questions;
     int n_threads;
 } lrd_answering_task_t;

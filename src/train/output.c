@@ -4,23 +4,10 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "lora/peft.h"
+#include "train/gather.h"
 
 #include <math.h>
 #include <stdio.h>
-
-/* The three arrays of an optimizer state, as one allocation. */
-static lrd_status_t download(lrd_session_t *s, lrd_optimizer_state_t *state_out, float **memory_out)
-{
-    lrd_status_t status = LRD_OK;
-    const int64_t n = s->adapter->n_params;
-    float *memory;
-    LRD_NEW(memory, 3 * n);
-    *memory_out = memory;
-    *state_out = (lrd_optimizer_state_t){.params = memory, .m = memory + n, .v = memory + 2 * n};
-    LRD_TRY(lrd_optimizer_download(&s->optimizer, state_out));
-out:
-    return status;
-}
 
 /* What the model card says below its title. */
 static lrd_status_t describe(const lrd_session_t *s, lrd_buf_t *text)
@@ -63,12 +50,13 @@ out:
     return status;
 }
 
-static lrd_status_t write_checkpoint(lrd_session_t *s, bool interrupted)
+static lrd_status_t write_checkpoint(lrd_session_t *s, const lrd_optimizer_state_t *state,
+                                     bool interrupted)
 {
     lrd_status_t status = LRD_OK;
     char *path = NULL, *partial = NULL;
-    float *memory = NULL;
-    lrd_checkpoint_t c = {.step = s->history.global_step,
+    lrd_checkpoint_t c = {.optimizer = *state,
+                          .step = s->history.global_step,
                           .n_updates = s->n_updates,
                           .records_per_update = s->records_per_update,
                           .loss_sum = s->history.loss_sum,
@@ -77,7 +65,6 @@ static lrd_status_t write_checkpoint(lrd_session_t *s, bool interrupted)
                           .settings = (lrd_settings_t *)s->o.settings};
     snprintf(c.data_key, sizeof c.data_key, "%s", s->data_key);
     snprintf(c.machine, sizeof c.machine, "%s", s->engine.machine);
-    LRD_TRY(download(s, &c.optimizer, &memory));
     LRD_ALLOC(path, lrd_checkpoint_path(s->o.settings->training.output_dir, c.step));
     LRD_TRY(lrd_folder_begin(path, &partial));
     LRD_TRY(write_adapter(s, partial, c.optimizer.params));
@@ -86,7 +73,6 @@ static lrd_status_t write_checkpoint(lrd_session_t *s, bool interrupted)
 out:
     if (status != LRD_OK)
         lrd_folder_abandon(partial);
-    lrd_free(memory);
     lrd_free(partial);
     lrd_free(path);
     return status;
@@ -124,13 +110,19 @@ out:
 lrd_status_t lrd_output_checkpoint(lrd_session_t *s, bool interrupted)
 {
     lrd_status_t status = LRD_OK;
+    lrd_optimizer_state_t state;
+    float *memory = NULL;
+    status = lrd_gather_state(s, &state, &memory);
+    if (status != LRD_OK)
+        return status; /* agreed on */
     if (lrd_comm_rank(s->o.comm) == 0) {
-        LRD_TRY(write_checkpoint(s, interrupted));
+        LRD_TRY(write_checkpoint(s, &state, interrupted));
         LRD_TRY(rotate(s));
         lrd_info("Wrote %s/checkpoint-%lld", s->o.settings->training.output_dir,
                  (long long)s->history.global_step);
     }
 out:
+    lrd_free(memory);
     return lrd_agree(s->o.comm, status);
 }
 
@@ -140,24 +132,21 @@ static const char *const metric_names[] = {
 #undef X
 };
 
-static lrd_status_t write_final(lrd_session_t *s)
+static lrd_status_t write_final(lrd_session_t *s, const lrd_optimizer_state_t *state)
 {
     lrd_status_t status = LRD_OK;
     const lrd_training_settings_t *t = &s->o.settings->training;
-    lrd_optimizer_state_t state;
-    float *memory = NULL;
     char *best = NULL, *path = NULL, *partial = NULL;
-    LRD_TRY(download(s, &state, &memory));
     if (t->load_best_model_at_end && s->history.has_best) {
         LRD_ALLOC(best, lrd_checkpoint_path(t->output_dir, s->history.best_global_step));
-        LRD_TRY(lrd_peft_read_params(best, s->adapter, state.params));
+        LRD_TRY(lrd_peft_read_params(best, s->adapter, state->params));
         lrd_info("The best evaluation was at update %lld (eval_%s %.6g): its adapter is the result",
                  (long long)s->history.best_global_step, metric_names[t->metric_for_best_model],
                  s->history.best_metric);
     }
     LRD_ALLOC(path, lrd_path_join(t->output_dir, "adapter"));
     LRD_TRY(lrd_folder_begin(path, &partial));
-    LRD_TRY(write_adapter(s, partial, state.params));
+    LRD_TRY(write_adapter(s, partial, state->params));
     LRD_TRY(lrd_folder_merge(partial, t->output_dir));
 out:
     if (status != LRD_OK)
@@ -165,14 +154,19 @@ out:
     lrd_free(partial);
     lrd_free(path);
     lrd_free(best);
-    lrd_free(memory);
     return status;
 }
 
 lrd_status_t lrd_output_final(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
+    lrd_optimizer_state_t state;
+    float *memory = NULL;
+    status = lrd_gather_state(s, &state, &memory);
+    if (status != LRD_OK)
+        return status; /* agreed on */
     if (lrd_comm_rank(s->o.comm) == 0)
-        status = write_final(s);
+        status = write_final(s, &state);
+    lrd_free(memory);
     return lrd_agree(s->o.comm, status);
 }

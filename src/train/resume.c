@@ -29,6 +29,7 @@ static bool is_harmless(lrd_key_t key)
         "training.resume_from_checkpoint",
         "training.per_device_eval_batch_size",
         "training.gradient_accumulation_steps",
+        "training.gradient_checkpointing",
         "training.global_batch_size",
         "parallel.",
     };

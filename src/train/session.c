@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "lora/peft.h"
+#include "train/planner.h"
 #include "train/resume.h"
 
 #include <stdio.h>
@@ -14,26 +15,11 @@ static lrd_status_t refuse_unsupported(const lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     const lrd_settings_t *x = s->o.settings;
-    const int size = lrd_comm_size(s->o.comm);
     LRD_TRY(lrd_settings_require(x, LRD_KEY_model_name_or_path));
     LRD_TRY(lrd_settings_require(x, LRD_KEY_data_train_file));
-    LRD_CHECK(x->parallel.pipeline == LRD_SETTING_AUTO || x->parallel.pipeline == 1,
-              LRD_ERR_UNSUPPORTED,
-              "parallel.pipeline: %lld: layers are not sharded over ranks yet; leave it out",
-              (long long)x->parallel.pipeline);
-    LRD_CHECK(x->parallel.data == LRD_SETTING_AUTO || x->parallel.data == size, LRD_ERR_CONFIG,
-              "parallel.data: %lld does not fit the %d rank%s of this run; leave it out",
-              (long long)x->parallel.data, size, size == 1 ? "" : "s");
-    LRD_CHECK(
-        x->parallel.device_map.kind == LRD_DEVICE_MAP_AUTO && x->parallel.max_memory.n == 0 &&
-            x->parallel.offload_folder == NULL,
-        LRD_ERR_UNSUPPORTED,
-        "parallel.device_map, max_memory and offload_folder are not supported yet; leave them "
-        "out");
-    LRD_CHECK(x->training.gradient_checkpointing == LRD_CHECKPOINTING_NONE ||
-                  x->training.gradient_checkpointing == LRD_CHECKPOINTING_AUTO,
-              LRD_ERR_UNSUPPORTED,
-              "training.gradient_checkpointing: nothing is computed again yet; write none");
+    LRD_CHECK(x->parallel.offload_folder == NULL, LRD_ERR_UNSUPPORTED,
+              "parallel.offload_folder is not supported: weights that do not fit are read from the "
+              "model's files as they are needed; leave it out");
     LRD_CHECK(!x->training.push_to_hub, LRD_ERR_UNSUPPORTED,
               "training.push_to_hub: publishing is not supported yet; upload output_dir with "
               "`hf upload`");
@@ -41,6 +27,7 @@ out:
     return status;
 }
 
+/* Device, the model's files, and the adapter's shape. */
 static lrd_status_t open_model(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
@@ -51,7 +38,8 @@ static lrd_status_t open_model(lrd_session_t *s)
                                                     .backend = s->o.backend,
                                                     .device_index = lrd_comm_local_rank(s->o.comm),
                                                     .n_threads = s->o.n_threads,
-                                                    .tuning_file = x->parallel.tuning_file},
+                                                    .tuning_file = x->parallel.tuning_file,
+                                                    .may_lack_weights = s->plans},
                             &s->engine));
     s->lora = &x->lora;
     if (x->lora.adapter_name_or_path != NULL) {
@@ -59,7 +47,20 @@ static lrd_status_t open_model(lrd_session_t *s)
         s->lora = &s->adapter_settings->lora;
     }
     LRD_TRY(lrd_model_adapter_create(&s->engine.config, s->lora, &s->adapter));
+    LRD_TRY(lrd_planner_check(s));
     LRD_TRY(lrd_folder_make(x->training.output_dir));
+out:
+    return status;
+}
+
+/* This rank's layers, once it is known which they are. */
+static lrd_status_t open_layers(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_placement_stage(&s->placement, s->grid.stage, &s->runs));
+    LRD_TRY(lrd_planner_part(&s->placement, s->adapter, s->grid.stage, &s->part));
+    if (s->placement.n_stages > 1)
+        LRD_TRY(lrd_engine_keep(&s->engine, &s->runs));
 out:
     return status;
 }
@@ -189,10 +190,10 @@ static lrd_status_t open_loader(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     const lrd_training_settings_t *t = &s->o.settings->training;
-    s->records_per_update = t->global_batch_size != LRD_SETTING_NULL
-                                ? t->global_batch_size
-                                : t->per_device_train_batch_size * t->gradient_accumulation_steps *
-                                      lrd_comm_size(s->o.comm);
+    s->records_per_update =
+        t->global_batch_size != LRD_SETTING_NULL
+            ? t->global_batch_size
+            : t->per_device_train_batch_size * t->gradient_accumulation_steps * s->grid.n_replicas;
     if (s->resumes)
         LRD_TRY(lrd_resume_check_batch(&s->checkpoint, t, &s->records_per_update));
     LRD_TRY(lrd_loader_create(
@@ -216,7 +217,10 @@ static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
     lrd_session_t *s = context;
     const lrd_arena_t mark = *step;
     lrd_optimizer_layout(&s->optimizer, model);
-    lrd_reduce_layout(s->reduce, model);
+    for (int r = 0; r < s->runs.n; r++) {
+        if (s->reduce[r] != NULL)
+            lrd_reduce_layout(s->reduce[r], model);
+    }
     lrd_feed_layout(&s->feed, step);
     lrd_stepper_layout(&s->stepper, step);
     lrd_evaluator_layout(&s->evaluator, step);
@@ -236,37 +240,83 @@ static int64_t largest(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static lrd_status_t open_stage(lrd_session_t *s)
+/* What sums up and updates the parameters of each run. */
+static lrd_status_t open_update(lrd_session_t *s, int64_t max_micro_batches)
 {
     lrd_status_t status = LRD_OK;
     const lrd_settings_t *x = s->o.settings;
-    const lrd_loader_limits_t l = lrd_loader_limits(s->loader);
-    const int64_t longest_eval = s->eval != NULL ? lrd_dataset_info(s->eval)->longest_tokens : 0;
-    lrd_stage_limits_t limits = {.tokens = largest(l.tokens, longest_eval),
-                                 .sequences = l.sequences,
-                                 .max_seqlen = largest(l.longest_tokens, longest_eval),
-                                 .training = true};
-    LRD_TRY(lrd_stage_create(s->engine.weights, s->adapter, s->engine.stream, limits, &s->stage));
-    s->stage->dropout = (float)s->lora->lora_dropout;
-    s->stage->seed = (uint64_t)x->training.seed;
-    LRD_TRY(lrd_feed_open(s->engine.stream, limits.tokens, limits.sequences, &s->feed));
-    LRD_TRY(lrd_reduce_create(
-        &(lrd_reduce_options_t){s->o.comm, s->engine.stream, s->adapter->n_params, l.micro_batches,
-                                x->parallel.reduction == LRD_REDUCTION_REPRODUCIBLE},
-        &s->reduce));
-    s->optimizer = (lrd_optimizer_t){.adapter = s->adapter,
+    const bool reproducible = x->parallel.reduction == LRD_REDUCTION_REPRODUCIBLE;
+    s->optimizer = (lrd_optimizer_t){.adapter = s->part,
+                                     .whole = s->adapter,
+                                     .grid = &s->grid,
                                      .settings = &x->training,
                                      .stream = s->engine.stream,
                                      .scaler = s->engine.weights->dtype == LRD_F16,
                                      .n_updates = s->n_updates};
-    s->evaluator = (lrd_evaluator_t){.comm = s->o.comm,
-                                     .stage = s->stage,
-                                     .feed = &s->feed,
-                                     .set = s->eval,
-                                     .records_per_batch = x->training.per_device_eval_batch_size};
-    s->stepper = (lrd_stepper_t){.comm = s->o.comm,
+    LRD_TRY(lrd_optimizer_open(&s->optimizer, &s->runs, &s->placement));
+    LRD_NEW(s->reduce, s->runs.n);
+    for (int r = 0; r < s->runs.n; r++) {
+        const int64_t n = s->optimizer.run[r].n;
+        if (n > 0)
+            LRD_TRY(lrd_reduce_create(&(lrd_reduce_options_t){s->grid.column, s->engine.stream, n,
+                                                              max_micro_batches, reproducible},
+                                      &s->reduce[r]));
+    }
+out:
+    return status;
+}
+
+/* What takes micro-batches through the layers of this rank. */
+static lrd_status_t open_pipeline(lrd_session_t *s, lrd_stage_limits_t limits,
+                                  int64_t max_micro_batches)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t of_replica = (max_micro_batches + s->grid.n_replicas - 1) / s->grid.n_replicas;
+    LRD_NEW(s->places, s->runs.n);
+    lrd_pipeline_places(&s->placement, lrd_pipeline_lowest(&s->placement, s->adapter),
+                        s->grid.stage, of_replica, s->places);
+    limits.places = s->places;
+    LRD_TRY(lrd_stage_create(s->engine.weights, s->part, s->engine.stream, limits, &s->stage));
+    s->stage->dropout = (float)s->lora->lora_dropout;
+    s->stage->seed = (uint64_t)s->o.settings->training.seed;
+    LRD_TRY(lrd_feed_open(s->engine.stream, limits.tokens, limits.sequences, &s->feed));
+    LRD_TRY(lrd_pipeline_create(&(lrd_pipeline_options_t){.grid = &s->grid,
+                                                          .placement = &s->placement,
+                                                          .stage = s->stage,
+                                                          .feed = &s->feed,
+                                                          .max_micro_batches = of_replica},
+                                &s->pipeline));
+out:
+    return status;
+}
+
+/* The largest micro-batch. */
+static lrd_stage_limits_t find_limits(const lrd_session_t *s)
+{
+    const lrd_loader_limits_t l = lrd_loader_limits(s->loader);
+    const int64_t longest_eval = s->eval != NULL ? lrd_dataset_info(s->eval)->longest_tokens : 0;
+    return (lrd_stage_limits_t){.tokens = largest(l.tokens, longest_eval),
+                                .sequences = l.sequences,
+                                .max_seqlen = largest(l.longest_tokens, longest_eval),
+                                .training = true,
+                                .recompute = s->recompute};
+}
+
+static lrd_status_t open_stage(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_loader_limits_t l = lrd_loader_limits(s->loader);
+    LRD_TRY(open_pipeline(s, find_limits(s), l.micro_batches));
+    LRD_TRY(open_update(s, l.micro_batches));
+    s->evaluator =
+        (lrd_evaluator_t){.grid = &s->grid,
+                          .stage = s->stage,
+                          .pipeline = s->pipeline,
+                          .set = s->eval,
+                          .records_per_batch = s->o.settings->training.per_device_eval_batch_size};
+    s->stepper = (lrd_stepper_t){.grid = &s->grid,
                                  .stage = s->stage,
-                                 .feed = &s->feed,
+                                 .pipeline = s->pipeline,
                                  .reduce = s->reduce,
                                  .optimizer = &s->optimizer,
                                  .set = s->train,
@@ -282,10 +332,10 @@ static lrd_status_t open_answering(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     const lrd_settings_t *x = s->o.settings;
-    lrd_answering_task_t task = {.comm = s->o.comm,
+    lrd_answering_task_t task = {.grid = &s->grid,
                                  .engine = &s->engine,
                                  .settings = x,
-                                 .adapter = s->adapter,
+                                 .adapter = s->part,
                                  .file = x->data.eval_file,
                                  .n_threads = s->o.n_threads};
     if (s->o.answering == NULL || s->eval == NULL)
@@ -305,13 +355,31 @@ out:
     return status;
 }
 
+static size_t count_pinned(const lrd_session_t *s)
+{
+    size_t pinned = s->feed.bytes + s->stepper.pinned_bytes + s->optimizer.pinned_bytes +
+                    lrd_pipeline_pinned_bytes(s->pipeline);
+    for (int r = 0; r < s->runs.n; r++)
+        pinned += s->reduce[r] != NULL ? lrd_reduce_pinned_bytes(s->reduce[r]) : 0;
+    return pinned + (s->answering ? s->o.answering->pinned_bytes(s->o.answering->context) : 0);
+}
+
+static void measure(lrd_session_t *s)
+{
+    size_t scratch = lrd_stage_scratch_bytes(s->stage);
+    if (s->answering) {
+        const size_t other = s->o.answering->scratch_bytes(s->o.answering->context);
+        scratch = other > scratch ? other : scratch;
+    }
+    lrd_engine_plan(&s->engine, layout, s, scratch);
+    s->engine.memory.pinned_bytes = count_pinned(s);
+}
+
+/* Where all ranks do the same; a pipeline's are reported by the planner. */
 static lrd_status_t report_memory(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     lrd_buf_t text = {0};
-    s->engine.memory.pinned_bytes =
-        s->feed.bytes + s->stepper.pinned_bytes + lrd_reduce_pinned_bytes(s->reduce) +
-        (s->answering ? s->o.answering->pinned_bytes(s->o.answering->context) : 0);
     LRD_TRY(lrd_memory_print(&s->engine.memory, &text));
     if (lrd_comm_rank(s->o.comm) == 0)
         lrd_info("Memory of each rank:\n%s", text.data != NULL ? text.data : "");
@@ -323,13 +391,8 @@ out:
 static lrd_status_t open_memory(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
-    size_t scratch = lrd_stage_scratch_bytes(s->stage);
-    if (s->answering) {
-        const size_t other = s->o.answering->scratch_bytes(s->o.answering->context);
-        scratch = other > scratch ? other : scratch;
-    }
-    lrd_engine_plan(&s->engine, layout, s, scratch);
-    LRD_TRY(report_memory(s));
+    if (s->grid.n_stages == 1)
+        LRD_TRY(report_memory(s));
     LRD_TRY(lrd_engine_allocate(&s->engine));
     if (s->answering)
         LRD_TRY(s->o.answering->prepare(s->o.answering->context, s->engine.memory.scratch));
@@ -339,30 +402,70 @@ out:
     return status;
 }
 
+/* The whole adapter's first parameters: of an adapter, or fresh. */
+static lrd_status_t first_params(const lrd_session_t *s, float *params)
+{
+    const char *from = s->o.settings->lora.adapter_name_or_path;
+    return from != NULL ? lrd_peft_read_params(from, s->adapter, params)
+                        : lrd_adapter_init(s->adapter, s->lora, s->engine.weights->dtype, params);
+}
+
+/* This rank's part of a state of the whole; m and v stay NULL where the whole has none. */
+static lrd_status_t extract(const lrd_session_t *s, const lrd_optimizer_state_t *whole,
+                            float **memory_out, lrd_optimizer_state_t *own_out)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t n = s->part->n_params;
+    float *memory;
+    LRD_NEW(memory, 3 * n);
+    *memory_out = memory;
+    *own_out = (lrd_optimizer_state_t){.params = memory, .clock = whole->clock};
+    lrd_adapter_extract(s->part, s->adapter, whole->params, own_out->params);
+    if (whole->m == NULL)
+        goto out;
+    own_out->m = memory + n;
+    own_out->v = memory + 2 * n;
+    lrd_adapter_extract(s->part, s->adapter, whole->m, own_out->m);
+    lrd_adapter_extract(s->part, s->adapter, whole->v, own_out->v);
+out:
+    return status;
+}
+
 /* Constants, and the adapter's first parameters: from the checkpoint, an adapter, or fresh. */
 static lrd_status_t load_parameters(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
-    lrd_optimizer_state_t state = {.clock = lrd_optimizer_fresh_clock(s->optimizer.scaler)};
-    float *params = NULL, *pinned = NULL;
+    lrd_optimizer_state_t whole = {.clock = lrd_optimizer_fresh_clock(s->optimizer.scaler)}, own;
+    float *params = NULL, *memory = NULL, *pinned = NULL;
     const size_t pinned_bytes = (size_t)s->engine.config.n_heads * sizeof(float);
-    const char *from = s->o.settings->lora.adapter_name_or_path;
     LRD_TRY(lrd_mem_alloc(s->engine.backend, LRD_MEM_PINNED, pinned_bytes, (void **)&pinned));
     LRD_TRY(lrd_stage_prepare(s->stage, pinned));
     if (s->resumes) {
-        state = s->checkpoint.optimizer;
+        whole = s->checkpoint.optimizer;
     } else {
         LRD_NEW(params, s->adapter->n_params);
-        if (from != NULL)
-            LRD_TRY(lrd_peft_read_params(from, s->adapter, params));
-        else
-            LRD_TRY(lrd_adapter_init(s->adapter, s->lora, s->engine.weights->dtype, params));
-        state.params = params;
+        LRD_TRY(first_params(s, params));
+        whole.params = params;
     }
-    LRD_TRY(lrd_optimizer_upload(&s->optimizer, &state));
+    LRD_TRY(extract(s, &whole, &memory, &own));
+    LRD_TRY(lrd_optimizer_upload(&s->optimizer, &own));
 out:
     lrd_mem_free(s->engine.backend, LRD_MEM_PINNED, pinned, pinned_bytes);
+    lrd_free(memory);
     lrd_free(params);
+    return status;
+}
+
+lrd_status_t lrd_session_plan(const lrd_session_options_t *options, lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    *s = (lrd_session_t){.o = *options, .plans = true};
+    LRD_TRY(lrd_agree(options->comm, open_model(s)));
+    LRD_TRY(open_data(s));
+    LRD_TRY(lrd_planner_place(s));
+out:
+    if (status != LRD_OK)
+        lrd_session_close(s);
     return status;
 }
 
@@ -374,9 +477,15 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
     LRD_TRY(lrd_agree(options->comm, open_model(s)));
     LRD_TRY(lrd_agree(options->comm, lrd_resume_find(s)));
     LRD_TRY(open_data(s));
+    LRD_TRY(lrd_planner_place(s));
+    LRD_TRY(
+        lrd_agree(options->comm, lrd_grid_open(options->comm, s->placement.n_stages, &s->grid)));
+    LRD_TRY(lrd_agree(options->comm, open_layers(s)));
     LRD_TRY(lrd_agree(options->comm, open_loader(s)));
     LRD_TRY(lrd_agree(options->comm, open_stage(s)));
     LRD_TRY(lrd_agree(options->comm, open_answering(s)));
+    measure(s);
+    LRD_TRY(lrd_planner_report(s));
     LRD_TRY(lrd_agree(options->comm, open_memory(s)));
     LRD_TRY(lrd_agree(options->comm, load_parameters(s)));
 out:
@@ -385,25 +494,87 @@ out:
     return status;
 }
 
+/* What depends on who has which layers. */
+static void close_stage(lrd_session_t *s)
+{
+    lrd_evaluator_close(&s->evaluator);
+    lrd_stepper_close(&s->stepper);
+    for (int r = 0; s->reduce != NULL && r < s->runs.n; r++)
+        lrd_reduce_destroy(s->reduce[r]);
+    lrd_free(s->reduce);
+    lrd_optimizer_close(&s->optimizer);
+    lrd_pipeline_destroy(s->pipeline);
+    lrd_feed_close(&s->feed);
+    lrd_stage_destroy(s->stage);
+    lrd_free(s->places);
+    lrd_loader_free(s->loader);
+    lrd_adapter_free(s->part);
+    lrd_free(s->runs.run);
+}
+
+lrd_status_t lrd_session_limits(const lrd_session_t *s, int n_replicas,
+                                lrd_stage_limits_t *limits_out, int64_t *micro_batches_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_session_t m = *s;
+    m.grid.n_replicas = n_replicas;
+    m.loader = NULL;
+    LRD_TRY(open_loader(&m));
+    *limits_out = find_limits(&m);
+    *micro_batches_out = lrd_loader_limits(m.loader).micro_batches;
+out:
+    lrd_loader_free(m.loader);
+    return status;
+}
+
+lrd_status_t lrd_session_measure(const lrd_session_t *s, const lrd_placement_t *placement,
+                                 int n_ranks, int rank, lrd_memory_t *memory_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_session_t m = {.o = s->o,
+                       .lora = s->lora,
+                       .adapter = s->adapter,
+                       .placement = *placement,
+                       .recompute = s->recompute,
+                       .engine = s->engine,
+                       .resumes = s->resumes,
+                       .checkpoint = s->checkpoint,
+                       .train = s->train,
+                       .eval = s->eval};
+    m.engine.weights = NULL;
+    memcpy(m.data_key, s->data_key, sizeof m.data_key);
+    LRD_TRY(lrd_comm_imagine(rank, n_ranks, &m.o.comm));
+    LRD_TRY(lrd_grid_open(m.o.comm, placement->n_stages, &m.grid));
+    LRD_TRY(lrd_placement_stage(placement, m.grid.stage, &m.runs));
+    LRD_TRY(lrd_planner_part(placement, s->adapter, m.grid.stage, &m.part));
+    LRD_TRY(lrd_weights_like(s->engine.weights, &m.runs, &m.engine.weights));
+    LRD_TRY(open_loader(&m));
+    LRD_TRY(open_stage(&m));
+    measure(&m);
+    *memory_out = m.engine.memory;
+out:
+    close_stage(&m);
+    lrd_weights_close(m.engine.weights);
+    lrd_comm_close(m.o.comm != s->o.comm ? m.o.comm : NULL);
+    return status;
+}
+
 void lrd_session_close(lrd_session_t *s)
 {
     if (s->o.comm == NULL)
         return;
-    lrd_evaluator_close(&s->evaluator);
     if (s->answering)
         s->o.answering->close(s->o.answering->context);
     lrd_free(s->eval_question);
-    lrd_stepper_close(&s->stepper);
-    lrd_reduce_destroy(s->reduce);
-    lrd_feed_close(&s->feed);
-    lrd_stage_destroy(s->stage);
-    lrd_loader_free(s->loader);
+    close_stage(s);
     lrd_dataset_close(s->eval);
     lrd_dataset_close(s->train);
     lrd_history_release(&s->history);
     lrd_checkpoint_release(&s->checkpoint);
+    lrd_engine_close(&s->engine);
+    lrd_free(s->rooms);
+    lrd_placement_release(&s->placement);
     lrd_adapter_free(s->adapter);
     lrd_settings_free(s->adapter_settings);
-    lrd_engine_close(&s->engine);
     *s = (lrd_session_t){0};
 }

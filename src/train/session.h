@@ -1,8 +1,8 @@
 /* train/session.h -- everything that one rank of a run holds: model, data, memory,
  * in the order in which it is made.
  *
- *   model and device -> adapter's shape -> checkpoint to go on from -> data set -> loader
- *   -> stage, optimizer -> one memory plan -> memory -> weights and parameters loaded
+ *   model and device -> adapter's shape -> checkpoint to go on from -> data set -> who has which
+ *   layers -> loader -> stage, optimizer -> one memory plan -> memory -> weights and parameters loaded
  *
  * Each phase ends in lrd_agree: all ranks fail together, with one cause.
  */
@@ -14,8 +14,7 @@
 #include "comm/reduce.h"
 #include "data/loader.h"
 #include "model/engine.h"
-#include "model/feed.h"
-#include "model/stage.h"
+#include "model/pipeline.h"
 #include "train/answering.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
@@ -28,14 +27,24 @@ typedef struct lrd_session_options {
     const char *backend;            /* as lrd_backend_open takes it */
     int n_threads;
     const lrd_answering_t *answering; /* NULL: evaluations generate no answers */
+    /* To plan: memory of each rank, the last entry for all that follow; NULL: what is free. */
+    const int64_t *memory;
+    int n_memory;
 } lrd_session_options_t;
 
 typedef struct lrd_session {
     lrd_session_options_t o;
-    lrd_engine_t engine;
+    bool plans;                       /* nothing will run */
     lrd_settings_t *adapter_settings; /* of lora.adapter_name_or_path, or NULL */
     const lrd_lora_settings_t *lora;  /* what the adapter is made by: theirs, or the run's own */
-    lrd_adapter_t *adapter;
+    lrd_adapter_t *adapter;           /* the whole of it */
+    lrd_placement_t placement;
+    lrd_checkpointing_t recompute; /* what the planner made of training.gradient_checkpointing */
+    int64_t *rooms;                /* [ranks] bytes that each may use */
+    lrd_grid_t grid;
+    lrd_runs_t runs;     /* of layers on this rank */
+    lrd_adapter_t *part; /* what of the adapter lies in them */
+    lrd_engine_t engine;
     bool resumes; /* the run goes on from `checkpoint`, whose arrays are freed after the upload */
     lrd_checkpoint_t checkpoint;
     lrd_history_t history;
@@ -43,15 +52,30 @@ typedef struct lrd_session {
     char data_key[80];           /* of the tokenized training set */
     lrd_loader_t *loader;
     int64_t records_per_update, n_updates;
+    int64_t *places; /* [runs] micro-batches at once */
     lrd_stage_t *stage;
     lrd_feed_t feed;
-    lrd_reduce_t *reduce;
+    lrd_pipeline_t *pipeline;
+    lrd_reduce_t **reduce; /* [runs]; NULL where the run has no adapters */
     lrd_optimizer_t optimizer;
     lrd_stepper_t stepper;
     lrd_evaluator_t evaluator;
     int64_t *eval_question; /* of validation_split: the questions that were split off */
     bool answering;         /* o.answering is open */
 } lrd_session_t;
+
+/* Only what a plan needs, up to the placement: model (without weights' files, if there are none), adapter,
+ * data. options->comm may be imagined. Close it. */
+lrd_status_t lrd_session_plan(const lrd_session_options_t *options, lrd_session_t *session_out);
+
+/* The largest micro-batch, and how many an update has over all replicas. */
+lrd_status_t lrd_session_limits(const lrd_session_t *session, int n_replicas,
+                                lrd_stage_limits_t *limits_out, int64_t *micro_batches_out);
+
+/* What a rank would take in a world of n_ranks, placed like this: measured by the layout of a run, device
+ * memory not allocated. */
+lrd_status_t lrd_session_measure(const lrd_session_t *session, const lrd_placement_t *placement,
+                                 int n_ranks, int rank, lrd_memory_t *memory_out);
 
 /* Makes all of it. On failure it is closed again. Collective. */
 lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_t *session_out);

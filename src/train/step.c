@@ -6,15 +6,21 @@
 #include <math.h>
 #include <string.h>
 
+/* What each rank tells behind its losses: does it want to stop, seconds of the passes, and those of
+ * them that it waited. */
+enum { WANTS_STOP, SECONDS, WAITED, N_FACTS };
+
 lrd_status_t lrd_stepper_open(lrd_stepper_t *s)
 {
     lrd_status_t status = LRD_OK;
     const size_t slots = (size_t)s->max_micro_batches * sizeof(double);
     s->pinned_bytes = slots + sizeof(lrd_step_state_t);
+    const int size = lrd_comm_size(s->grid->world);
     LRD_TRY(lrd_mem_alloc(s->stage->stream->backend, LRD_MEM_PINNED, s->pinned_bytes,
                           (void **)&s->pinned));
-    LRD_NEW(s->news, s->max_micro_batches + lrd_comm_size(s->comm));
-    LRD_NEW(s->news_offset, lrd_comm_size(s->comm) + 1);
+    LRD_NEW(s->grads, s->optimizer->n_runs);
+    LRD_NEW(s->news, s->max_micro_batches + N_FACTS * size);
+    LRD_NEW(s->news_offset, size + 1);
 out:
     return status;
 }
@@ -25,9 +31,10 @@ void lrd_stepper_close(lrd_stepper_t *s)
         lrd_mem_free(s->stage->stream->backend, LRD_MEM_PINNED, s->pinned, s->pinned_bytes);
     lrd_free(s->news_offset);
     lrd_free(s->news);
-    lrd_batch_release(&s->batch);
+    lrd_free(s->grads);
     s->pinned = NULL;
     s->news = NULL;
+    s->grads = NULL;
     s->news_offset = NULL;
 }
 
@@ -36,46 +43,98 @@ void lrd_stepper_layout(lrd_stepper_t *s, lrd_arena_t *arena)
     s->nll = lrd_arena_take(arena, "buffers", (size_t)s->max_micro_batches * sizeof(double));
 }
 
-static lrd_status_t run_micro_batch(lrd_stepper_t *s, const lrd_update_t *update, int64_t index,
-                                    double *nll)
+static lrd_status_t pack(void *context, int64_t micro_batch, lrd_batch_t *batch_out)
+{
+    const lrd_stepper_t *s = context;
+    const lrd_update_t *u = s->update;
+    const int64_t *first = &u->first[s->first + micro_batch];
+    return lrd_batch_pack(s->set, u->record + first[0], first[1] - first[0], u->epoch, batch_out);
+}
+
+static lrd_status_t leaf(void *context, int run)
+{
+    lrd_stepper_t *s = context;
+    s->stage->first_grad = s->optimizer->run[run].first;
+    return s->reduce[run] != NULL ? lrd_reduce_leaf(s->reduce[run], &s->stage->grads) : LRD_OK;
+}
+
+static lrd_status_t leaf_done(void *context, int run)
+{
+    lrd_stepper_t *s = context;
+    return s->reduce[run] != NULL ? lrd_reduce_leaf_done(s->reduce[run]) : LRD_OK;
+}
+
+/* The micro-batches of this replica, and the sum over all. */
+static lrd_status_t run_micro_batches(lrd_stepper_t *s, int64_t n)
 {
     lrd_status_t status = LRD_OK;
-    lrd_micro_batch_t batch;
-    const int64_t first = update->first[index], n = update->first[index + 1] - first;
-    const double inv_n_target = update->n_targets > 0 ? 1.0 / (double)update->n_targets : 0.0;
-    LRD_TRY(lrd_batch_pack(s->set, update->record + first, n, update->epoch, &s->batch));
-    LRD_TRY(lrd_feed_upload(s->feed, &s->batch, &batch));
-    LRD_TRY(lrd_reduce_leaf(s->reduce, &s->stage->grads));
-    LRD_TRY(lrd_stage_train(s->stage, &batch,
-                            &(lrd_stage_loss_t){inv_n_target, s->optimizer->state, nll, NULL}));
-    LRD_TRY(lrd_reduce_leaf_done(s->reduce));
+    const lrd_update_t *u = s->update;
+    const double inv_n_target = u->n_targets > 0 ? 1.0 / (double)u->n_targets : 0.0;
+    int64_t first, last;
+    for (int r = 0; r < s->optimizer->n_runs; r++) {
+        if (s->reduce[r] != NULL)
+            lrd_reduce_begin(s->reduce[r], u->n_micro_batches, &first, &last);
+    }
+    LRD_TRY(lrd_pipeline_run(
+        s->pipeline,
+        &(lrd_pipeline_work_t){.n_micro_batches = n,
+                               .training = true,
+                               .loss = {inv_n_target, s->optimizer->state, s->nll, NULL},
+                               .context = s,
+                               .pack = pack,
+                               .leaf = leaf,
+                               .leaf_done = leaf_done}));
+    for (int r = 0; r < s->optimizer->n_runs; r++) {
+        if (s->reduce[r] != NULL)
+            LRD_TRY(lrd_reduce_end(s->reduce[r], &s->grads[r]));
+    }
 out:
     return status;
 }
 
-/* Losses of all micro-batches in their order, and whether anyone wants to stop. Each rank tells its
- * own losses and one flag. */
+/* Where rank r's news begin: losses come from the stages with the head, facts from all. */
+static void plan_news(lrd_stepper_t *s, int64_t n_micro_batches)
+{
+    const lrd_grid_t *g = s->grid;
+    size_t at = 0;
+    for (int r = 0; r < g->n_replicas * g->n_stages; r++) {
+        const int replica = r / g->n_stages;
+        s->news_offset[r] = at * sizeof(double);
+        if (r % g->n_stages == g->n_stages - 1)
+            at += (size_t)(lrd_share_begin(n_micro_batches, replica + 1, g->n_replicas) -
+                           lrd_share_begin(n_micro_batches, replica, g->n_replicas));
+        at += N_FACTS;
+    }
+    s->news_offset[g->n_replicas * g->n_stages] = at * sizeof(double);
+}
+
+/* Losses of all micro-batches in their order, and what all ranks tell. */
 static lrd_status_t exchange(lrd_stepper_t *s, int64_t n_micro_batches, int64_t mine, bool stop,
-                             double *nll_out, bool *stop_out)
+                             double *nll_out, lrd_step_result_t *result)
 {
     lrd_status_t status = LRD_OK;
-    const int size = lrd_comm_size(s->comm), rank = lrd_comm_rank(s->comm);
-    for (int r = 0; r <= size; r++)
-        s->news_offset[r] =
-            (size_t)(lrd_share_begin(n_micro_batches, r, size) + r) * sizeof(double);
-    double *own = s->news + s->news_offset[rank] / sizeof(double);
-    memcpy(own, s->pinned, (size_t)mine * sizeof(double));
-    own[mine] = stop;
-    LRD_TRY(lrd_comm_all_gather(s->comm, own, s->news, s->news_offset));
+    lrd_comm_t *world = s->grid->world;
+    const int size = lrd_comm_size(world);
+    const int64_t n_losses = s->stage->weights->has_head ? mine : 0;
+    plan_news(s, n_micro_batches);
+    double *own = s->news + s->news_offset[lrd_comm_rank(world)] / sizeof(double);
+    double *facts = own + n_losses, longest = 0, computed = 0;
+    memcpy(own, s->pinned, (size_t)n_losses * sizeof(double));
+    facts[WANTS_STOP] = stop;
+    lrd_pipeline_time(s->pipeline, &facts[SECONDS], &facts[WAITED]);
+    LRD_TRY(lrd_comm_all_gather(world, own, s->news, s->news_offset));
     *nll_out = 0;
-    *stop_out = false;
+    result->stop = false;
     for (int r = 0; r < size; r++) {
         const double *news = s->news + s->news_offset[r] / sizeof(double);
-        const double *flag = s->news + s->news_offset[r + 1] / sizeof(double) - 1;
-        for (; news < flag; news++)
+        facts = s->news + s->news_offset[r + 1] / sizeof(double) - N_FACTS;
+        for (; news < facts; news++)
             *nll_out += *news;
-        *stop_out = *stop_out || *flag != 0;
+        result->stop = result->stop || facts[WANTS_STOP] != 0;
+        longest = fmax(longest, facts[SECONDS]);
+        computed += facts[SECONDS] - facts[WAITED];
     }
+    result->busy = longest > 0 ? computed / (longest * size) : 1;
 out:
     return status;
 }
@@ -85,20 +144,21 @@ lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update, bool 
 {
     lrd_status_t status = LRD_OK;
     lrd_stream_t *st = s->stage->stream;
-    int64_t first, last;
-    float *grads;
+    const lrd_grid_t *g = s->grid;
     lrd_step_result_t result;
     lrd_step_state_t *clock = (lrd_step_state_t *)(s->pinned + s->max_micro_batches);
     double nll;
-    lrd_reduce_begin(s->reduce, update->n_micro_batches, &first, &last);
-    for (int64_t i = first; i < last; i++)
-        LRD_TRY(run_micro_batch(s, update, i, s->nll + (i - first)));
-    LRD_TRY(lrd_reduce_end(s->reduce, &grads));
-    LRD_TRY(lrd_optimizer_step(s->optimizer, grads, s->stage->scratch));
-    LRD_TRY(lrd_copy(st, LRD_COPY_D2H, s->pinned, s->nll, (size_t)(last - first) * sizeof(double)));
+    s->update = update;
+    s->first = lrd_share_begin(update->n_micro_batches, g->replica, g->n_replicas);
+    const int64_t n =
+        lrd_share_begin(update->n_micro_batches, g->replica + 1, g->n_replicas) - s->first;
+    LRD_TRY(run_micro_batches(s, n));
+    LRD_TRY(lrd_optimizer_step(s->optimizer, s->grads, s->stage->scratch));
+    if (s->stage->weights->has_head)
+        LRD_TRY(lrd_copy(st, LRD_COPY_D2H, s->pinned, s->nll, (size_t)n * sizeof(double)));
     LRD_TRY(lrd_copy(st, LRD_COPY_D2H, clock, s->optimizer->state, sizeof *clock));
     LRD_TRY(lrd_stream_sync(st));
-    LRD_TRY(exchange(s, update->n_micro_batches, last - first, stop, &nll, &result.stop));
+    LRD_TRY(exchange(s, update->n_micro_batches, n, stop, &nll, &result));
     result.loss = update->n_targets > 0 ? nll / (double)update->n_targets : 0.0;
     result.clock = *clock;
     *result_out = result;

@@ -1,7 +1,7 @@
 /* train/step.h -- one update: micro-batches, one reduction, one optimizer step, one small exchange.
  *
- *   for each micro-batch of this rank's share:  upload, forward, loss, backward into a leaf
- *   reduce the leaves over all ranks            the flat A/B gradient, the only large exchange
+ *   for each micro-batch of this replica:       upload, forward, loss, backward into a leaf
+ *   reduce the leaves over all replicas         the flat A/B gradient, the only large exchange
  *   norm, clip, loss scale, AdamW               on the device, alike on all ranks
  *   exchange                                    losses of the micro-batches, and who wants to stop
  */
@@ -10,24 +10,26 @@
 
 #include "comm/reduce.h"
 #include "data/loader.h"
-#include "model/feed.h"
-#include "model/stage.h"
+#include "model/pipeline.h"
 #include "train/optimizer.h"
 
 typedef struct lrd_stepper {
-    lrd_comm_t *comm;
+    const lrd_grid_t *grid;
     lrd_stage_t *stage;
-    lrd_feed_t *feed;
-    lrd_reduce_t *reduce;
+    lrd_pipeline_t *pipeline;
+    lrd_reduce_t **reduce; /* [runs of the stage]; NULL: the run has no adapters */
     lrd_optimizer_t *optimizer;
     const lrd_dataset_t *set;
     int64_t max_micro_batches; /* of an update */
-    double *nll;               /* device [max_micro_batches]: this rank's, in its order */
-    lrd_batch_t batch;         /* host memory of the one in work */
+    double *nll;               /* device [max_micro_batches]: this replica's, in its order */
     double *pinned;            /* [max_micro_batches] and, behind it, the clock */
     size_t pinned_bytes;
-    double *news;        /* [max_micro_batches + ranks]: the exchange */
+    float **grads;       /* [runs] the sums of an update */
+    double *news;        /* [max_micro_batches + 3 ranks]: the exchange */
     size_t *news_offset; /* [ranks + 1] */
+    /* The update in work. */
+    const lrd_update_t *update;
+    int64_t first; /* of this replica's micro-batches */
 } lrd_stepper_t;
 
 /* What an update was; equal on all ranks. */
@@ -35,6 +37,7 @@ typedef struct lrd_step_result {
     double loss;            /* mean over the update's targets; 0 when it has none */
     lrd_step_state_t clock; /* after the update */
     bool stop;              /* some rank was asked to stop */
+    double busy;            /* the part of their time in which stages did not wait for each other */
 } lrd_step_result_t;
 
 /* Fills in what it allocates; the members above it are the caller's. */

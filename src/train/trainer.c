@@ -18,6 +18,7 @@ typedef struct trainer {
     lrd_progress_t progress;
     double begun; /* of the window since the last log entry */
     int64_t tokens;
+    int64_t micro_batches; /* of the update in work */
 } trainer_t;
 
 static lrd_status_t report_start(const lrd_session_t *s)
@@ -35,9 +36,25 @@ static lrd_status_t report_start(const lrd_session_t *s)
              (long long)d->n_truncated);
     lrd_info("%lld updates of %lld records on %d rank%s; %s", (long long)s->n_updates,
              (long long)s->records_per_update, size, size == 1 ? "" : "s", s->engine.machine);
+    if (s->grid.n_stages > 1)
+        lrd_info("%d replica%s of %d stages, %d run%s of layers on each", s->grid.n_replicas,
+                 s->grid.n_replicas == 1 ? "" : "s", s->grid.n_stages, s->runs.n,
+                 s->runs.n == 1 ? "" : "s");
 out:
     lrd_buf_release(&text);
     return status;
+}
+
+/* How busy the stages were, beside what is possible with so many micro-batches (docs/pipeline.md). */
+static void describe_stages(const trainer_t *t, const lrd_step_result_t *r, char text[48])
+{
+    const lrd_session_t *s = &t->s;
+    const int p = s->grid.n_stages, v = s->placement.n_runs / p;
+    const double m = ceil((double)t->micro_batches / s->grid.n_replicas);
+    text[0] = '\0';
+    if (p > 1)
+        snprintf(text, 48, " busy %.0f %% of at most %.0f %%", 100 * r->busy,
+                 100 * m / (m + (p - 1.0) / v));
 }
 
 /* A log entry, and its line or its place beside the bar. */
@@ -46,12 +63,13 @@ static lrd_status_t log_step(trainer_t *t, const lrd_step_result_t *r, double lr
     lrd_status_t status = LRD_OK;
     lrd_history_t *h = &t->s.history;
     double loss;
-    char note[160];
+    char note[208], stages[48];
     LRD_TRY(lrd_history_log_step(h, r->clock.grad_norm, lr, &loss));
     const double seconds = lrd_clock_seconds() - t->begun;
     const double rate = seconds > 0 ? (double)t->tokens / seconds : 0;
-    snprintf(note, sizeof note, "loss %.4f grad_norm %.4g lr %.4g %.0f tokens/s", loss,
-             r->clock.grad_norm, lr, rate);
+    describe_stages(t, r, stages);
+    snprintf(note, sizeof note, "loss %.4f grad_norm %.4g lr %.4g %.0f tokens/s%s", loss,
+             r->clock.grad_norm, lr, rate, stages);
     lrd_progress_update(&t->progress, h->global_step, note);
     if (!lrd_log_is_terminal()) {
         char left[24];
@@ -127,6 +145,7 @@ static lrd_status_t run_update(trainer_t *t, bool wants_stop, bool *stopped_out)
     s->history.loss_sum += r.loss;
     s->history.loss_count++;
     t->tokens += update.n_tokens;
+    t->micro_batches = update.n_micro_batches;
     const int64_t step = s->history.global_step;
     const bool is_last = step == s->n_updates;
     if (step % x->logging_steps == 0)

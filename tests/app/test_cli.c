@@ -59,6 +59,7 @@ static const struct {
     {LRD_COMMAND_TOKENIZE,
      {"tokenize", "--model", "D"},
      {"--model", "--decode", "--skip-special-tokens"}},
+    {LRD_COMMAND_PLAN, {"plan", "--config", "F"}, {"--ranks", "--memory"}},
     {LRD_COMMAND_TUNE, {"tune", "--config", "F"}, {"--out"}},
     {LRD_COMMAND_INFO, {"info"}, {NULL}},
 };
@@ -183,7 +184,7 @@ static void test_unknown_words(void **state)
 {
     assert_refused("did you mean train?", "trian", "--config", "F");
     assert_refused("did you mean tokenize?", "tokenise");
-    assert_refused("there are train, inspect, score, generate, eval, merge, tokenize, "
+    assert_refused("there are train, plan, inspect, score, generate, eval, merge, tokenize, "
                    "tune, info",
                    "xyzzyplugh");
     assert_refused("unknown command \"\"", "");

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Exact match and F1 in evaluations during training: what `eval` says of the same adapter, on one and two ranks, of a
-# file or of a validation split; the best of them is the result. Without them the run has the same bits.
+# Exact match and F1 in evaluations during training: what `eval` says of the same adapter, on one, two and four ranks, with
+# layers spread over them too, of a file or of a validation split; the best of them is the result. Without them the run has the same bits.
 set -euo pipefail
 source "$(dirname "$0")/../support/shell_support.sh"
 shared=$LRD_SOURCE_DIR/../shared/golden/squad
@@ -28,10 +28,12 @@ answer() {
 train 1 one "${answers[@]}" --set data.eval_file=eval-questions.json --set training.metric_for_best_model=f1 \
   --set training.load_best_model_at_end=true
 train 2 two "${answers[@]}" --set data.eval_file=eval-questions.json
+train 2 staged "${answers[@]}" --set data.eval_file=eval-questions.json --set parallel.pipeline=2 --set parallel.pipeline_chunks=2
+train 4 grid "${answers[@]}" --set data.eval_file=eval-questions.json --set parallel.pipeline=2
 train 1 none --set data.eval_file=eval-questions.json
 for step in 2 4; do
   answer "$out/one/checkpoint-$step" >"$out/eval-$step.json"
-  for name in two none; do
+  for name in two staged grid none; do
     cmp "$out/one/checkpoint-$step/adapter_model.safetensors" "$out/$name/checkpoint-$step/adapter_model.safetensors" ||
       fail "other bits at update $step of $name"
   done
@@ -39,11 +41,12 @@ done
 python3 - "$out" <<'END_PYTHON' || fail "evaluations during training"
 import json, sys
 out = sys.argv[1]
-state = {n: json.load(open(f"{out}/{n}/trainer_state.json")) for n in ("one", "two", "none")}
+state = {n: json.load(open(f"{out}/{n}/trainer_state.json")) for n in ("one", "two", "staged", "grid", "none")}
 evals = {n: {x["step"]: x for x in s["log_history"] if "eval_loss" in x} for n, s in state.items()}
 want = {n: json.load(open(f"{out}/eval-{n}.json")) for n in (2, 4)}
 for step in 2, 4:
-    assert evals["one"][step] == evals["two"][step], evals
+    for name in "two", "staged", "grid": # one rank, two, layers on two, both
+        assert evals["one"][step] == evals[name][step], (name, evals)
     assert evals["one"][step]["eval_exact"] == want[step]["exact"], (evals["one"], want)
     assert evals["one"][step]["eval_f1"] == want[step]["f1"], (evals["one"], want)
     assert "eval_f1" not in evals["none"][step] and evals["none"][step]["eval_loss"] == evals["one"][step]["eval_loss"]

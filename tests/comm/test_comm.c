@@ -1,6 +1,7 @@
 /* Agreeing and exchanging bytes on any number of ranks. Run under mpirun;
  * every rank checks, rank 0 speaks. */
 #include "comm/comm.h"
+#include "comm/grid.h"
 #include "support/test_support.h"
 
 #include <stdio.h>
@@ -207,6 +208,70 @@ static void test_same(void **state)
     }
 }
 
+/* Every shape of grid: who is where, and what travels in a row or a column stays there. */
+static void test_grid(void **state)
+{
+    (void)state;
+    for (int stages = 1; stages <= size; stages++) {
+        lrd_grid_t g;
+        if (size % stages != 0)
+            continue;
+        assert_ok(lrd_grid_open(comm, stages, &g));
+        assert_int_equal(lrd_grid_rank(&g, g.replica, g.stage), rank);
+        assert_int_equal(lrd_comm_rank(g.row), g.stage);
+        assert_int_equal(lrd_comm_size(g.row), stages);
+        assert_int_equal(lrd_comm_rank(g.column), g.replica);
+        assert_int_equal(lrd_comm_size(g.column), size / stages);
+        float one = 1, number = (float)rank;
+        assert_ok(lrd_comm_sum_f32(g.row, &one, 1));
+        assert_true(one == (float)stages);
+        assert_ok(lrd_comm_broadcast(g.column, &number, sizeof number, 0));
+        assert_true(number == (float)g.stage);
+    }
+}
+
+enum { N_MESSAGES = 7, LONG_MESSAGE = 3 << 20 };
+
+/* Every rank sends to every other, short and long messages, under two tags; those of a tag arrive in
+ * order, whatever order they are waited for in, and a rank may send before the other receives. */
+static void test_messages(void **state)
+{
+    (void)state;
+    static uint8_t out[2][N_MESSAGES], in[2][N_MESSAGES];
+    static lrd_message_t sent[2][N_MESSAGES], received[2][N_MESSAGES];
+    static uint8_t big_out[LONG_MESSAGE], big_in[LONG_MESSAGE];
+    for (int step = 1; step < size; step++) {
+        const int to = (rank + step) % size, from = (rank + size - step) % size;
+        lrd_message_t big[2] = {{0}};
+        memset(big_out, 17 * rank + step, sizeof big_out);
+        assert_ok(lrd_comm_send(comm, big_out, sizeof big_out, to, 2, &big[0]));
+        for (int i = 0; i < N_MESSAGES; i++) {
+            for (int tag = 0; tag < 2; tag++) {
+                out[tag][i] = (uint8_t)(100 * tag + 10 * rank + i);
+                assert_ok(lrd_comm_send(comm, &out[tag][i], 1, to, tag, &sent[tag][i]));
+            }
+        }
+        for (int tag = 1; tag >= 0; tag--) {
+            for (int i = 0; i < N_MESSAGES; i++)
+                assert_ok(lrd_comm_receive(comm, &in[tag][i], 1, from, tag, &received[tag][i]));
+        }
+        assert_ok(lrd_comm_receive(comm, big_in, sizeof big_in, from, 2, &big[1]));
+        for (int i = N_MESSAGES - 1; i >= 0; i--) {
+            for (int tag = 0; tag < 2; tag++) {
+                assert_ok(lrd_comm_wait(comm, &received[tag][i]));
+                assert_false(received[tag][i].pending);
+                assert_int_equal(in[tag][i], 100 * tag + 10 * from + i);
+                assert_ok(lrd_comm_wait(comm, &sent[tag][i]));
+            }
+        }
+        assert_ok(lrd_comm_wait(comm, &big[0]));
+        assert_ok(lrd_comm_wait(comm, &big[1]));
+        assert_ok(lrd_comm_wait(comm, &big[1])); /* none pending: at once */
+        for (size_t i = 0; i < sizeof big_in; i += 4095)
+            assert_int_equal(big_in[i], (uint8_t)(17 * from + step));
+    }
+}
+
 int main(void)
 {
     if (lrd_comm_open(&comm) != LRD_OK)
@@ -221,7 +286,8 @@ int main(void)
         cmocka_unit_test(test_agree_again), cmocka_unit_test(test_agree_peer),
         cmocka_unit_test(test_broadcast),   cmocka_unit_test(test_all_gather),
         cmocka_unit_test(test_exchange),    cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_same)};
+        cmocka_unit_test(test_same),        cmocka_unit_test(test_grid),
+        cmocka_unit_test(test_messages)};
     int64_t failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (lrd_comm_max_i64(comm, &failed, 1) != LRD_OK)
         failed = 1;

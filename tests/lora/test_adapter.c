@@ -60,6 +60,53 @@ static void test_layout(void **state)
     lrd_settings_free(s);
 }
 
+/* Parts share an adapter out: every number of the whole goes to one of them, and back. */
+static void test_parts(void **state)
+{
+    (void)state;
+    enum { LAYERS = 4, PARTS = 3 };
+    lrd_settings_t *s = settings_from_yaml(
+        "lora: {r: 2, target_modules: [dense, query_key_value], layers_to_transform: [1, 2, 3], "
+        "rank_pattern: {h.2.self_attention.dense: 5}}");
+    lrd_adapter_t *whole = make(s, 10, LAYERS);
+    static const bool keep[PARTS][LAYERS] = {
+        {true}, {false, true, false, true}, {false, false, true}};
+    static const int n_items[PARTS] = {0, 4, 2};
+    float *numbers = lrd_calloc((size_t)whole->n_params, sizeof *numbers);
+    float *back = lrd_calloc((size_t)whole->n_params, sizeof *back);
+    int64_t n = 0;
+    assert_int_equal(whole->lowest_layer, 1);
+    for (int64_t i = 0; i < whole->n_params; i++)
+        numbers[i] = (float)i + 1;
+    for (int p = 0; p < PARTS; p++) {
+        lrd_adapter_t *part;
+        assert_ok(lrd_adapter_part(whole, keep[p], &part));
+        assert_int_equal(part->n_items, n_items[p]);
+        assert_int_equal(part->lowest_layer, whole->lowest_layer);
+        assert_int_equal(part->lowest_place, whole->lowest_place);
+        float *own = lrd_calloc((size_t)part->n_params, sizeof *own);
+        lrd_adapter_extract(part, whole, numbers, own);
+        for (int i = 0; i < part->n_items; i++) {
+            const lrd_adapter_item_t *a = &part->items[i], *b = &whole->items[a->whole];
+            assert_true(keep[p][a->layer]);
+            assert_string_equal(a->path, b->path);
+            assert_ptr_equal(lrd_adapter_find(part, b->layer, b->place), a);
+            assert_true(own[a->a] == numbers[b->a] && own[a->b] == numbers[b->b]);
+        }
+        assert_int_equal(part->begin[2 * part->n_items], part->n_params);
+        lrd_adapter_insert(part, whole, own, back);
+        n += part->n_params;
+        lrd_free(own);
+        lrd_adapter_free(part);
+    }
+    assert_int_equal(n, whole->n_params);
+    assert_memory_equal(back, numbers, (size_t)n * sizeof *back);
+    lrd_free(back);
+    lrd_free(numbers);
+    lrd_adapter_free(whole);
+    lrd_settings_free(s);
+}
+
 static void assert_init(const char *name, const lrd_settings_t *s, const lrd_adapter_t *adapter,
                         lrd_dtype_t dtype, const char *path)
 {
@@ -195,6 +242,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_parts),
         cmocka_unit_test(test_draws_as_peft),
         cmocka_unit_test(test_draws_known_numbers),
         cmocka_unit_test(test_draws_the_shared_cases),

@@ -5,7 +5,8 @@
 #
 #   allocation_test.sh STEP COMMAND...             every STEP-th allocation of train, train_answers, generate, answer,
 #                                                  score, inspect, tokenize
-#   allocation_test.sh STEP train_on_two [RANK]    of one rank of two
+#   allocation_test.sh STEP train_on_two [RANK]    of one rank of two, each with the whole model
+#   allocation_test.sh STEP train_on_stages [RANK] of one rank of two, each with some of the layers
 set -uo pipefail
 source "$(dirname "$0")/../support/shell_support.sh"
 step=$1
@@ -186,7 +187,8 @@ sweep_rank() {
 
 launch=()
 case $1 in
-train_on_two)
+train_on_two | train_on_stages)
+  [ "$1" = train_on_two ] || train+=(--set parallel.pipeline=2)
   for rank in ${2:-0 1}; do
     sweep_rank "$rank"
   done

@@ -1,0 +1,141 @@
+/* Where every layer would go, what each rank would hold and how long an update would take: the run's own
+ * planner and layout on ranks that need not be there. */
+#include "app/command.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "comm/cpus.h"
+#include "train/calibrate.h"
+#include "train/planner.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_RANKS = 65536 };
+
+/* --memory, as parallel.max_memory reads sizes: bytes of each rank. */
+static lrd_status_t read_memory(const char *text, int64_t **bytes_out, int *n_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_settings_t *s = NULL;
+    int64_t *bytes = NULL;
+    char *assignment = NULL;
+    if (text == NULL)
+        goto out;
+    LRD_TRY(lrd_settings_create(&s));
+    LRD_ALLOC(assignment, lrd_asprintf("parallel.max_memory=[%s]", text));
+    LRD_CHECK(lrd_settings_set(s, assignment) == LRD_OK, LRD_ERR_ARG,
+              "--memory %.80s: expected sizes such as 24GiB or 24GiB,16GiB, one for each rank; the "
+              "last one is that of all others",
+              text);
+    LRD_NEW(bytes, s->parallel.max_memory.n);
+    for (size_t i = 0; i < s->parallel.max_memory.n; i++)
+        bytes[i] = s->parallel.max_memory.entry[i].bytes;
+    *n_out = (int)s->parallel.max_memory.n;
+    *bytes_out = bytes;
+out:
+    lrd_free(assignment);
+    lrd_settings_free(s);
+    return status;
+}
+
+/* Ranks as asked for, else as many as the settings name, else one. */
+static int count_ranks(const lrd_cli_t *cli, const lrd_settings_t *s)
+{
+    const int64_t data = s->parallel.data == LRD_SETTING_AUTO ? 1 : s->parallel.data;
+    const int64_t stages = s->parallel.pipeline == LRD_SETTING_AUTO ? 1 : s->parallel.pipeline;
+    return cli->ranks > 0 ? cli->ranks
+                          : (int)(data * stages < MAX_RANKS ? data * stages : MAX_RANKS);
+}
+
+/* The memory of each rank; *fullest_out: of the one that has the least left. */
+static lrd_status_t measure(const lrd_session_t *s, int n_ranks, lrd_planner_row_t *row,
+                            lrd_memory_t *fullest_out)
+{
+    lrd_status_t status = LRD_OK;
+    int64_t least = INT64_MAX;
+    for (int rank = 0; rank < n_ranks; rank++) {
+        lrd_memory_t m;
+        LRD_TRY(lrd_session_measure(s, &s->placement, n_ranks, rank, &m));
+        row[rank] = lrd_planner_row(&m, s->rooms[rank]);
+        snprintf(row[rank].host, sizeof row[rank].host, "replica %d", rank / s->placement.n_stages);
+        const int64_t left =
+            row[rank].room - row[rank].weights - row[rank].activations - row[rank].rest;
+        if (left < least)
+            *fullest_out = m;
+        least = left < least ? left : least;
+    }
+out:
+    return status;
+}
+
+static lrd_status_t print(const lrd_session_t *s, int n_ranks, const lrd_planner_row_t *row,
+                          const lrd_memory_t *fullest, lrd_buf_t *text)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_placement_t *p = &s->placement;
+    LRD_TRY(lrd_buf_printf(text, "device_map = "));
+    LRD_TRY(lrd_planner_print_map(p, text));
+    LRD_TRY(lrd_buf_printf(text,
+                           "\n\n%d replica%s of %d stage%s, %d run%s of layers on each, computed "
+                           "again: %s; MiB:\n",
+                           n_ranks / p->n_stages, n_ranks == p->n_stages ? "" : "s", p->n_stages,
+                           p->n_stages == 1 ? "" : "s", p->n_runs / p->n_stages,
+                           p->n_runs == p->n_stages ? "" : "s",
+                           lrd_planner_recompute_name(s->recompute)));
+    LRD_TRY(lrd_planner_print_table(p, row, n_ranks, text));
+    LRD_TRY(lrd_buf_printf(text, "\nThe rank with the least left:\n"));
+    LRD_TRY(lrd_memory_print(fullest, text));
+out:
+    return status;
+}
+
+static lrd_status_t print_time(const lrd_session_t *s, int n_ranks, lrd_buf_t *text)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_pass_times_t times;
+    double seconds, used;
+    LRD_TRY(lrd_calibrate(s, &times));
+    LRD_TRY(lrd_calibrate_predict(s, &times, n_ranks, &seconds, &used));
+    LRD_TRY(lrd_buf_printf(
+        text,
+        "\nAn update on ranks like this one (%s): %.3g s, stages busy %.0f %%; a "
+        "micro-batch takes a block %.3g s forward and %.3g s back, the head %.3g s\n",
+        s->engine.machine, seconds, 100 * used, times.forward, times.backward, times.head));
+out:
+    return status;
+}
+
+lrd_status_t lrd_command_plan(lrd_app_t *app)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_settings_t *settings = NULL;
+    lrd_session_t s = {.plans = true};
+    lrd_session_options_t o = {.backend = app->cli->backend};
+    lrd_planner_row_t *row = NULL;
+    lrd_memory_t fullest = {.backend = NULL};
+    lrd_buf_t text = {0};
+    int64_t *memory = NULL;
+    LRD_TRY(lrd_cli_read_settings(app->cli, &settings));
+    LRD_TRY(read_memory(app->cli->memory, &memory, &o.n_memory));
+    LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &o.n_threads));
+    const int n_ranks = count_ranks(app->cli, settings);
+    o.memory = memory;
+    o.settings = settings;
+    LRD_TRY(lrd_comm_imagine(0, n_ranks, &o.comm));
+    LRD_TRY(lrd_session_plan(&o, &s));
+    LRD_NEW(row, n_ranks);
+    LRD_TRY(measure(&s, n_ranks, row, &fullest));
+    LRD_TRY(print(&s, n_ranks, row, &fullest, &text));
+    app->work_began = true;
+    LRD_TRY(print_time(&s, n_ranks, &text));
+    LRD_TRY(lrd_put_result(text.data, text.size));
+out:
+    lrd_session_close(&s);
+    lrd_comm_close(o.comm);
+    lrd_free(row);
+    lrd_free(memory);
+    lrd_buf_release(&text);
+    lrd_settings_free(settings);
+    return status;
+}

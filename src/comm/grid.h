@@ -1,0 +1,30 @@
+/* comm/grid.h -- the world as replicas x stages.
+ *
+ *   rank = replica * n_stages + stage           stage 0  stage 1
+ *                                   replica 0   rank 0   rank 1     the stages of a replica share
+ *                                   replica 1   rank 2   rank 3     a host where they can
+ *
+ * Activations travel along a row, gradients are summed along a column.
+ */
+#ifndef LRD_COMM_GRID_H
+#define LRD_COMM_GRID_H
+
+#include "comm/comm.h"
+
+typedef struct lrd_grid {
+    lrd_comm_t *world;
+    lrd_comm_t *row;    /* the stages of this replica: its rank is the stage */
+    lrd_comm_t *column; /* this stage of all replicas: its rank is the replica */
+    int n_replicas, n_stages, replica, stage;
+} lrd_grid_t;
+
+/* n_stages divides the size of the world. Collective. */
+lrd_status_t lrd_grid_open(lrd_comm_t *world, int n_stages, lrd_grid_t *grid_out);
+
+/* The rank of the world at a place of the grid. */
+static inline int lrd_grid_rank(const lrd_grid_t *grid, int replica, int stage)
+{
+    return replica * grid->n_stages + stage;
+}
+
+#endif /* LRD_COMM_GRID_H */

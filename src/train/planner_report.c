@@ -1,0 +1,161 @@
+/* What the planner says: the map as accelerate writes it, and a table of ranks. */
+#include "train/planner.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char *lrd_planner_recompute_name(lrd_checkpointing_t recompute)
+{
+    return recompute == LRD_CHECKPOINTING_BLOCK       ? "block"
+           : recompute == LRD_CHECKPOINTING_ATTENTION ? "attention"
+                                                      : "nothing";
+}
+
+static int64_t count(const lrd_arena_t *arena, const char *category)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < arena->n_categories; i++)
+        bytes +=
+            strcmp(arena->category[i].name, category) == 0 ? (int64_t)arena->category[i].bytes : 0;
+    return bytes;
+}
+
+lrd_planner_row_t lrd_planner_row(const lrd_memory_t *m, int64_t room)
+{
+    lrd_planner_row_t row = {
+        .weights = (int64_t)m->mapped_bytes + count(&m->model, "weights"),
+        .activations = count(&m->step, "activations"),
+        .room = room,
+    };
+    row.rest = (int64_t)(lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes) - row.weights -
+               row.activations;
+    return row;
+}
+
+static lrd_status_t put(lrd_buf_t *text, int part, const char *module, int stage)
+{
+    return lrd_buf_printf(text, "%s'%s': %d", part > 0 ? ", " : "{", module, stage);
+}
+
+/* accelerate's order: of assignment, a tied head beside the embedding. */
+lrd_status_t lrd_planner_print_map(const lrd_placement_t *p, lrd_buf_t *text)
+{
+    lrd_status_t status = LRD_OK;
+    const int last = p->n_stages - 1, n_layers = p->begin[p->n_runs];
+    if (p->n_stages == 1)
+        return lrd_buf_printf(text, "{'': 0}");
+    LRD_TRY(put(text, 0, "transformer.word_embeddings", 0));
+    LRD_TRY(put(text, 1, "transformer.word_embeddings_layernorm", 0));
+    for (int layer = 0; layer < n_layers; layer++) {
+        char name[32];
+        snprintf(name, sizeof name, "transformer.h.%d", layer);
+        LRD_TRY(put(text, 2, name, lrd_placement_stage_of(p, layer)));
+    }
+    LRD_TRY(put(text, 3, "transformer.ln_f", last));
+    LRD_TRY(put(text, 4, "lm_head", last));
+    LRD_TRY(lrd_buf_printf(text, "}"));
+out:
+    return status;
+}
+
+static void append(char out[64], const char *text)
+{
+    const size_t at = strlen(out);
+    snprintf(out + at, 64 - at, "%s%s", at > 0 ? ", " : "", text);
+}
+
+/* "embeddings, 0-6" or "7-11, head". */
+static void describe_runs(const lrd_placement_t *p, int stage, char out[64])
+{
+    char blocks[32];
+    out[0] = '\0';
+    for (int k = stage; k < p->n_runs; k += p->n_stages) {
+        const lrd_span_t run = lrd_placement_run(p, k);
+        const int n = run.last - run.first;
+        snprintf(blocks, sizeof blocks, n > 1 ? "%d-%d" : "%d", run.first, run.last - 1);
+        if (run.embed)
+            append(out, "embeddings");
+        if (n > 0)
+            append(out, blocks);
+        if (run.head)
+            append(out, "head");
+    }
+}
+
+lrd_status_t lrd_planner_print_table(const lrd_placement_t *p, const lrd_planner_row_t *row, int n,
+                                     lrd_buf_t *text)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_buf_printf(text, "  %4s %-16s %-24s %9s %11s %9s %9s %9s\n", "rank", "host",
+                           "layers", "weights", "activations", "rest", "in all", "headroom"));
+    for (int r = 0; r < n; r++) {
+        char layers[64];
+        const int64_t all = row[r].weights + row[r].activations + row[r].rest;
+        describe_runs(p, r % p->n_stages, layers);
+        LRD_TRY(lrd_buf_printf(text, "  %4d %-16.16s %-24s %9.1f %11.1f %9.1f %9.1f %9.1f\n", r,
+                               row[r].host, layers, (double)row[r].weights / 0x1p20,
+                               (double)row[r].activations / 0x1p20, (double)row[r].rest / 0x1p20,
+                               (double)all / 0x1p20, (double)(row[r].room - all) / 0x1p20));
+    }
+out:
+    return status;
+}
+
+/* Everyone's row. */
+static lrd_status_t gather(const lrd_session_t *s, lrd_planner_row_t *row)
+{
+    lrd_status_t status = LRD_OK;
+    const int size = lrd_comm_size(s->o.comm), rank = lrd_comm_rank(s->o.comm);
+    size_t *offset = NULL;
+    LRD_NEW(offset, size + 1);
+    for (int r = 0; r <= size; r++)
+        offset[r] = (size_t)r * sizeof *row;
+out:
+    status = lrd_agree(s->o.comm, status);
+    if (status == LRD_OK) {
+        row[rank] = lrd_planner_row(&s->engine.memory, s->rooms[rank]);
+        snprintf(row[rank].host, sizeof row[rank].host, "%.31s", lrd_comm_host(s->o.comm));
+        status = lrd_comm_all_gather(s->o.comm, &row[rank], row, offset);
+    }
+    lrd_free(offset);
+    return status;
+}
+
+static lrd_status_t say(const lrd_session_t *s, const lrd_planner_row_t *row)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_buf_t map = {0}, table = {0};
+    if (lrd_comm_rank(s->o.comm) != 0)
+        goto out;
+    LRD_TRY(lrd_planner_print_map(&s->placement, &map));
+    LRD_TRY(lrd_planner_print_table(&s->placement, row, lrd_comm_size(s->o.comm), &table));
+    lrd_info("device_map = %s", map.data);
+    lrd_info("Memory of each rank, in MiB:\n%s", table.data);
+out:
+    lrd_buf_release(&table);
+    lrd_buf_release(&map);
+    return status;
+}
+
+lrd_status_t lrd_planner_report(lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_planner_row_t *row = NULL;
+    if (s->o.settings->training.gradient_checkpointing == LRD_CHECKPOINTING_AUTO &&
+        lrd_comm_rank(s->o.comm) == 0)
+        lrd_info("Computed again on the way back: %s", lrd_planner_recompute_name(s->recompute));
+    if (s->grid.n_stages == 1)
+        return LRD_OK;
+    LRD_NEW(row, lrd_comm_size(s->o.comm));
+out:
+    status = lrd_agree(s->o.comm, status);
+    if (status == LRD_OK)
+        status = gather(s, row);
+    if (status == LRD_OK)
+        status = lrd_agree(s->o.comm, say(s, row));
+    lrd_free(row);
+    return status;
+}

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# What `plan` says is what a run then takes, to the byte that is printed; memory decides how many stages
+# there are and what each has; what does not fit is refused before any work.
+set -euo pipefail
+source "$(dirname "$0")/../support/shell_support.sh"
+work=$(make_temporary)
+remove_at_exit "$work"
+cd "$work"
+export OMP_NUM_THREADS=1
+write_model model 10 64 4 500
+python3 - <<'END'
+import json, random
+draw = random.Random(2)
+for name, n in ("train.jsonl", 30), ("eval.jsonl", 11):
+    with open(name, "w") as file:
+        for _ in range(n):
+            file.write(json.dumps({"input_ids": [draw.randrange(500) for _ in range(draw.randrange(20, 60))]}) + "\n")
+for name, (layers, hidden, heads) in {"560m": (24, 1024, 16), "3b": (30, 2560, 32), "176b": (70, 14336, 112)}.items():
+    import os
+    os.mkdir(name)
+    json.dump({"model_type": "bloom", "n_layer": layers, "hidden_size": hidden, "n_head": heads, "vocab_size": 250880,
+               "torch_dtype": "float16"}, open(name + "/config.json", "w"))
+END
+cat > config.yaml <<'END'
+model: {name_or_path: model}
+lora: {r: 4, target_modules: all-linear}
+data: {format: tokenized, train_file: train.jsonl, eval_file: eval.jsonl}
+training: {per_device_train_batch_size: 2, gradient_accumulation_steps: 5, max_steps: 1, warmup_steps: 0}
+END
+
+plan() { "$LRD_PROGRAM" plan --config config.yaml --log-level warn "$@"; }
+# The rows of a table of ranks: rank, layers, weights, activations, rest, in all.
+rows() { awk '/^ *rank +host/ { on = 1; next } on && NF < 7 { exit } on { $2 = ""; NF--; gsub(/replica|^ [01] /, ""); print }'; }
+# The same without what the host is called: "replica 0" in a plan.
+plan_rows() { plan "$@" | sed 's/ replica [0-9]* / host /' | rows; }
+
+# Memory as a run takes it.
+for layout in "2 2 1 1" "3 3 1 1" "4 2 1 2" "2 2 3 1" "4 2 2 2"; do
+  read -r ranks stages chunks replicas <<< "$layout"
+  set=(--set parallel.pipeline="$stages" --set parallel.pipeline_chunks="$chunks" --set parallel.data="$replicas")
+  mpirun -np "$ranks" --bind-to none "$LRD_PROGRAM" --config config.yaml --set training.output_dir="out$ranks$chunks" "${set[@]}" 2> log ||
+    fail "a run on $layout: $(grep error: log)"
+  rows < log > ran
+  [ "$(wc -l < ran)" = "$ranks" ] || fail "the run on $layout names $(wc -l < ran) ranks"
+  plan_rows "${set[@]}" > planned
+  cmp ran planned || fail "planned for $layout: $(diff ran planned)"
+  map=$(sed -n 's/^device_map = //p' log)
+  [ "$(plan "${set[@]}" | sed -n 's/^device_map = //p')" = "$map" ] || fail "another map on $layout"
+  echo "as planned: $layout"
+done
+"$LRD_PROGRAM" --config config.yaml --set training.output_dir=one 2> log
+[ "$(plan | sed -n '/^  [a-z]* .* MiB$/p')" = "$(sed -n '/^  [a-z]* .* MiB$/p' log)" ] || fail "planned for one rank"
+
+# Memory decides. A replica where it fits; else the fewest stages, the smaller rank with fewer layers.
+layers() { plan_rows "$@" | awk '{ NF -= 4; $1 = ""; print }' | paste -sd '|'; }
+[ "$(plan --ranks 4 --memory 1GiB | head -n 1)" = "device_map = {'': 0}" ] || fail "a replica fits"
+whole=$(plan | awk '$1 == "in" && $2 == "all" { print int($3 * 1024) }')
+[ "$(layers --ranks 4 --memory "$((whole - 300))KiB" | awk -F'|' '{ print NF }')" = 4 ] || fail "four ranks"
+plan --ranks 4 --memory "$((whole - 300))KiB" | grep -q '^2 replicas of 2 stages' || fail "two stages are enough"
+[ "$(layers --ranks 2 --set parallel.pipeline=2 --memory 1GiB)" = " embeddings, 0-4| 5-9, head" ] || fail "equal: $(layers --ranks 2 --set parallel.pipeline=2)"
+small=$(layers --ranks 2 --memory "6MiB,$((whole - 300))KiB")
+[[ $small = " embeddings, 0-"[012]"|"* ]] || fail "unequal: $small"
+
+# Recomputation where asked to choose: none where all fits, else what is enough, or stages where they are faster.
+auto() { plan --set training.gradient_checkpointing=auto "$@" | sed -n 's/^\([0-9]* replica.* stages*\),.*computed again: \([a-z]*\);.*/\1 \2/p'; }
+[ "$(auto --memory 1GiB)" = "1 replica of 1 stage nothing" ] || fail "auto with room: $(auto --memory 1GiB)"
+[ "$(auto --memory "$((whole - 300))KiB")" = "1 replica of 1 stage attention" ] || fail "auto: $(auto --memory "$((whole - 300))KiB")"
+block=$(plan --set training.gradient_checkpointing=block | awk '$1 == "in" && $2 == "all" { print int($3 * 1024) + 100 }')
+[ "$(auto --memory "${block}KiB")" = "1 replica of 1 stage block" ] || fail "auto with little: $(auto --memory "${block}KiB")"
+
+# What cannot be is refused, with what would help, by code 2.
+refuse() { # TEXT OPTION...
+  local code=0
+  plan "${@:2}" > said 2> log || code=$?
+  [ $code = 2 ] && [ ! -s said ] && grep -q -- "$1" log || fail "expected '$1' for ${*:2}: $code $(cat log)"
+}
+refuse 'smaller micro-batches' --ranks 2 --memory 1MiB
+refuse 'is not the 3 ranks' --ranks 3 --set parallel.pipeline=2
+refuse 'the model has 10 blocks' --ranks 2 --set parallel.pipeline=2 --set parallel.pipeline_chunks=9
+refuse 'lacks' --ranks 2 --memory 3MiB --set parallel.device_map=balanced
+refuse 'max_memory' --memory 3xyz
+refuse 'has no device' --ranks 2 --set 'parallel.device_map={transformer: 0}'
+code=0
+mpirun -np 2 --bind-to none "$LRD_PROGRAM" --config config.yaml --set training.output_dir=no --set parallel.max_memory='[1MiB,1MiB]' 2> log || code=$?
+[ $code = 2 ] && [ "$(grep -c error: log)" = 1 ] && [ ! -e no/adapter_model.safetensors ] || fail "a run that does not fit: $code $(cat log)"
+
+# Models that are not here but for their config.json. accelerate leaves devices empty where we do not.
+big() { layers --set model.name_or_path="$1" --set training.per_device_train_batch_size=1 "${@:2}"; }
+[ "$(big 560m --ranks 4 --memory 16GiB --set parallel.pipeline=4)" = " embeddings, 0-7| 8-15| 16-23| head" ] ||
+  fail "560m on four: $(big 560m --ranks 4 --memory 16GiB --set parallel.pipeline=4)"
+refuse 'leave none of 0 to 3 empty' --set model.name_or_path=560m --ranks 4 --memory 16GiB --set parallel.device_map=balanced
+[ "$(big 560m --ranks 2 --memory 16GiB --set parallel.device_map=balanced)" = " embeddings, 0-1| 2-23, head" ] || fail "560m, balanced"
+big 176b --ranks 8 --memory 80GiB | grep -q '^ embeddings, 0-' || fail "176b on eight"
+echo PASSED
