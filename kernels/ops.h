@@ -279,10 +279,12 @@ typedef struct lrd_sample_row {
     float top_p, min_p;       /* each 0 .. 1 */
     float repetition_penalty; /* > 0 */
     int32_t top_k;            /* V or more does nothing */
-    int32_t slot;             /* row of `seen`; negative: none, neither read nor written */
-    uint64_t seed, request;   /* with index the name of the random number: lrd_sample_uniform
+    /* row of `seen`; negative: none, neither read nor written; one that `seen` does not have is
+     * LRD_ERR_ARG where the host can see it, and gives token -1 on a GPU */
+    int32_t slot;
+    uint64_t seed, request; /* with index the name of the random number: lrd_sample_uniform
                                  (base/philox.h) */
-    uint32_t index;           /* how many tokens the request was given before this one */
+    uint32_t index;         /* how many tokens the request was given before this one */
     uint32_t reserved;
 } lrd_sample_row_t;
 

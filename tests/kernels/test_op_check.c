@@ -269,11 +269,12 @@ static void test_backends(void **state)
     lrd_backend_t *be = NULL;
     int n;
     const char *const *names = lrd_backend_names(&n);
-    assert_int_equal(n, 2);
-    assert_string_equal(names[0], "cpu");
-    assert_string_equal(names[1], "cpu_checked");
+    assert_int_equal(n, 3);
+    assert_string_equal(names[0], "cuda");
+    assert_string_equal(names[1], "cpu");
+    assert_string_equal(names[2], "cpu_checked");
     assert_fails(lrd_backend_open("tpu", &(lrd_backend_options_t){0, 1, NULL}, &be),
-                 LRD_ERR_UNAVAILABLE, "cpu and cpu_checked");
+                 LRD_ERR_UNAVAILABLE, "cuda, cpu and cpu_checked");
     assert_null(be);
     if (!op_is_checked())
         return;
