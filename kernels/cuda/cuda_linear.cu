@@ -116,7 +116,8 @@ static lrd_status_t finish_rows(lrd_stream_t *st, lrd_dtype_t compute, cuda_fini
 
 /* ---- forward */
 
-static lrd_status_t forward_direct(lrd_stream_t *st, const lrd_linear_fwd_t *a, const layout_t *l)
+/* The product that makes all of y, but for an adapter's part, which is there before. */
+static cuda_product_t whole_forward(const lrd_linear_fwd_t *a, const layout_t *l)
 {
     cuda_product_t p = {};
     p.x = a->x;
@@ -124,21 +125,26 @@ static lrd_status_t forward_direct(lrd_stream_t *st, const lrd_linear_fwd_t *a, 
     p.transposed = true;
     p.y = a->y;
     p.workspace = l->workspace;
+    p.accumulate = largest_rank(a->lora) > 0;
+    p.bias = p.accumulate ? NULL : a->bias.data;
     if (a->epilogue == LRD_EPILOGUE_GELU) {
         p.epilogue = a->pre.data != NULL ? CUDA_EPILOGUE_GELU_SAVED : CUDA_EPILOGUE_GELU;
         p.aux = a->pre;
     }
-    if (largest_rank(a->lora) > 0) {
+    return p;
+}
+
+static lrd_status_t forward_direct(lrd_stream_t *st, const lrd_linear_fwd_t *a,
+                                   const cuda_product_t *p)
+{
+    if (p->accumulate) {
         cuda_finish_t f = {};
         f.bias = a->bias;
         f.y = a->y;
         CUDA_TRY(finish_rows(st, a->x.dtype, f, a->lora, false, (const float *)a->u.data, a->u.ld,
                              0, a->x.rows));
-        p.accumulate = true;
-    } else {
-        p.bias = a->bias.data;
     }
-    return cuda_product_run(st, &p);
+    return cuda_product_run(st, p);
 }
 
 static lrd_status_t forward_tiles(lrd_stream_t *st, const lrd_linear_fwd_t *a, const layout_t *l)
@@ -179,12 +185,14 @@ static bool can_be_direct(const lrd_linear_fwd_t *a)
 
 lrd_status_t cuda_linear_forward(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_linear_fwd_t *a)
 {
-    const lrd_dtype_t d = a->x.dtype;
-    const bool direct = can_be_direct(a);
     layout_t l;
+    bool direct = false;
     if (a->bias.data != NULL)
-        CUDA_SAME_DTYPE("linear_forward", d, a->bias.dtype);
-    CUDA_TRY(take_scratch(scratch, a->x.rows, direct ? 0 : a->y.cols, 0, direct, &l));
+        CUDA_SAME_DTYPE("linear_forward", a->x.dtype, a->bias.dtype);
+    CUDA_TRY(take_scratch(scratch, a->x.rows, 0, 0, true, &l));
+    const cuda_product_t p = whole_forward(a, &l);
+    if (can_be_direct(a))
+        CUDA_TRY(cuda_product_exists(st, &p, &direct));
     for (int i = 0; a->lora != NULL && i < a->lora->n; i++) {
         const lrd_lora_t *lora = &a->lora->adapter[i];
         if (lora->a.data != NULL)
@@ -192,7 +200,10 @@ lrd_status_t cuda_linear_forward(lrd_stream_t *st, lrd_scratch_t scratch, const 
                                        factor_a(lora), 1.0f, &lora->drop, (float *)a->u.data,
                                        a->u.ld));
     }
-    return direct ? forward_direct(st, a, &l) : forward_tiles(st, a, &l);
+    if (direct)
+        return forward_direct(st, a, &p);
+    CUDA_TRY(take_scratch(scratch, a->x.rows, a->y.cols, 0, false, &l));
+    return forward_tiles(st, a, &l);
 }
 
 /* ---- backward */
@@ -215,27 +226,32 @@ static lrd_status_t backward_lora(lrd_stream_t *st, const lrd_linear_bwd_t *a, i
     return cuda_lora_outer(st, &da);
 }
 
-static lrd_status_t backward_direct(lrd_stream_t *st, const lrd_linear_bwd_t *a, int64_t rank,
-                                    const layout_t *l)
+/* The product that makes all of dx, but for an adapter's part, which is there before. */
+static cuda_product_t whole_backward(const lrd_linear_bwd_t *a, int64_t rank, const layout_t *l)
 {
     cuda_product_t p = {};
     p.x = a->dy;
     p.w = a->w->w;
     p.y = a->dx;
-    p.accumulate = a->accumulate_dx;
+    p.accumulate = a->accumulate_dx || rank > 0;
     p.workspace = l->workspace;
     if (a->pre.data != NULL) {
         p.epilogue = CUDA_EPILOGUE_GELU_DERIVATIVE;
         p.aux = {(void *)a->pre.data, a->pre.rows, a->pre.cols, a->pre.ld, a->pre.dtype};
     }
+    return p;
+}
+
+static lrd_status_t backward_direct(lrd_stream_t *st, const lrd_linear_bwd_t *a, int64_t rank,
+                                    const cuda_product_t *p, const layout_t *l)
+{
     if (rank > 0) {
         cuda_finish_t f = {};
         f.accumulate = a->accumulate_dx;
         f.y = a->dx;
         CUDA_TRY(finish_rows(st, a->dy.dtype, f, a->lora, true, l->du, rank, 0, a->dy.rows));
-        p.accumulate = true;
     }
-    return cuda_product_run(st, &p);
+    return cuda_product_run(st, p);
 }
 
 static lrd_status_t backward_tiles(lrd_stream_t *st, const lrd_linear_bwd_t *a, int64_t rank,
@@ -266,20 +282,26 @@ lrd_status_t cuda_linear_backward(lrd_stream_t *st, lrd_scratch_t scratch,
 {
     const int64_t rank = largest_rank(a->lora), n = a->w->w.rows, k = a->w->w.cols;
     const lrd_dtype_t d = a->dy.dtype;
-    const bool direct =
-        a->dx.dtype == d && (a->pre.data == NULL || (a->pre.ld % AUX_LD == 0 && !a->accumulate_dx));
+    const bool aux_fits = a->pre.data == NULL || (a->pre.ld % AUX_LD == 0 && !a->accumulate_dx);
+    bool direct = false;
     layout_t l;
     if (a->pre.data != NULL)
         CUDA_SAME_DTYPE("linear_backward", d, a->pre.dtype);
     if (a->lora != NULL)
         CUDA_SAME_DTYPE("linear_backward", d, a->x.dtype);
-    CUDA_TRY(take_scratch(scratch, a->dy.rows, cuda_larger(n, k), rank,
-                          direct || a->dx.data == NULL, &l));
+    CUDA_TRY(take_scratch(scratch, a->dy.rows, cuda_larger(n, k), rank, true, &l));
+    const cuda_product_t p = whole_backward(a, rank, &l);
+    if (a->dx.data != NULL && a->dx.dtype == d && aux_fits)
+        CUDA_TRY(cuda_product_exists(st, &p, &direct));
     for (int i = 0; a->lora != NULL && i < a->lora->n; i++) {
         if (a->lora->adapter[i].a.data != NULL)
             CUDA_TRY(backward_lora(st, a, i, rank, &l));
     }
     if (a->dx.data == NULL)
         return LRD_OK;
-    return direct ? backward_direct(st, a, rank, &l) : backward_tiles(st, a, rank, &l);
+    if (direct)
+        return backward_direct(st, a, rank, &p, &l);
+    /* The same places as before, and a tile of float32 behind them. */
+    CUDA_TRY(take_scratch(scratch, a->dy.rows, cuda_larger(n, k), rank, false, &l));
+    return backward_tiles(st, a, rank, &l);
 }

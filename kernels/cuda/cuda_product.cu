@@ -89,6 +89,7 @@ typedef struct product_key {
 
 typedef struct product_choice {
     product_key_t key;
+    bool exists; /* the library has an algorithm for it */
     cublasLtMatmulAlgo_t algo;
     struct product_choice *next;
 } product_choice_t;
@@ -114,7 +115,7 @@ static product_key_t key_of(const cuda_product_t *p)
 }
 
 static lrd_status_t ask(cuda_backend_t *be, const cuda_product_t *p, const lt_product_t *lt,
-                        cublasLtMatmulPreference_t preference, cublasLtMatmulAlgo_t *algo_out)
+                        cublasLtMatmulPreference_t preference, product_choice_t *choice)
 {
     const uint64_t workspace = CUDA_WORKSPACE;
     const uint32_t no_split = CUBLASLT_REDUCTION_SCHEME_NONE;
@@ -132,24 +133,21 @@ static lrd_status_t ask(cuda_backend_t *be, const cuda_product_t *p, const lt_pr
         LT_CALL(cublasLtMatmulPreferenceSetAttribute(preference, at, &alignment, sizeof alignment));
     const cublasStatus_t error = cublasLtMatmulAlgoGetHeuristic(
         be->products, lt->desc, lt->w, lt->x, lt->y, lt->y, preference, 1, &found, &n);
-    CUDA_CHECK(error == CUBLAS_STATUS_SUCCESS && n == 1, LRD_ERR_UNSUPPORTED,
-               "cuBLASLt has no algorithm for a product of [., %ld] and [%ld, %ld] (%s, alignment "
-               "%u): %s",
-               (long)p->x.cols, (long)p->w.rows, (long)p->w.cols,
-               p->x.dtype == LRD_F32 ? "F32" : "16 bit", alignment, cublasLtGetStatusString(error));
-    *algo_out = found.algo;
+    choice->exists = error == CUBLAS_STATUS_SUCCESS && n == 1;
+    if (choice->exists)
+        choice->algo = found.algo;
     return LRD_OK;
 }
 
 static lrd_status_t ask_nominal(cuda_backend_t *be, const cuda_product_t *p,
-                                cublasLtMatmulAlgo_t *algo_out)
+                                product_choice_t *choice)
 {
     lt_product_t lt = {};
     cublasLtMatmulPreference_t preference;
     LT_CALL(cublasLtMatmulPreferenceCreate(&preference));
     lrd_status_t status = describe(p, NOMINAL_ROWS, &lt);
     if (status == LRD_OK)
-        status = ask(be, p, &lt, preference, algo_out);
+        status = ask(be, p, &lt, preference, choice);
     release(&lt);
     cublasLtMatmulPreferenceDestroy(preference);
     return status;
@@ -157,24 +155,31 @@ static lrd_status_t ask_nominal(cuda_backend_t *be, const cuda_product_t *p,
 
 /* The algorithm for a product: asked for once, then remembered. */
 static lrd_status_t choose(cuda_backend_t *be, const cuda_product_t *p,
-                           const cublasLtMatmulAlgo_t **algo_out)
+                           const product_choice_t **choice_out)
 {
-    const product_key_t key = key_of(p);
+    product_choice_t asked = {};
+    asked.key = key_of(p);
     for (const product_choice_t *c = be->choices; c != NULL; c = c->next) {
-        if (memcmp(&c->key, &key, sizeof key) == 0) {
-            *algo_out = &c->algo;
+        if (memcmp(&c->key, &asked.key, sizeof asked.key) == 0) {
+            *choice_out = c;
             return LRD_OK;
         }
     }
-    cublasLtMatmulAlgo_t algo;
-    CUDA_TRY(ask_nominal(be, p, &algo));
+    CUDA_TRY(ask_nominal(be, p, &asked));
     product_choice_t *c = (product_choice_t *)malloc(sizeof *c);
     CUDA_CHECK(c != NULL, LRD_ERR_NO_MEMORY, "out of memory");
-    c->key = key;
-    c->algo = algo;
-    c->next = be->choices;
+    asked.next = be->choices;
+    *c = asked;
     be->choices = c;
-    *algo_out = &c->algo;
+    *choice_out = c;
+    return LRD_OK;
+}
+
+lrd_status_t cuda_product_exists(lrd_stream_t *st, const cuda_product_t *p, bool *exists_out)
+{
+    const product_choice_t *choice = NULL;
+    CUDA_TRY(choose(cuda_backend_of(st), p, &choice));
+    *exists_out = choice->exists;
     return LRD_OK;
 }
 
@@ -199,14 +204,18 @@ static lrd_status_t multiply(lrd_stream_t *st, const cuda_product_t *p, const lt
 
 lrd_status_t cuda_product_run(lrd_stream_t *st, const cuda_product_t *p)
 {
-    const cublasLtMatmulAlgo_t *algo = NULL;
+    const product_choice_t *choice = NULL;
     lt_product_t lt = {};
     if (p->x.rows == 0)
         return LRD_OK;
-    CUDA_TRY(choose(cuda_backend_of(st), p, &algo));
+    CUDA_TRY(choose(cuda_backend_of(st), p, &choice));
+    CUDA_CHECK(choice->exists, LRD_ERR_UNSUPPORTED,
+               "cuBLASLt has no algorithm for a product of [., %ld] and [%ld, %ld] in %s",
+               (long)p->x.cols, (long)p->w.rows, (long)p->w.cols,
+               p->x.dtype == LRD_F32 ? "float32" : "16 bit");
     lrd_status_t status = describe(p, p->x.rows, &lt);
     if (status == LRD_OK)
-        status = multiply(st, p, &lt, algo);
+        status = multiply(st, p, &lt, &choice->algo);
     release(&lt);
     return status;
 }

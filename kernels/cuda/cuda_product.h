@@ -29,4 +29,8 @@ enum { CUDA_WORKSPACE = 32 << 20 };
  * treat rows alike: one algorithm serves all numbers of rows, and none splits the sums. */
 lrd_status_t cuda_product_run(lrd_stream_t *st, const cuda_product_t *p);
 
+/* Whether the library can do it, with that epilogue, those types and leading dimensions. Asks for
+ * every number of rows at once, and reads no data. */
+lrd_status_t cuda_product_exists(lrd_stream_t *st, const cuda_product_t *p, bool *exists_out);
+
 #endif /* LRD_CUDA_PRODUCT_H */

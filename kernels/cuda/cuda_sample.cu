@@ -136,7 +136,6 @@ __device__ static void thin_out(list_t *l, const kept_t &k, float *score, int32_
 __device__ static float select_kth(const list_t &l, int32_t k)
 {
     __shared__ int32_t bin[DIGITS];
-    __shared__ uint32_t chosen;
     uint32_t key = 0, known = 0;
     int32_t above = 0;
     for (int shift = 24; shift >= 0; shift -= 8) {
@@ -153,10 +152,7 @@ __device__ static float select_kth(const list_t &l, int32_t k)
         uint32_t digit = DIGITS - 1;
         for (; digit > 0 && above + bin[digit] < k; digit--)
             above += bin[digit];
-        if (threadIdx.x == 0)
-            chosen = digit;
-        __syncthreads();
-        key |= chosen << shift;
+        key |= digit << shift;
         known |= (uint32_t)(DIGITS - 1) << shift;
     }
     return score_of(key);

@@ -1,6 +1,7 @@
 /* The runtime of the emulated device. Work waits in its stream until somebody synchronizes; only
  * while it runs may device memory be touched. */
 #include "cuda_runtime.h"
+#include "emu_poison.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -9,13 +10,6 @@
 #include <map>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(at, bytes)   ((void)(at), (void)(bytes))
-#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
-#endif
 
 struct emu_stream {
     std::deque<std::function<void()>> work;

@@ -1,4 +1,5 @@
 #include "cuda_runtime.h"
+#include "emu_poison.h"
 
 #include "kernels/cuda/cuda_tile.cuh"
 
@@ -14,7 +15,7 @@ dim3 emu_block_size, emu_grid_size;
 
 namespace
 {
-constexpr size_t STACK = 256 << 10, GUARD = 4096, SHARED_ALIGN = 128;
+constexpr size_t STACK = 256 << 10, GUARD = 4096, FIRST_FRAMES = 4096, SHARED_ALIGN = 128;
 
 struct fiber_t {
     void *sp;
@@ -192,6 +193,8 @@ static void start_block()
     for (unsigned i = 0; i < n; i++) {
         fiber_t &f = block.fibers[i];
         void **sp = (void **)(block.stacks[i] + STACK);
+        /* run_fiber of the block before never returned: its marks are still there. */
+        ASAN_UNPOISON_MEMORY_REGION(block.stacks[i] + STACK - FIRST_FRAMES, FIRST_FRAMES);
         *--sp = nullptr; /* run_fiber never returns; keeps the stack aligned as after a call */
         *--sp = (void *)run_fiber;
         for (int k = 0; k < 6; k++)
@@ -241,9 +244,7 @@ void emu_run_grid(const char *kernel, dim3 grid, dim3 size, size_t shared_bytes,
             for (unsigned x = 0; x < grid.x; x++, reversed = !reversed) {
                 emu_block_index = {x, y, z};
                 /* Exactly as large as asked for: AddressSanitizer sees what reaches beyond. */
-                block.shared = (unsigned char *)aligned_alloc(
-                    SHARED_ALIGN, (shared_bytes + SHARED_ALIGN) / SHARED_ALIGN * SHARED_ALIGN);
-                if (block.shared == nullptr)
+                if (posix_memalign((void **)&block.shared, SHARED_ALIGN, shared_bytes) != 0)
                     emu_die("no memory for %zu bytes of shared memory", shared_bytes);
                 memset(block.shared, 0xff, shared_bytes);
                 run_block(reversed);

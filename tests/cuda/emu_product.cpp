@@ -267,14 +267,17 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     }
 }
 
-/* The algorithm remembers how much workspace and alignment it was promised. */
+/* The algorithm remembers how much workspace and alignment it was promised. With
+ * LRD_EMULATED_BARE_PRODUCTS set there is none that has an epilogue. */
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t preference, int,
                                               cublasLtMatmulHeuristicResult_t *found, int *n_found)
 {
-    if (!shapes_agree(*desc, *a, *b, *d) || preference->may_split)
+    const bool bare = desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT;
+    if (!shapes_agree(*desc, *a, *b, *d) || preference->may_split ||
+        (getenv("LRD_EMULATED_BARE_PRODUCTS") != nullptr && !bare))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     *found = {};
     found->algo.data[0] = preference->workspace;
