@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 /* A plugin built against another version of this file is refused. */
-enum { LRD_OPS_ABI_VERSION = 2 };
+enum { LRD_OPS_ABI_VERSION = 3 };
 
 typedef struct lrd_ops lrd_ops_t;
 
@@ -256,6 +256,7 @@ typedef struct lrd_linear_ce {
     lrd_cmat_t h;                  /* [T, C] */
     const lrd_weight_t *w;         /* [V, C] */
     const int32_t *target;         /* [T] in 0 .. V-1; negative: not a target */
+    int64_t n_targets;             /* as many of the T are targets; 0: the host does not know */
     double inv_n_target;           /* 1 / targets of the whole update, over all ranks */
     const lrd_step_state_t *state; /* loss_scale; NULL for 1 */
     double *nll;                   /* [1] */

@@ -244,8 +244,9 @@ static lrd_status_t run(lrd_stream_t *st, const lrd_linear_ce_t *a, const head_t
     if (a->dh.data != NULL)
         CUDA_TRY(cuda_launch(st, "zero_rows_kernel", zero_rows_kernel<T>, dim3((unsigned)tokens),
                              THREADS, 0, a->target, (T *)a->dh.data, a->dh.ld, a->dh.cols));
-    for (int64_t first = 0; first < tokens; first += h->tile)
-        CUDA_TRY(run_tile<T>(st, a, h, first, cuda_smaller(h->tile, tokens - first)));
+    const int64_t n_rows = a->n_targets > 0 ? a->n_targets : tokens;
+    for (int64_t first = 0; first < n_rows; first += h->tile)
+        CUDA_TRY(run_tile<T>(st, a, h, first, cuda_smaller(h->tile, n_rows - first)));
     return cuda_launch(st, "sum_nll_kernel", sum_nll_kernel, 1, THREADS, 0, h->nll, h->n_rows,
                        a->nll);
 }

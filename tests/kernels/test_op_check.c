@@ -189,6 +189,8 @@ static void test_others(void **state)
     REFUSED(linear_ce, ce, h.cols = 8, LRD_ERR_SHAPE, "w is 24 x 16");
     REFUSED(linear_ce, ce, target = NULL, LRD_ERR_ARG, "target is missing");
     REFUSED(linear_ce, ce, nll = NULL, LRD_ERR_ARG, "nll is missing");
+    REFUSED(linear_ce, ce, n_targets = 5, LRD_ERR_ARG, "5 targets in 4 rows");
+    REFUSED(linear_ce, ce, n_targets = -1, LRD_ERR_ARG, "-1 targets");
     REFUSED(linear_ce, ce, dh.rows = 3, LRD_ERR_SHAPE, "dh");
     REFUSED(linear_ce, ce, dh.dtype = LRD_BF16, LRD_ERR_SHAPE, "dh");
     lrd_gelu_fwd_t gelu = {cmat(4, 16), mat(4, 16)};
