@@ -34,8 +34,11 @@ static lrd_status_t choose_device(int index, cudaDeviceProp *properties_out)
     const cudaError_t error = cudaGetDeviceCount(&n);
     CUDA_CHECK(error == cudaSuccess && n > 0, LRD_ERR_UNAVAILABLE, "no CUDA device: %s",
                cudaGetErrorString(error));
-    CUDA_CHECK(index >= 0 && index < n, LRD_ERR_UNAVAILABLE,
-               "no CUDA device %d: this process sees %d, numbered from 0", index, n);
+    /* Not a reason for "auto" to take the CPU: ranks of one host would run on different devices. */
+    CUDA_CHECK(index >= 0 && index < n, LRD_ERR_CONFIG,
+               "no CUDA device %d: this process sees %d, numbered from 0, and each rank of a host "
+               "takes one of its own: start fewer ranks, or choose --backend cpu",
+               index, n);
     CUDA_CALL(cudaSetDevice(index));
     CUDA_CALL(cudaGetDeviceProperties(properties_out, index));
     CUDA_CHECK(properties_out->major >= 8, LRD_ERR_UNAVAILABLE,
@@ -83,9 +86,10 @@ static lrd_status_t cuda_mem_info(lrd_backend_t *, size_t *free_bytes_out, size_
 static lrd_status_t cuda_mem_alloc(lrd_backend_t *, lrd_memkind_t kind, size_t bytes,
                                    void **ptr_out)
 {
+    const size_t some = bytes > 0 ? bytes : 1; /* CUDA gives NULL for nothing */
     const cudaError_t error = kind == LRD_MEM_PINNED
-                                  ? cudaHostAlloc(ptr_out, bytes, cudaHostAllocDefault)
-                                  : cudaMalloc(ptr_out, bytes);
+                                  ? cudaHostAlloc(ptr_out, some, cudaHostAllocDefault)
+                                  : cudaMalloc(ptr_out, some);
     if (error == cudaErrorMemoryAllocation) {
         size_t free_bytes = 0, total_bytes = 0;
         cudaGetLastError(); /* it has been dealt with */

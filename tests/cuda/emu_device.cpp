@@ -199,6 +199,9 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 cudaError_t cudaMalloc(void **ptr, size_t bytes)
 {
     const size_t space = round_up(bytes, ALIGN), mapped = round_up(space, PAGE);
+    *ptr = nullptr;
+    if (bytes == 0)
+        return cudaSuccess;
     if (bytes > TOTAL - used)
         return report(cudaErrorMemoryAllocation);
     unsigned char *mapping = map_nans(mapped);

@@ -26,6 +26,13 @@ train cpu cpu
 ((ranks == 1)) || launcher=(mpirun -np "$ranks" --bind-to none)
 train device auto
 grep -q "emulated device" "$out/device.log" || fail "auto did not take the device: $(cat "$out/device.log")"
+if ((ranks > 1)); then # a device for each, or nothing
+    if LRD_EMULATED_DEVICES=1 "${launcher[@]}" "$LRD_PROGRAM" "${settings[@]}" --set "training.output_dir=$out/few" \
+        --backend auto >"$out/few.txt" 2>"$out/few.log"; then
+        fail "more ranks than devices were accepted"
+    fi
+    grep -q "no CUDA device 1: this process sees 1" "$out/few.log" || fail "more ranks than devices: $(cat "$out/few.log")"
+fi
 python3 - "$out" <<'END' || fail "one update differs"
 import json, sys
 a, b = (json.load(open(f"{sys.argv[1]}/{x}/trainer_state.json"))["log_history"][0] for x in ("cpu", "device"))
