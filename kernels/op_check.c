@@ -261,6 +261,8 @@ lrd_status_t lrd_check_linear_ce(const lrd_linear_ce_t *a)
     CHECK_DTYPE(a->w->w, a->h.dtype);
     CHECK_THERE(a->target);
     CHECK_THERE(a->nll);
+    LRD_CHECK(a->n_targets >= 0 && a->n_targets <= a->h.rows, LRD_ERR_ARG,
+              "linear_ce: %ld targets in %ld rows", (long)a->n_targets, (long)a->h.rows);
     if (a->dh.data != NULL) {
         CHECK_MAT(a->dh, a->h.rows, a->h.cols);
         CHECK_DTYPE(a->dh, a->h.dtype);

@@ -11,7 +11,7 @@ LRD_OP_LIST(OP)
 #undef OP
 
 /* Floating-point operations and least bytes of a call, for the profile. Attention is counted with
- * the longest sequence for all, causally. linear_ce counts all rows. */
+ * the longest sequence for all, causally. linear_ce counts all rows where it is not told how many are targets. */
 #define OP(name, args) void lrd_count_##name(const args *a, double *flops_out, double *bytes_out);
 LRD_OP_LIST(OP)
 #undef OP

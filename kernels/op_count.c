@@ -88,7 +88,8 @@ void lrd_count_attn_cached(const lrd_attn_cached_t *a, double *flops_out, double
 void lrd_count_linear_ce(const lrd_linear_ce_t *a, double *flops_out, double *bytes_out)
 {
     const double passes = a->dh.data != NULL ? 2 : 1;
-    *flops_out = passes * 2.0 * (double)a->h.rows * (double)a->w->w.rows * (double)a->w->w.cols;
+    const double rows = (double)(a->n_targets > 0 ? a->n_targets : a->h.rows);
+    *flops_out = passes * 2.0 * rows * (double)a->w->w.rows * (double)a->w->w.cols;
     *bytes_out = passes * (size_of(a->h) + size_of(a->w->w));
 }
 

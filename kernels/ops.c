@@ -5,6 +5,7 @@
 #include "kernels/backend_list.h"
 #include "kernels/op_check.h"
 #include "kernels/op_profile.h"
+#include "kernels/plugin.h"
 
 #include <string.h>
 
@@ -12,40 +13,73 @@
 LRD_BACKEND_LIST(BACKEND)
 #undef BACKEND
 
-static const lrd_ops_t *const backends[] = {
-#define BACKEND(name, table) &table,
-    LRD_BACKEND_LIST(BACKEND)
+/* Where a back end's table comes from. */
+static const struct {
+    const lrd_ops_t *ops;        /* of this program; NULL: in a plugin */
+    const char *file, *variable; /* the plugin, for lrd_plugin_open */
+} sources[] = {
+#define PLUGIN(name, file, variable) {NULL, file, variable},
+#define BACKEND(name, table)         {&table, NULL, NULL},
+    LRD_PLUGIN_LIST(PLUGIN) LRD_BACKEND_LIST(BACKEND)
 #undef BACKEND
+#undef PLUGIN
 };
 
 static const char *const names[] = {
-#define BACKEND(name, table) name,
-    LRD_BACKEND_LIST(BACKEND)
+#define PLUGIN(name, file, variable) name,
+#define BACKEND(name, table)         name,
+    LRD_PLUGIN_LIST(PLUGIN) LRD_BACKEND_LIST(BACKEND)
 #undef BACKEND
+#undef PLUGIN
 };
+
+enum { N_BACKENDS = sizeof names / sizeof names[0] };
 
 const char *const *lrd_backend_names(int *n_out)
 {
-    *n_out = (int)(sizeof names / sizeof names[0]);
+    *n_out = N_BACKENDS;
     return names;
+}
+
+static lrd_status_t open_from(int i, const lrd_backend_options_t *options,
+                              lrd_backend_t **backend_out)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_ops_t *ops = sources[i].ops;
+    if (ops == NULL)
+        LRD_TRY(lrd_plugin_open(sources[i].file, sources[i].variable, &ops));
+    LRD_TRY(ops->open(options, backend_out));
+out:
+    return status;
+}
+
+/* The first plugin that opens, else the first back end of the program itself. */
+static lrd_status_t open_preferred(const lrd_backend_options_t *options,
+                                   lrd_backend_t **backend_out)
+{
+    lrd_status_t status = LRD_OK;
+    int i = 0;
+    for (; sources[i].ops == NULL; i++) {
+        status = open_from(i, options, backend_out);
+        if (status != LRD_ERR_UNAVAILABLE)
+            return status;
+        lrd_info("Running on the CPU: no backend %s (%s)", names[i], lrd_error_text(status));
+        lrd_error_clear();
+    }
+    return open_from(i, options, backend_out);
 }
 
 lrd_status_t lrd_backend_open(const char *name, const lrd_backend_options_t *options,
                               lrd_backend_t **backend_out)
 {
     lrd_status_t status = LRD_OK;
-    if (strcmp(name, "auto") == 0) {
-        lrd_info("No GPU backend in this program: running on the CPU");
-        name = names[0];
+    if (strcmp(name, "auto") == 0)
+        return open_preferred(options, backend_out);
+    for (int i = 0; i < N_BACKENDS; i++) {
+        if (strcmp(name, names[i]) == 0)
+            return open_from(i, options, backend_out);
     }
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(name, names[i]) == 0) {
-            LRD_TRY(backends[i]->open(options, backend_out));
-            goto out;
-        }
-    }
-    LRD_FAIL(LRD_ERR_UNAVAILABLE,
-             "backend \"%s\" is not in this program; it has cpu and cpu_checked", name);
+    LRD_FAIL(LRD_ERR_UNAVAILABLE, "no backend \"%s\": there are cuda, cpu and cpu_checked", name);
 out:
     return status;
 }

@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 /* A plugin built against another version of this file is refused. */
-enum { LRD_OPS_ABI_VERSION = 2 };
+enum { LRD_OPS_ABI_VERSION = 3 };
 
 typedef struct lrd_ops lrd_ops_t;
 
@@ -256,6 +256,7 @@ typedef struct lrd_linear_ce {
     lrd_cmat_t h;                  /* [T, C] */
     const lrd_weight_t *w;         /* [V, C] */
     const int32_t *target;         /* [T] in 0 .. V-1; negative: not a target */
+    int64_t n_targets;             /* as many of the T are targets; 0: the host does not know */
     double inv_n_target;           /* 1 / targets of the whole update, over all ranks */
     const lrd_step_state_t *state; /* loss_scale; NULL for 1 */
     double *nll;                   /* [1] */
@@ -279,10 +280,12 @@ typedef struct lrd_sample_row {
     float top_p, min_p;       /* each 0 .. 1 */
     float repetition_penalty; /* > 0 */
     int32_t top_k;            /* V or more does nothing */
-    int32_t slot;             /* row of `seen`; negative: none, neither read nor written */
-    uint64_t seed, request;   /* with index the name of the random number: lrd_sample_uniform
+    /* row of `seen`; negative: none, neither read nor written; one that `seen` does not have is
+     * LRD_ERR_ARG where the host can see it, and gives token -1 on a GPU */
+    int32_t slot;
+    uint64_t seed, request; /* with index the name of the random number: lrd_sample_uniform
                                  (base/philox.h) */
-    uint32_t index;           /* how many tokens the request was given before this one */
+    uint32_t index;         /* how many tokens the request was given before this one */
     uint32_t reserved;
 } lrd_sample_row_t;
 

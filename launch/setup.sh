@@ -57,11 +57,12 @@ $build || exit 0
 
 options=()
 if $cuda; then
-    if command -v nvcc >/dev/null; then
-        options+=(-DLRD_CUDA=ON)
+    nvcc=$(PATH=$PATH:/usr/local/cuda/bin command -v nvcc || true)
+    if [[ -n $nvcc ]]; then
+        options+=(-DLRD_CUDA=ON "-DCMAKE_CUDA_COMPILER=$nvcc")
         preset=cuda-release
     else
-        echo "setup.sh: no nvcc on PATH: building for the CPU only"
+        echo "setup.sh: no nvcc on PATH or in /usr/local/cuda/bin: building for the CPU only"
     fi
 fi
 cmake --preset "$preset" "${options[@]}" </dev/null

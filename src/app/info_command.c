@@ -20,7 +20,15 @@ static lrd_status_t print_backends(lrd_app_t *app, lrd_buf_t *text)
     for (int i = 0; i < n; i++) {
         char about[256];
         size_t free_bytes, total_bytes;
-        LRD_TRY(lrd_backend_open(names[i], &(lrd_backend_options_t){0, threads, NULL}, &be));
+        status = lrd_backend_open(names[i], &(lrd_backend_options_t){0, threads, NULL}, &be);
+        if (status == LRD_ERR_UNAVAILABLE) {
+            const char *why = lrd_error_text(status);
+            LRD_TRY(lrd_buf_printf(text, "backend %s: not here: %s\n", names[i], why));
+            lrd_error_clear();
+            continue;
+        }
+        if (status != LRD_OK)
+            goto out;
         LRD_TRY(lrd_backend_describe(be, about, sizeof about));
         LRD_TRY(lrd_mem_info(be, &free_bytes, &total_bytes));
         LRD_TRY(lrd_buf_printf(text, "backend %s: %s; %.1f of %.1f GiB free\n", names[i], about,
@@ -28,7 +36,6 @@ static lrd_status_t print_backends(lrd_app_t *app, lrd_buf_t *text)
         lrd_backend_close(be);
         be = NULL;
     }
-    LRD_TRY(lrd_buf_add_text(text, "backend cuda: not in this program\n"));
 out:
     lrd_backend_close(be);
     return status;

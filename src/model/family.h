@@ -77,6 +77,7 @@ typedef struct lrd_micro_batch {
     const uint64_t *row_key;   /* [T]; NULL without dropout */
     const int32_t *cu_seqlens; /* [S + 1] */
     int64_t n_tokens;
+    int64_t n_targets; /* rows of `target` that are one; 0: not known */
     int32_t n_seqs, max_seqlen;
 
     const int32_t *cache_len; /* [S]; NULL: no cache, attention inside the sequences alone */

@@ -75,6 +75,7 @@ lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_mic
         .row_key = (const uint64_t *)(feed->device + p.row_key),
         .cu_seqlens = (const int32_t *)(feed->device + p.cu_seqlens),
         .n_tokens = batch->n_tokens,
+        .n_targets = batch->n_targets,
         .n_seqs = (int32_t)batch->n_sequences,
         .max_seqlen = longest(batch),
     };

@@ -33,19 +33,21 @@ static int n_kept;
  * float32 values count like stored ones. */
 static const struct {
     double f32, half; /* half: BF16 and F16 */
+    double device;    /* more of the second on a GPU, which stores an adapter's part of a linear
+                         before the product is added to it */
 } roundings[OP_N_QUANTITIES] = {
-    [OP_COPY] = {1, 1},
-    [OP_NORM] = {4, 1},          /* half: y is rounded once; float32: mean, rstd, their product */
-    [OP_NORM_BACKWARD] = {8, 1}, /* likewise; the two means are subtracted */
-    [OP_LINEAR] = {2, 1},
-    [OP_LINEAR_GELU] = {4, 2.2}, /* pre is rounded, gelu's slope is up to 1.13; then y */
-    [OP_LORA_F32] = {2, 0},      /* u, dA, dB: float32 throughout, from inputs as stored */
-    [OP_LINEAR_DX] = {4, 1},     /* float32: times dropout's 1 / (1 - p) and gelu' */
-    [OP_GELU] = {4, 1},
-    [OP_ATTENTION] = {16, 1}, /* float32: scores of about 8 come to exp with 8 roundoffs */
+    [OP_COPY] = {1, 1, 0},
+    [OP_NORM] = {4, 1, 0}, /* half: y is rounded once; float32: mean, rstd, their product */
+    [OP_NORM_BACKWARD] = {8, 1, 0}, /* likewise; the two means are subtracted */
+    [OP_LINEAR] = {2, 1, 1},
+    [OP_LINEAR_GELU] = {4, 2.2, 1.2}, /* pre is rounded, gelu's slope is up to 1.13; then y */
+    [OP_LORA_F32] = {2, 0, 0},        /* u, dA, dB: float32 throughout, from inputs as stored */
+    [OP_LINEAR_DX] = {4, 1, 1.2},     /* float32: times dropout's 1 / (1 - p) and gelu' */
+    [OP_GELU] = {4, 1, 0},
+    [OP_ATTENTION] = {16, 1, 0}, /* float32: scores of about 8 come to exp with 8 roundoffs */
     /* half: delta is the dot product of dout with `out` as stored; then dqkv itself */
-    [OP_ATTENTION_BACKWARD] = {32, 3},
-    [OP_HEAD_DH] = {16, 3}, /* half: exp, gradient of the logits, dh */
+    [OP_ATTENTION_BACKWARD] = {32, 3, 0},
+    [OP_HEAD_DH] = {16, 3, 0}, /* half: exp, gradient of the logits, dh */
 };
 
 static double roundoff(lrd_dtype_t d)
@@ -55,7 +57,9 @@ static double roundoff(lrd_dtype_t d)
 
 double op_bound(op_quantity_t q, lrd_dtype_t compute, double n)
 {
-    const double r = compute == LRD_F32 ? roundings[q].f32 : roundings[q].half;
+    const double r = compute == LRD_F32 ? roundings[q].f32
+                     : op_is_device()   ? roundings[q].half + roundings[q].device
+                                        : roundings[q].half;
     return r * roundoff(compute) + 4 * sqrt(n) * 0x1p-24;
 }
 
@@ -67,6 +71,11 @@ void op_arguments(int argc, char **argv)
         fprintf(stderr, "usage: %s [--backend NAME]\n", argv[0]);
         exit(2);
     }
+}
+
+bool op_is_device(void)
+{
+    return strcmp(backend_name, "cuda") == 0;
 }
 
 bool op_is_checked(void)

@@ -15,6 +15,7 @@ extern const lrd_dtype_t op_dtypes[3]; /* F32, BF16, F16 */
 /* Program arguments: --backend NAME. */
 void op_arguments(int argc, char **argv);
 bool op_is_checked(void); /* the backend is cpu_checked */
+bool op_is_device(void);  /* the backend is a GPU's */
 
 /* Fixtures of a group: they open and close the backend. */
 int op_setup(void **state);

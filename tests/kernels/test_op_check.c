@@ -189,6 +189,8 @@ static void test_others(void **state)
     REFUSED(linear_ce, ce, h.cols = 8, LRD_ERR_SHAPE, "w is 24 x 16");
     REFUSED(linear_ce, ce, target = NULL, LRD_ERR_ARG, "target is missing");
     REFUSED(linear_ce, ce, nll = NULL, LRD_ERR_ARG, "nll is missing");
+    REFUSED(linear_ce, ce, n_targets = 5, LRD_ERR_ARG, "5 targets in 4 rows");
+    REFUSED(linear_ce, ce, n_targets = -1, LRD_ERR_ARG, "-1 targets");
     REFUSED(linear_ce, ce, dh.rows = 3, LRD_ERR_SHAPE, "dh");
     REFUSED(linear_ce, ce, dh.dtype = LRD_BF16, LRD_ERR_SHAPE, "dh");
     lrd_gelu_fwd_t gelu = {cmat(4, 16), mat(4, 16)};
@@ -269,11 +271,12 @@ static void test_backends(void **state)
     lrd_backend_t *be = NULL;
     int n;
     const char *const *names = lrd_backend_names(&n);
-    assert_int_equal(n, 2);
-    assert_string_equal(names[0], "cpu");
-    assert_string_equal(names[1], "cpu_checked");
+    assert_int_equal(n, 3);
+    assert_string_equal(names[0], "cuda");
+    assert_string_equal(names[1], "cpu");
+    assert_string_equal(names[2], "cpu_checked");
     assert_fails(lrd_backend_open("tpu", &(lrd_backend_options_t){0, 1, NULL}, &be),
-                 LRD_ERR_UNAVAILABLE, "cpu and cpu_checked");
+                 LRD_ERR_UNAVAILABLE, "cuda, cpu and cpu_checked");
     assert_null(be);
     if (!op_is_checked())
         return;

@@ -64,6 +64,13 @@ static void check_head(lrd_dtype_t d, const head_case_t *x)
         for (int64_t j = 0; target[i] < 0 && j < c; j++)
             assert_true(got.v[i * c + j] == 0); /* zero, not nearly */
     }
+    lrd_linear_ce_t told = op; /* the same, to the bit, when the host counts the targets */
+    for (int64_t i = 0; i < t; i++)
+        told.n_targets += target[i] >= 0;
+    told.dh = op_empty(t, c, d, x->pad);
+    assert_ok(lrd_linear_ce(op_st, op_scratch, &told));
+    assert_memory_equal(op_get(told.dh).v, got.v, (size_t)(t * c) * sizeof *got.v);
+    check_losses("linear_ce with a count", &told, want, NULL, t);
     lrd_linear_ce_t without = op;
     without.dh = (lrd_mat_t){0};
     without.token_nll = NULL;

@@ -287,6 +287,9 @@ static void test_frequencies(void **state)
 {
     (void)state;
     enum { V = 9, STEPS = 60 };
+    if (op_is_device())
+        return; /* the numbers are the CPU's, test_reference compares what is made of them, and
+                   60,000 rows take long where the device is emulated */
     static const float logit[V] = {0.5f, 1, -0.5f, 0.25f, -9, 1.5f, 0, -0.25f, 0.75f};
     static int32_t token[STEPS][MAX_ROWS];
     int count[V] = {0}, in_time[V * V] = {0}, across[V * V] = {0};
@@ -509,7 +512,13 @@ static void test_seen(void **state)
     lrd_status_t status = lrd_sample(op_st, scratch, &op);
     if (status == LRD_OK)
         status = lrd_stream_sync(op_st); /* cpu_checked finds out there */
-    assert_fails(status, LRD_ERR_ARG, "slot 1 of 1");
+    if (op_is_device()) {
+        assert_ok(status);
+        op_download(op.token, &token, sizeof token);
+        assert_int_equal(token, -1);
+    } else {
+        assert_fails(status, LRD_ERR_ARG, "slot 1 of 1");
+    }
     op.seen = NULL;
     assert_ok(lrd_sample(op_st, scratch, &op));
     op_download(op.token, &token, sizeof token);

@@ -1,0 +1,200 @@
+/* The device: opening it, its memory, its streams; and the table of the plugin. */
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/plugin.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static const lrd_plugin_host_t *host;
+
+/* This library's lrd_fail: it hands the cause to the program. */
+lrd_status_t lrd_fail(lrd_status_t status, const char *file, int line, const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return host->fail(status, file, line, "%s", text);
+}
+
+static void cuda_close(lrd_backend_t *backend)
+{
+    cuda_backend_t *be = (cuda_backend_t *)backend;
+    cuda_product_forget(be);
+    cublasLtDestroy(be->products);
+    free(be);
+}
+
+/* Chooses the device for this thread; what may be missing on a machine is LRD_ERR_UNAVAILABLE. */
+static lrd_status_t choose_device(int index, cudaDeviceProp *properties_out)
+{
+    int n = 0;
+    const cudaError_t error = cudaGetDeviceCount(&n);
+    CUDA_CHECK(error == cudaSuccess && n > 0, LRD_ERR_UNAVAILABLE, "no CUDA device: %s",
+               cudaGetErrorString(error));
+    /* Not a reason for "auto" to take the CPU: ranks of one host would run on different devices. */
+    CUDA_CHECK(index >= 0 && index < n, LRD_ERR_CONFIG,
+               "no CUDA device %d: this process sees %d, numbered from 0, and each rank of a host "
+               "takes one of its own: start fewer ranks, or choose --backend cpu",
+               index, n);
+    CUDA_CALL(cudaSetDevice(index));
+    CUDA_CALL(cudaGetDeviceProperties(properties_out, index));
+    CUDA_CHECK(properties_out->major >= 8, LRD_ERR_UNAVAILABLE,
+               "CUDA device %d, %s, has compute capability %d.%d: 8.0 is needed", index,
+               properties_out->name, properties_out->major, properties_out->minor);
+    return LRD_OK;
+}
+
+static lrd_status_t cuda_open(const lrd_backend_options_t *options, lrd_backend_t **backend_out)
+{
+    cudaDeviceProp properties;
+    CUDA_TRY(choose_device(options->device_index, &properties));
+    CUDA_CHECK(options->tuning_file == NULL, LRD_ERR_UNSUPPORTED,
+               "%s: the CUDA back end takes no tuning file", options->tuning_file);
+    cuda_backend_t *be = (cuda_backend_t *)calloc(1, sizeof *be);
+    CUDA_CHECK(be != NULL, LRD_ERR_NO_MEMORY, "out of memory");
+    be->base.ops = lrd_cuda_ops();
+    be->device = options->device_index;
+    be->properties = properties;
+    const cublasStatus_t error = cublasLtCreate(&be->products);
+    if (error != CUBLAS_STATUS_SUCCESS) {
+        free(be);
+        CUDA_CHECK(false, LRD_ERR_DEVICE, "cuBLASLt cannot start: %s",
+                   cublasLtGetStatusString(error));
+    }
+    *backend_out = &be->base;
+    return LRD_OK;
+}
+
+static lrd_status_t cuda_describe(lrd_backend_t *backend, char *text, size_t size)
+{
+    const cuda_backend_t *be = (const cuda_backend_t *)backend;
+    snprintf(text, size, "device %d, %s, compute capability %d.%d, %d multiprocessors", be->device,
+             be->properties.name, be->properties.major, be->properties.minor,
+             be->properties.multiProcessorCount);
+    return LRD_OK;
+}
+
+static lrd_status_t cuda_mem_info(lrd_backend_t *, size_t *free_bytes_out, size_t *total_bytes_out)
+{
+    CUDA_CALL(cudaMemGetInfo(free_bytes_out, total_bytes_out));
+    return LRD_OK;
+}
+
+static lrd_status_t cuda_mem_alloc(lrd_backend_t *, lrd_memkind_t kind, size_t bytes,
+                                   void **ptr_out)
+{
+    const size_t some = bytes > 0 ? bytes : 1; /* CUDA gives NULL for nothing */
+    const cudaError_t error = kind == LRD_MEM_PINNED
+                                  ? cudaHostAlloc(ptr_out, some, cudaHostAllocDefault)
+                                  : cudaMalloc(ptr_out, some);
+    if (error == cudaErrorMemoryAllocation) {
+        size_t free_bytes = 0, total_bytes = 0;
+        cudaGetLastError(); /* it has been dealt with */
+        CUDA_CALL(cudaMemGetInfo(&free_bytes, &total_bytes));
+        CUDA_CHECK(false, LRD_ERR_NO_MEMORY,
+                   "out of %s memory: %zu bytes asked for; the device has %zu of %zu bytes free",
+                   kind == LRD_MEM_PINNED ? "pinned" : "device", bytes, free_bytes, total_bytes);
+    }
+    CUDA_CALL(error);
+    return LRD_OK;
+}
+
+static void cuda_mem_free(lrd_backend_t *, lrd_memkind_t kind, void *ptr, size_t)
+{
+    if (kind == LRD_MEM_PINNED)
+        cudaFreeHost(ptr);
+    else
+        cudaFree(ptr);
+}
+
+static lrd_status_t cuda_stream_create(lrd_backend_t *be, lrd_stream_t **stream_out)
+{
+    cuda_stream_t *st = (cuda_stream_t *)calloc(1, sizeof *st);
+    CUDA_CHECK(st != NULL, LRD_ERR_NO_MEMORY, "out of memory");
+    st->base.backend = be;
+    const cudaError_t error = cudaStreamCreateWithFlags(&st->stream, cudaStreamNonBlocking);
+    if (error != cudaSuccess)
+        free(st);
+    CUDA_CALL(error);
+    *stream_out = &st->base;
+    return LRD_OK;
+}
+
+static void cuda_stream_destroy(lrd_stream_t *st)
+{
+    cudaStreamDestroy(cuda_stream_of(st));
+    free(st);
+}
+
+static lrd_status_t cuda_stream_sync(lrd_stream_t *st)
+{
+    CUDA_CALL(cudaStreamSynchronize(cuda_stream_of(st)));
+    return LRD_OK;
+}
+
+static lrd_status_t cuda_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
+                              size_t bytes)
+{
+    const cudaMemcpyKind kind = dir == LRD_COPY_H2D   ? cudaMemcpyHostToDevice
+                                : dir == LRD_COPY_D2H ? cudaMemcpyDeviceToHost
+                                                      : cudaMemcpyDeviceToDevice;
+    CUDA_CALL(cudaMemcpyAsync(dst, src, bytes, kind, cuda_stream_of(st)));
+    return LRD_OK;
+}
+
+static lrd_status_t cuda_zero(lrd_stream_t *st, void *dst, size_t bytes)
+{
+    CUDA_CALL(cudaMemsetAsync(dst, 0, bytes, cuda_stream_of(st)));
+    return LRD_OK;
+}
+
+static size_t cuda_scratch_bytes(const lrd_backend_t *, const lrd_limits_t *l)
+{
+    const size_t need[] = {cuda_linear_scratch(l), cuda_attn_scratch(l), cuda_linear_ce_scratch(l),
+                           cuda_sample_scratch(l)};
+    size_t most = 0;
+    for (size_t bytes : need)
+        most = bytes > most ? bytes : most;
+    return most;
+}
+
+static lrd_ops_t make_table()
+{
+    lrd_ops_t t = {};
+    t.name = "cuda";
+    t.abi_version = LRD_OPS_ABI_VERSION;
+    t.reads_host_memory = false;
+    t.open = cuda_open;
+    t.close = cuda_close;
+    t.describe = cuda_describe;
+    t.mem_info = cuda_mem_info;
+    t.mem_alloc = cuda_mem_alloc;
+    t.mem_free = cuda_mem_free;
+    t.stream_create = cuda_stream_create;
+    t.stream_destroy = cuda_stream_destroy;
+    t.stream_sync = cuda_stream_sync;
+    t.copy = cuda_copy;
+    t.zero = cuda_zero;
+    t.scratch_bytes = cuda_scratch_bytes;
+    t.kv_cache_bytes = cuda_kv_cache_bytes;
+#define OP(name, args) t.name = cuda_##name;
+    LRD_OP_LIST(OP)
+#undef OP
+    return t;
+}
+
+const lrd_ops_t *lrd_cuda_ops()
+{
+    static const lrd_ops_t table = make_table();
+    return &table;
+}
+
+extern "C" __attribute__((visibility("default"))) const lrd_ops_t *lrd_plugin_entry(
+    const lrd_plugin_host_t *program)
+{
+    host = program;
+    return lrd_cuda_ops();
+}

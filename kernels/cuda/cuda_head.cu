@@ -1,0 +1,263 @@
+/* Head and cross entropy in one op with bounded memory.
+ *
+ * Rows with a target are listed on the device, gathered, and taken a tile at a time: one product makes
+ * the tile's logits in float32, one kernel turns them into losses and, in place, into the gradient of
+ * the logits in the compute type, a second product makes dh. [T, V] is never stored.
+ */
+#include "kernels/cuda/cuda_device.cuh"
+#include "kernels/cuda/cuda_product.h"
+
+enum { THREADS = 256, LIST_THREADS = 1024, TILE_UNIT = 64 };
+static const int64_t TILE_BYTES = 1 << 30; /* of float32 logits */
+
+/* Shared by the kernels of one call; everything lies in scratch. */
+typedef struct head {
+    void *workspace;
+    int32_t *row, *n_rows; /* rows with a target, ascending; how many */
+    void *h, *dh;          /* [tile][c] of the compute type */
+    float *logits;         /* [tile][v]; then gradients of the compute type, row begins unchanged */
+    double *nll;           /* [T], in the order of `row` */
+    int64_t tile;          /* rows at once */
+} head_t;
+
+static head_t lay_out(cuda_arena_t *arena, int64_t tokens, int64_t c, int64_t v, lrd_dtype_t dtype,
+                      bool backward)
+{
+    const int64_t fit = TILE_BYTES / (v * (int64_t)sizeof(float)) / TILE_UNIT * TILE_UNIT;
+    const int64_t element = dtype == LRD_F32 ? 4 : 2;
+    head_t h;
+    h.tile = cuda_smaller(tokens, cuda_larger(fit, TILE_UNIT));
+    h.workspace = cuda_take<uint8_t>(arena, CUDA_WORKSPACE);
+    h.row = cuda_take<int32_t>(arena, tokens);
+    h.n_rows = cuda_take<int32_t>(arena, 1);
+    h.h = cuda_take<uint8_t>(arena, h.tile * c * element);
+    h.dh = cuda_take<uint8_t>(arena, backward ? h.tile * c * element : 0);
+    h.logits = cuda_take<float>(arena, h.tile * v);
+    h.nll = cuda_take<double>(arena, tokens);
+    return h;
+}
+
+size_t cuda_linear_ce_scratch(const lrd_limits_t *l)
+{
+    cuda_arena_t arena = {};
+    lay_out(&arena, l->tokens, l->hidden, l->vocab, l->compute, l->training);
+    return arena.used;
+}
+
+/* One block: the rows with a target in order. */
+__global__ void __launch_bounds__(LIST_THREADS)
+    list_targets_kernel(const int32_t *target, int64_t tokens, int32_t *row, int32_t *n_rows,
+                        float *token_nll)
+{
+    int32_t before = 0, all;
+    for (int64_t t0 = 0; t0 < tokens; t0 += LIST_THREADS) {
+        const int64_t t = t0 + threadIdx.x;
+        const bool listed = t < tokens && target[t] >= 0;
+        const int32_t at = before + block_before(listed ? 1 : 0, &all);
+        if (t < tokens && token_nll != NULL)
+            token_nll[t] = 0;
+        if (listed)
+            row[at] = (int32_t)t;
+        before += all;
+    }
+    if (threadIdx.x == 0)
+        *n_rows = before;
+}
+
+/* Row i of the tile from row row[first + i] of h; zeros behind the last. */
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    gather_kernel(const T *h, int64_t ld, const int32_t *row, const int32_t *n_rows, int64_t first,
+                  T *tile, int64_t c)
+{
+    const int64_t i = blockIdx.x;
+    const bool there = first + i < *n_rows;
+    const T *from = h + (there ? row[first + i] : 0) * ld;
+    for (int64_t j = threadIdx.x; j < c; j += THREADS) {
+        from_f32(0.0f, &tile[i * c + j]);
+        if (there)
+            tile[i * c + j] = from[j];
+    }
+}
+
+/* The tile's rows of dh to their places. */
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    scatter_kernel(const T *tile, int64_t c, const int32_t *row, const int32_t *n_rows,
+                   int64_t first, T *dh, int64_t ld)
+{
+    const int64_t i = blockIdx.x;
+    if (first + i >= *n_rows)
+        return;
+    for (int64_t j = threadIdx.x; j < c; j += THREADS)
+        dh[row[first + i] * ld + j] = tile[i * c + j];
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    zero_rows_kernel(const int32_t *target, T *dh, int64_t ld, int64_t c)
+{
+    const int64_t t = blockIdx.x;
+    if (target[t] >= 0)
+        return;
+    for (int64_t j = threadIdx.x; j < c; j += THREADS)
+        from_f32(0.0f, &dh[t * ld + j]);
+}
+
+struct softmax_t {
+    float *logits;
+    int64_t v, first;
+    const int32_t *row, *n_rows, *target;
+    double *nll;
+    float *token_nll;
+    const lrd_step_state_t *state;
+    double inv_n_target;
+    bool wide;
+};
+
+/* Largest logit and sum of exp(logit - largest) of a row, to all threads. */
+__device__ static void row_statistics(const float *x, int64_t v, bool wide, float *most_out,
+                                      double *sum_out)
+{
+    float most = -INFINITY, sum = 0;
+    for (int64_t j = threadIdx.x * CHUNK; j < v; j += THREADS * CHUNK) {
+        float c[CHUNK], peak = most;
+        const int n = v - j < CHUNK ? (int)(v - j) : (int)CHUNK;
+        load_chunk(x + j, v - j, wide, c);
+        for (int i = 0; i < n; i++)
+            peak = fmaxf(peak, c[i]);
+        sum *= peak > most ? expf(most - peak) : 1.0f;
+        most = peak;
+        for (int i = 0; i < n; i++)
+            sum += most > -INFINITY ? expf(c[i] - most) : 0.0f;
+    }
+    *most_out = block_max(most);
+    /* A row of -inf alone has no largest value to subtract; threads without a logit have none. */
+    const float shift = *most_out > -INFINITY ? *most_out : 0.0f;
+    *sum_out = block_sum(most > -INFINITY ? (double)sum * exp((double)most - (double)shift) : 0.0);
+    *most_out = shift;
+}
+
+/* One block a row. The gradient takes the place of the logits from the front: of 16-bit elements only
+ * those of the same pass could still be unread, and all of a pass are read before one is written. */
+template <class T, bool backward>
+__global__ void __launch_bounds__(THREADS) cross_entropy_kernel(softmax_t k)
+{
+    const int64_t i = blockIdx.x;
+    if (k.first + i >= *k.n_rows)
+        return;
+    float *x = k.logits + i * k.v;
+    const int32_t t = k.row[k.first + i], target = k.target[t];
+    const float target_logit = x[target];
+    float most;
+    double sum;
+    row_statistics(x, k.v, k.wide, &most, &sum);
+    if (threadIdx.x == 0) {
+        const double loss = (double)most + log(sum) - (double)target_logit;
+        k.nll[k.first + i] = loss;
+        if (k.token_nll != NULL)
+            k.token_nll[t] = (float)loss;
+    }
+    if (!backward)
+        return;
+    const float g = (float)(k.inv_n_target * (k.state != NULL ? (double)k.state->loss_scale : 1.0));
+    const float factor = (float)((double)g / sum);
+    T *out = (T *)x;
+    for (int64_t j0 = 0; j0 < k.v; j0 += THREADS * CHUNK) {
+        const int64_t j = j0 + threadIdx.x * CHUNK;
+        float c[CHUNK];
+        if (j < k.v)
+            load_chunk(x + j, k.v - j, k.wide, c);
+        __syncthreads();
+        if (j < k.v) {
+            for (int e = 0; e < CHUNK; e++)
+                c[e] = expf(c[e] - most) * factor - (j + e == target ? g : 0.0f);
+            store_chunk(out + j, k.v - j, k.wide, c);
+        }
+    }
+}
+
+__global__ void __launch_bounds__(THREADS)
+    sum_nll_kernel(const double *nll, const int32_t *n_rows, double *out)
+{
+    double sum = 0;
+    for (int32_t i = (int32_t)threadIdx.x; i < *n_rows; i += THREADS)
+        sum += nll[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        *out = sum;
+}
+
+template <class T>
+static lrd_status_t tile_backward(lrd_stream_t *st, const lrd_linear_ce_t *a, const head_t *h,
+                                  int64_t first, int64_t rows)
+{
+    const int64_t v = a->w->w.rows, c = a->h.cols;
+    cuda_product_t p = {};
+    p.x = {h->logits, rows, v, v * (int64_t)(sizeof(float) / sizeof(T)), a->h.dtype};
+    p.w = a->w->w;
+    p.y = {h->dh, rows, c, c, a->h.dtype};
+    p.workspace = h->workspace;
+    CUDA_TRY(cuda_product_run(st, &p));
+    return cuda_launch(st, "scatter_kernel", scatter_kernel<T>, dim3((unsigned)rows), THREADS, 0,
+                       (const T *)h->dh, c, h->row, h->n_rows, first, (T *)a->dh.data, a->dh.ld);
+}
+
+template <class T>
+static lrd_status_t run_tile(lrd_stream_t *st, const lrd_linear_ce_t *a, const head_t *h,
+                             int64_t first, int64_t rows)
+{
+    const int64_t v = a->w->w.rows, c = a->h.cols;
+    const bool backward = a->dh.data != NULL;
+    const softmax_t k = {h->logits,
+                         v,
+                         first,
+                         h->row,
+                         h->n_rows,
+                         a->target,
+                         h->nll,
+                         a->token_nll,
+                         a->state,
+                         a->inv_n_target,
+                         is_wide(h->logits, v)};
+    CUDA_TRY(cuda_launch(st, "gather_kernel", gather_kernel<T>, dim3((unsigned)rows), THREADS, 0,
+                         (const T *)a->h.data, a->h.ld, h->row, h->n_rows, first, (T *)h->h, c));
+    cuda_product_t p = {};
+    p.x = {h->h, rows, c, c, a->h.dtype};
+    p.w = a->w->w;
+    p.transposed = true;
+    p.y = {h->logits, rows, v, v, LRD_F32};
+    p.workspace = h->workspace;
+    CUDA_TRY(cuda_product_run(st, &p));
+    CUDA_TRY(cuda_launch(st, "cross_entropy_kernel",
+                         backward ? cross_entropy_kernel<T, true> : cross_entropy_kernel<T, false>,
+                         dim3((unsigned)rows), THREADS, 0, k));
+    return backward ? tile_backward<T>(st, a, h, first, rows) : LRD_OK;
+}
+
+template <class T>
+static lrd_status_t run(lrd_stream_t *st, const lrd_linear_ce_t *a, const head_t *h)
+{
+    const int64_t tokens = a->h.rows;
+    CUDA_TRY(cuda_launch(st, "list_targets_kernel", list_targets_kernel, 1, LIST_THREADS, 0,
+                         a->target, tokens, h->row, h->n_rows, a->token_nll));
+    if (a->dh.data != NULL)
+        CUDA_TRY(cuda_launch(st, "zero_rows_kernel", zero_rows_kernel<T>, dim3((unsigned)tokens),
+                             THREADS, 0, a->target, (T *)a->dh.data, a->dh.ld, a->dh.cols));
+    const int64_t n_rows = a->n_targets > 0 ? a->n_targets : tokens;
+    for (int64_t first = 0; first < n_rows; first += h->tile)
+        CUDA_TRY(run_tile<T>(st, a, h, first, cuda_smaller(h->tile, n_rows - first)));
+    return cuda_launch(st, "sum_nll_kernel", sum_nll_kernel, 1, THREADS, 0, h->nll, h->n_rows,
+                       a->nll);
+}
+
+lrd_status_t cuda_linear_ce(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_linear_ce_t *a)
+{
+    cuda_arena_t measured = {}, arena = {(uint8_t *)scratch.data, 0};
+    const int64_t tokens = a->h.rows, c = a->h.cols, v = a->w->w.rows;
+    const bool backward = a->dh.data != NULL;
+    lay_out(&measured, tokens, c, v, a->h.dtype, backward);
+    CUDA_TRY(cuda_check_scratch(&measured, scratch));
+    const head_t h = lay_out(&arena, tokens, c, v, a->h.dtype, backward);
+    CUDA_DISPATCH(a->h.dtype, return run<T>(st, a, &h));
+}

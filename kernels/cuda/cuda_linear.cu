@@ -1,0 +1,307 @@
+/* y = act(x W^T + bias + scale * u B^T) and its backward.
+ *
+ * The adapter's part is written first, together with the bias, and the large product is added to it
+ * by cuBLASLt, which also applies GELU or its derivative: no pass over [T, N] of our own but that
+ * one write. In 16 bit this rounds the adapter's part once more than the CPU back end does.
+ *
+ * What cuBLASLt cannot do in its epilogue (odd leading dimensions, a derivative and an accumulation
+ * in one) goes through a float32 product in tiles of rows and one pass over it.
+ */
+#include "kernels/cuda/cuda_lora.h"
+#include "kernels/cuda/cuda_product.h"
+
+enum { TILE_ROWS = 1024, AUX_LD = 8 /* what cuBLASLt asks of the leading dimension of aux */ };
+
+static int64_t largest_rank(const lrd_lora_rows_t *lora)
+{
+    int64_t r = 0;
+    for (int i = 0; lora != NULL && i < lora->n; i++) {
+        if (lora->adapter[i].a.data != NULL)
+            r = cuda_larger(r, lora->adapter[i].a.rows);
+    }
+    return r;
+}
+
+typedef struct layout {
+    void *workspace;
+    float *du, *partial, *product;
+} layout_t;
+
+/* cols: the most of x, dy and what is made. */
+static layout_t lay_out(cuda_arena_t *arena, int64_t tokens, int64_t cols, int64_t rank,
+                        bool direct)
+{
+    layout_t l;
+    l.workspace = cuda_take<uint8_t>(arena, CUDA_WORKSPACE);
+    l.du = cuda_take<float>(arena, tokens * rank);
+    /* Tiles of several adapters are rounded up one by one, but each adapter has its turn. */
+    l.partial = cuda_take<float>(arena, cuda_lora_partials(tokens, cols, rank));
+    l.product = cuda_take<float>(arena, direct ? 0 : cuda_smaller(tokens, TILE_ROWS) * cols);
+    return l;
+}
+
+size_t cuda_linear_scratch(const lrd_limits_t *l)
+{
+    cuda_arena_t arena = {};
+    lay_out(&arena, l->tokens, cuda_larger(l->mlp, 3 * l->hidden), l->rank, false);
+    return arena.used;
+}
+
+static lrd_status_t take_scratch(lrd_scratch_t scratch, int64_t tokens, int64_t cols, int64_t rank,
+                                 bool direct, layout_t *l_out)
+{
+    cuda_arena_t measured = {}, arena = {(uint8_t *)scratch.data, 0};
+    lay_out(&measured, tokens, cols, rank, direct);
+    CUDA_TRY(cuda_check_scratch(&measured, scratch));
+    *l_out = lay_out(&arena, tokens, cols, rank, direct);
+    return LRD_OK;
+}
+
+static lrd_mat_t rows_of(lrd_mat_t m, int64_t begin, int64_t end)
+{
+    if (m.data == NULL)
+        return m;
+    m.data = (uint8_t *)m.data + (size_t)(begin * m.ld) * (m.dtype == LRD_F32 ? 4 : 2);
+    m.rows = end - begin;
+    return m;
+}
+
+static lrd_cmat_t const_rows_of(lrd_cmat_t m, int64_t begin, int64_t end)
+{
+    const lrd_mat_t writable = {(void *)m.data, m.rows, m.cols, m.ld, m.dtype};
+    return lrd_const(rows_of(writable, begin, end));
+}
+
+/* A [R, K] from the side of x, B [N, R] from the side of y. */
+static cuda_factor_t factor_a(const lrd_lora_t *l)
+{
+    return {(const float *)l->a.data, l->a.ld, 1, l->a.rows};
+}
+
+static cuda_factor_t factor_b(const lrd_lora_t *l)
+{
+    return {(const float *)l->b.data, 1, l->b.ld, l->b.cols};
+}
+
+/* Finishes rows first .. last - 1 adapter by adapter; f is complete but for rows and adapter. With
+ * `backward` the adapter's part is dropout'(u A), else scale * u B^T. */
+static lrd_status_t finish_rows(lrd_stream_t *st, lrd_dtype_t compute, cuda_finish_t f,
+                                const lrd_lora_rows_t *lora, bool backward, const float *u,
+                                int64_t ld_u, int64_t first, int64_t last)
+{
+    const float *product = f.product;
+    for (int i = 0; lora != NULL && i < lora->n; i++) {
+        const lrd_lora_t *l = &lora->adapter[i];
+        f.begin = cuda_larger(lora->row_begin[i], first);
+        f.end = cuda_smaller(lora->row_begin[i + 1], last);
+        if (f.begin >= f.end)
+            continue;
+        f.product = product != NULL ? product + (f.begin - first) * f.ld_product : NULL;
+        f.u = NULL;
+        if (l->a.data != NULL) {
+            f.u = u;
+            f.ld_u = ld_u;
+            f.factor = backward ? factor_a(l) : factor_b(l);
+            f.scale = backward ? 1.0f : l->scale;
+            f.drop = backward ? &l->drop : NULL;
+        }
+        CUDA_TRY(cuda_linear_finish(st, compute, &f));
+    }
+    if (lora != NULL)
+        return LRD_OK;
+    f.begin = first;
+    f.end = last;
+    return cuda_linear_finish(st, compute, &f);
+}
+
+/* ---- forward */
+
+/* The product that makes all of y, but for an adapter's part, which is there before. */
+static cuda_product_t whole_forward(const lrd_linear_fwd_t *a, const layout_t *l)
+{
+    cuda_product_t p = {};
+    p.x = a->x;
+    p.w = a->w->w;
+    p.transposed = true;
+    p.y = a->y;
+    p.workspace = l->workspace;
+    p.accumulate = largest_rank(a->lora) > 0;
+    p.bias = p.accumulate ? NULL : a->bias.data;
+    if (a->epilogue == LRD_EPILOGUE_GELU) {
+        p.epilogue = a->pre.data != NULL ? CUDA_EPILOGUE_GELU_SAVED : CUDA_EPILOGUE_GELU;
+        p.aux = a->pre;
+    }
+    return p;
+}
+
+static lrd_status_t forward_direct(lrd_stream_t *st, const lrd_linear_fwd_t *a,
+                                   const cuda_product_t *p)
+{
+    if (p->accumulate) {
+        cuda_finish_t f = {};
+        f.bias = a->bias;
+        f.y = a->y;
+        CUDA_TRY(finish_rows(st, a->x.dtype, f, a->lora, false, (const float *)a->u.data, a->u.ld,
+                             0, a->x.rows));
+    }
+    return cuda_product_run(st, p);
+}
+
+static lrd_status_t forward_tiles(lrd_stream_t *st, const lrd_linear_fwd_t *a, const layout_t *l)
+{
+    const int64_t n = a->y.cols;
+    for (int64_t t = 0; t < a->x.rows; t += TILE_ROWS) {
+        const int64_t end = cuda_smaller(t + TILE_ROWS, a->x.rows);
+        cuda_product_t p = {};
+        p.x = const_rows_of(a->x, t, end);
+        p.w = a->w->w;
+        p.transposed = true;
+        p.y = {l->product, end - t, n, n, LRD_F32};
+        p.workspace = l->workspace;
+        CUDA_TRY(cuda_product_run(st, &p));
+        cuda_finish_t f = {};
+        f.product = l->product;
+        f.ld_product = n;
+        f.bias = a->bias;
+        f.gelu = a->epilogue == LRD_EPILOGUE_GELU;
+        f.pre = a->pre;
+        f.y = a->y;
+        CUDA_TRY(finish_rows(st, a->x.dtype, f, a->lora, false, (const float *)a->u.data, a->u.ld,
+                             t, end));
+    }
+    return LRD_OK;
+}
+
+/* cuBLASLt makes y as asked for. */
+static bool can_be_direct(const lrd_linear_fwd_t *a)
+{
+    const bool one_dtype = a->y.dtype == a->x.dtype;
+    if (a->epilogue == LRD_EPILOGUE_GELU) /* by y's columns too: the same bits without pre */
+        return one_dtype && a->y.cols % AUX_LD == 0 &&
+               (a->pre.data == NULL || a->pre.ld % AUX_LD == 0);
+    return a->pre.data == NULL &&
+           (one_dtype || (a->bias.data == NULL && largest_rank(a->lora) == 0));
+}
+
+lrd_status_t cuda_linear_forward(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_linear_fwd_t *a)
+{
+    layout_t l;
+    bool direct = false;
+    if (a->bias.data != NULL)
+        CUDA_SAME_DTYPE("linear_forward", a->x.dtype, a->bias.dtype);
+    CUDA_TRY(take_scratch(scratch, a->x.rows, 0, 0, true, &l));
+    const cuda_product_t p = whole_forward(a, &l);
+    if (can_be_direct(a))
+        CUDA_TRY(cuda_product_exists(st, &p, &direct));
+    for (int i = 0; a->lora != NULL && i < a->lora->n; i++) {
+        const lrd_lora_t *lora = &a->lora->adapter[i];
+        if (lora->a.data != NULL)
+            CUDA_TRY(cuda_lora_project(st, a->x, a->lora->row_begin[i], a->lora->row_begin[i + 1],
+                                       factor_a(lora), 1.0f, &lora->drop, (float *)a->u.data,
+                                       a->u.ld));
+    }
+    if (direct)
+        return forward_direct(st, a, &p);
+    CUDA_TRY(take_scratch(scratch, a->x.rows, a->y.cols, 0, false, &l));
+    return forward_tiles(st, a, &l);
+}
+
+/* ---- backward */
+
+static lrd_status_t backward_lora(lrd_stream_t *st, const lrd_linear_bwd_t *a, int i, int64_t rank,
+                                  const layout_t *l)
+{
+    const lrd_lora_t *lora = &a->lora->adapter[i];
+    const int64_t begin = a->lora->row_begin[i], end = a->lora->row_begin[i + 1];
+    CUDA_TRY(
+        cuda_lora_project(st, a->dy, begin, end, factor_b(lora), lora->scale, NULL, l->du, rank));
+    const cuda_outer_t db = {a->dy,        begin,       end,  (const float *)a->u.data, a->u.ld,
+                             lora->a.rows, lora->scale, NULL, (float *)a->db[i].data,   1,
+                             a->db[i].ld,  l->partial};
+    CUDA_TRY(cuda_lora_outer(st, &db));
+    const cuda_outer_t da = {a->x,        begin,       end,
+                             l->du,       rank,        lora->a.rows,
+                             1.0f,        &lora->drop, (float *)a->da[i].data,
+                             a->da[i].ld, 1,           l->partial};
+    return cuda_lora_outer(st, &da);
+}
+
+/* The product that makes all of dx, but for an adapter's part, which is there before. */
+static cuda_product_t whole_backward(const lrd_linear_bwd_t *a, int64_t rank, const layout_t *l)
+{
+    cuda_product_t p = {};
+    p.x = a->dy;
+    p.w = a->w->w;
+    p.y = a->dx;
+    p.accumulate = a->accumulate_dx || rank > 0;
+    p.workspace = l->workspace;
+    if (a->pre.data != NULL) {
+        p.epilogue = CUDA_EPILOGUE_GELU_DERIVATIVE;
+        p.aux = {(void *)a->pre.data, a->pre.rows, a->pre.cols, a->pre.ld, a->pre.dtype};
+    }
+    return p;
+}
+
+static lrd_status_t backward_direct(lrd_stream_t *st, const lrd_linear_bwd_t *a, int64_t rank,
+                                    const cuda_product_t *p, const layout_t *l)
+{
+    if (rank > 0) {
+        cuda_finish_t f = {};
+        f.accumulate = a->accumulate_dx;
+        f.y = a->dx;
+        CUDA_TRY(finish_rows(st, a->dy.dtype, f, a->lora, true, l->du, rank, 0, a->dy.rows));
+    }
+    return cuda_product_run(st, p);
+}
+
+static lrd_status_t backward_tiles(lrd_stream_t *st, const lrd_linear_bwd_t *a, int64_t rank,
+                                   const layout_t *l)
+{
+    const int64_t k = a->dx.cols;
+    for (int64_t t = 0; t < a->dy.rows; t += TILE_ROWS) {
+        const int64_t end = cuda_smaller(t + TILE_ROWS, a->dy.rows);
+        cuda_product_t p = {};
+        p.x = const_rows_of(a->dy, t, end);
+        p.w = a->w->w;
+        p.y = {l->product, end - t, k, k, LRD_F32};
+        p.workspace = l->workspace;
+        CUDA_TRY(cuda_product_run(st, &p));
+        cuda_finish_t f = {};
+        f.product = l->product;
+        f.ld_product = k;
+        f.derivative_at = a->pre;
+        f.accumulate = a->accumulate_dx;
+        f.y = a->dx;
+        CUDA_TRY(finish_rows(st, a->dy.dtype, f, a->lora, true, l->du, rank, t, end));
+    }
+    return LRD_OK;
+}
+
+lrd_status_t cuda_linear_backward(lrd_stream_t *st, lrd_scratch_t scratch,
+                                  const lrd_linear_bwd_t *a)
+{
+    const int64_t rank = largest_rank(a->lora), n = a->w->w.rows, k = a->w->w.cols;
+    const lrd_dtype_t d = a->dy.dtype;
+    const bool aux_fits = a->pre.data == NULL || (a->pre.ld % AUX_LD == 0 && !a->accumulate_dx);
+    bool direct = false;
+    layout_t l;
+    if (a->pre.data != NULL)
+        CUDA_SAME_DTYPE("linear_backward", d, a->pre.dtype);
+    if (a->lora != NULL)
+        CUDA_SAME_DTYPE("linear_backward", d, a->x.dtype);
+    CUDA_TRY(take_scratch(scratch, a->dy.rows, cuda_larger(n, k), rank, true, &l));
+    const cuda_product_t p = whole_backward(a, rank, &l);
+    if (a->dx.data != NULL && a->dx.dtype == d && aux_fits)
+        CUDA_TRY(cuda_product_exists(st, &p, &direct));
+    for (int i = 0; a->lora != NULL && i < a->lora->n; i++) {
+        if (a->lora->adapter[i].a.data != NULL)
+            CUDA_TRY(backward_lora(st, a, i, rank, &l));
+    }
+    if (a->dx.data == NULL)
+        return LRD_OK;
+    if (direct)
+        return backward_direct(st, a, rank, &p, &l);
+    /* The same places as before, and a tile of float32 behind them. */
+    CUDA_TRY(take_scratch(scratch, a->dy.rows, cuda_larger(n, k), rank, false, &l));
+    return backward_tiles(st, a, rank, &l);
+}

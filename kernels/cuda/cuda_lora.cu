@@ -1,0 +1,356 @@
+#include "kernels/cuda/cuda_lora.h"
+
+#include "base/philox.h"
+#include "kernels/cuda/cuda_device.cuh"
+
+enum { THREADS = 256, WARPS = THREADS / WARP, RANKS = 8, COLUMNS = WARP * CHUNK };
+
+/* Dropout as kernels see it; keep == 0: none. */
+struct dropout_t {
+    uint64_t seed;
+    const uint64_t *row_key;
+    uint32_t site, threshold;
+    float keep; /* 1 / (1 - p) */
+};
+
+static dropout_t dropout_of(const lrd_dropout_t *d)
+{
+    dropout_t k = {};
+    if (d != NULL && d->p > 0)
+        k = {d->seed, d->row_key, d->site, lrd_dropout_threshold(d->p), 1.0f / (1.0f - d->p)};
+    return k;
+}
+
+/* Multiplies columns j .. j + CHUNK - 1 of row t by dropout's mask; j a multiple of 4. */
+__device__ static void apply_dropout(const dropout_t &d, int64_t t, int64_t j, float *x)
+{
+    if (d.keep == 0.0f)
+        return;
+    const uint64_t key = d.row_key[t];
+    for (int q = 0; q < CHUNK / 4; q++) {
+        const lrd_philox_t r = lrd_philox4x32(d.seed, (uint32_t)key, (uint32_t)(key >> 32), d.site,
+                                              (uint32_t)(j / 4) + (uint32_t)q);
+        for (int i = 0; i < 4; i++)
+            x[4 * q + i] = r.x[i] >= d.threshold ? x[4 * q + i] * d.keep : 0.0f;
+    }
+}
+
+/* ---- project: a warp has some rows, a lane a chunk of every COLUMNS columns */
+
+enum { PROJECT_ROWS = 4 };
+
+template <class T> struct project_t {
+    const T *x;
+    int64_t ld_x, begin, end, cols;
+    cuda_factor_t f;
+    float scale;
+    dropout_t drop;
+    float *out;
+    int64_t ld_out;
+    bool wide;
+};
+
+/* Ranks r0 .. and columns j0 .. of a factor, zeros beyond its ends. */
+template <int N_RANKS>
+__device__ static void load_factor(const cuda_factor_t &f, int64_t cols, int64_t r0, int64_t j0,
+                                   float (*tile)[COLUMNS])
+{
+    const bool by_rank = f.r_stride == 1; /* neighbours in memory to neighbouring threads */
+    for (int i = (int)threadIdx.x; i < N_RANKS * COLUMNS; i += THREADS) {
+        const int r = by_rank ? i % N_RANKS : i / COLUMNS, j = by_rank ? i / N_RANKS : i % COLUMNS;
+        tile[r][j] = r0 + r < f.rank && j0 + j < cols
+                         ? f.data[(r0 + r) * f.r_stride + (j0 + j) * f.j_stride]
+                         : 0.0f;
+    }
+}
+
+template <class T> __global__ void __launch_bounds__(THREADS) project_kernel(project_t<T> k)
+{
+    __shared__ float tile[RANKS][COLUMNS];
+    const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
+    const int64_t row = k.begin + ((int64_t)blockIdx.x * WARPS + warp) * PROJECT_ROWS;
+    const int64_t r0 = (int64_t)blockIdx.y * RANKS;
+    float sum[PROJECT_ROWS][RANKS] = {};
+    for (int64_t j0 = 0; j0 < k.cols; j0 += COLUMNS) {
+        const int64_t j = j0 + lane * CHUNK;
+        float x[PROJECT_ROWS][CHUNK];
+        __syncthreads();
+        load_factor<RANKS>(k.f, k.cols, r0, j0, tile);
+        __syncthreads();
+        for (int i = 0; i < PROJECT_ROWS; i++) {
+            const int64_t left = row + i < k.end ? k.cols - j : 0;
+            load_chunk(k.x + (row + i) * k.ld_x + j, left, k.wide, x[i]);
+            if (left > 0)
+                apply_dropout(k.drop, row + i, j, x[i]);
+        }
+        for (int r = 0; r < RANKS; r++)
+            for (int c = 0; c < CHUNK; c++) {
+                const float f = tile[r][lane * CHUNK + c];
+                for (int i = 0; i < PROJECT_ROWS; i++)
+                    sum[i][r] = fmaf(x[i][c], f, sum[i][r]);
+            }
+    }
+    for (int i = 0; i < PROJECT_ROWS; i++)
+        for (int r = 0; r < RANKS; r++) {
+            const float all = warp_sum(sum[i][r]);
+            if (lane == 0 && row + i < k.end && r0 + r < k.f.rank)
+                k.out[(row + i) * k.ld_out + r0 + r] = k.scale * all;
+        }
+}
+
+lrd_status_t cuda_lora_project(lrd_stream_t *st, lrd_cmat_t x, int64_t begin, int64_t end,
+                               cuda_factor_t factor, float scale, const lrd_dropout_t *drop,
+                               float *out, int64_t ld_out)
+{
+    const dim3 grid((unsigned)cuda_ceil_div(end - begin, WARPS * PROJECT_ROWS),
+                    (unsigned)cuda_ceil_div(factor.rank, RANKS));
+    CUDA_DISPATCH(x.dtype, {
+        const T *data = (const T *)x.data;
+        const project_t<T> k = {data,
+                                x.ld,
+                                begin,
+                                end,
+                                x.cols,
+                                factor,
+                                scale,
+                                dropout_of(drop),
+                                out,
+                                ld_out,
+                                is_wide(data, x.ld)};
+        return cuda_launch(st, "project_kernel", project_kernel<T>, grid, THREADS, 0, k);
+    });
+}
+
+/* ---- outer: a thread has a chunk of columns, all ranks of a group, every OUTER_LANES-th token */
+
+enum {
+    OUTER_CHUNKS = 8,
+    OUTER_COLUMNS = OUTER_CHUNKS * CHUNK,
+    OUTER_LANES = THREADS / OUTER_CHUNKS
+};
+
+template <class T> struct outer_t {
+    const T *x;
+    int64_t ld_x, begin, end, cols;
+    const float *g;
+    int64_t ld_g, rank;
+    dropout_t drop;
+    float *partial; /* [tiles][rank][cols] */
+    bool wide;
+};
+
+template <class T>
+__device__ static void outer_sums(const outer_t<T> &k, int64_t j, int64_t r0, float (*sum)[RANKS])
+{
+    const int64_t tile = k.begin + (int64_t)blockIdx.y * CUDA_LORA_TILE;
+    const int64_t end = tile + CUDA_LORA_TILE < k.end ? tile + CUDA_LORA_TILE : k.end;
+    for (int64_t t = tile + threadIdx.x / OUTER_CHUNKS; t < end && j < k.cols; t += OUTER_LANES) {
+        float x[CHUNK];
+        load_chunk(k.x + t * k.ld_x + j, k.cols - j, k.wide, x);
+        apply_dropout(k.drop, t, j, x);
+        for (int r = 0; r < RANKS; r++) {
+            const float g = r0 + r < k.rank ? k.g[t * k.ld_g + r0 + r] : 0.0f;
+            for (int c = 0; c < CHUNK; c++)
+                sum[c][r] = fmaf(g, x[c], sum[c][r]);
+        }
+    }
+}
+
+template <class T> __global__ void __launch_bounds__(THREADS) outer_kernel(outer_t<T> k)
+{
+    __shared__ float part[WARPS][OUTER_COLUMNS][RANKS];
+    const int64_t j0 = (int64_t)blockIdx.x * OUTER_COLUMNS, r0 = (int64_t)blockIdx.z * RANKS;
+    const int chunk = (int)threadIdx.x % OUTER_CHUNKS, warp = (int)threadIdx.x / WARP;
+    float sum[CHUNK][RANKS] = {};
+    outer_sums(k, j0 + chunk * CHUNK, r0, sum);
+    for (int c = 0; c < CHUNK; c++)
+        for (int r = 0; r < RANKS; r++) {
+            float s = sum[c][r]; /* lanes with equal chunk lie OUTER_CHUNKS apart */
+            for (unsigned with = OUTER_CHUNKS; with < WARP; with *= 2)
+                s += __shfl_xor_sync(FULL_WARP, s, with);
+            if (threadIdx.x % WARP < OUTER_CHUNKS)
+                part[warp][chunk * CHUNK + c][r] = s;
+        }
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < OUTER_COLUMNS * RANKS; i += THREADS) {
+        const int r = i / OUTER_COLUMNS, c = i % OUTER_COLUMNS;
+        float s = 0;
+        for (int w = 0; w < WARPS; w++)
+            s += part[w][c][r];
+        if (r0 + r < k.rank && j0 + c < k.cols)
+            k.partial[((int64_t)blockIdx.y * k.rank + r0 + r) * k.cols + j0 + c] = s;
+    }
+}
+
+__global__ void __launch_bounds__(THREADS)
+    add_partials_kernel(const float *partial, int64_t tiles, int64_t rank, int64_t cols,
+                        float scale, float *dst, int64_t r_stride, int64_t j_stride)
+{
+    const int64_t j = (int64_t)blockIdx.x * THREADS + threadIdx.x, r = blockIdx.y;
+    float sum = 0;
+    if (j >= cols)
+        return;
+    for (int64_t i = 0; i < tiles; i++)
+        sum += partial[(i * rank + r) * cols + j];
+    dst[r * r_stride + j * j_stride] += scale * sum;
+}
+
+int64_t cuda_lora_partials(int64_t rows, int64_t cols, int64_t rank)
+{
+    return cuda_ceil_div(rows, CUDA_LORA_TILE) * cols * rank;
+}
+
+lrd_status_t cuda_lora_outer(lrd_stream_t *st, const cuda_outer_t *o)
+{
+    const int64_t tiles = cuda_ceil_div(o->end - o->begin, CUDA_LORA_TILE), cols = o->x.cols;
+    const dim3 grid((unsigned)cuda_ceil_div(cols, OUTER_COLUMNS), (unsigned)tiles,
+                    (unsigned)cuda_ceil_div(o->rank, RANKS));
+    CUDA_DISPATCH(o->x.dtype, {
+        const T *data = (const T *)o->x.data;
+        const outer_t<T> k = {data,
+                              o->x.ld,
+                              o->begin,
+                              o->end,
+                              cols,
+                              o->g,
+                              o->ld_g,
+                              o->rank,
+                              dropout_of(o->drop),
+                              o->partial,
+                              is_wide(data, o->x.ld)};
+        CUDA_TRY(cuda_launch(st, "outer_kernel", outer_kernel<T>, grid, THREADS, 0, k));
+    });
+    return cuda_launch(st, "add_partials_kernel", add_partials_kernel,
+                       dim3((unsigned)cuda_ceil_div(cols, THREADS), (unsigned)o->rank), THREADS, 0,
+                       o->partial, tiles, o->rank, cols, o->scale, o->dst, o->r_stride,
+                       o->j_stride);
+}
+
+/* ---- finish: a warp has some rows, a lane a chunk of columns */
+
+enum { FINISH_ROWS = 8, FINISH_RANKS = 16 };
+
+template <class T, class Out> struct finish_t {
+    int64_t begin, end, cols;
+    const float *product;
+    const T *bias, *derivative_at;
+    const float *u;
+    Out *pre, *y;
+    int64_t ld_product, ld_u, ld_derivative_at, ld_pre, ld_y;
+    cuda_factor_t f;
+    float scale;
+    dropout_t drop;
+    bool accumulate, gelu, wide;
+};
+
+/* sum[i][c] = sum over r of u[row + i, r] factor(r, j + c) */
+template <class T, class Out>
+__device__ static void expand(const finish_t<T, Out> &k, int64_t row, int64_t j0,
+                              float (*sum)[CHUNK])
+{
+    __shared__ float tile[FINISH_RANKS][COLUMNS];
+    const int lane = (int)threadIdx.x % WARP;
+    for (int64_t r0 = 0; r0 < k.f.rank; r0 += FINISH_RANKS) {
+        __syncthreads();
+        load_factor<FINISH_RANKS>(k.f, k.cols, r0, j0, tile);
+        __syncthreads();
+        for (int r = 0; r < FINISH_RANKS && r0 + r < k.f.rank; r++)
+            for (int i = 0; i < FINISH_ROWS; i++) {
+                const float u = row + i < k.end ? k.u[(row + i) * k.ld_u + r0 + r] : 0.0f;
+                for (int c = 0; c < CHUNK; c++)
+                    sum[i][c] = fmaf(u, tile[r][lane * CHUNK + c], sum[i][c]);
+            }
+    }
+}
+
+/* One chunk of row t: `v` is the adapter's part. */
+template <class T, class Out>
+__device__ static void finish_chunk(const finish_t<T, Out> &k, int64_t t, int64_t j, float *v)
+{
+    const int64_t left = k.cols - j;
+    float x[CHUNK];
+    if (k.u != NULL)
+        apply_dropout(k.drop, t, j, v);
+    for (int c = 0; c < CHUNK; c++)
+        v[c] *= k.scale;
+    if (k.product != NULL) {
+        load_chunk(k.product + (t - k.begin) * k.ld_product + j, left, k.wide, x);
+        for (int c = 0; c < CHUNK; c++)
+            v[c] += x[c];
+    }
+    if (k.bias != NULL) {
+        load_chunk(k.bias + j, left, k.wide, x);
+        for (int c = 0; c < CHUNK; c++)
+            v[c] += x[c];
+    }
+    if (k.derivative_at != NULL) {
+        load_chunk(k.derivative_at + t * k.ld_derivative_at + j, left, k.wide, x);
+        for (int c = 0; c < CHUNK; c++)
+            v[c] *= gelu_derivative(x[c]);
+    }
+    if (k.accumulate) {
+        load_chunk((const Out *)k.y + t * k.ld_y + j, left, k.wide, x);
+        for (int c = 0; c < CHUNK; c++)
+            v[c] += x[c];
+    }
+    if (k.pre != NULL)
+        store_chunk(k.pre + t * k.ld_pre + j, left, k.wide, v);
+    for (int c = 0; c < CHUNK && k.gelu; c++)
+        v[c] = gelu(v[c]);
+    store_chunk(k.y + t * k.ld_y + j, left, k.wide, v);
+}
+
+template <class T, class Out>
+__global__ void __launch_bounds__(THREADS) finish_kernel(finish_t<T, Out> k)
+{
+    const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
+    const int64_t j0 = (int64_t)blockIdx.x * COLUMNS, j = j0 + lane * CHUNK;
+    const int64_t row = k.begin + ((int64_t)blockIdx.y * WARPS + warp) * FINISH_ROWS;
+    float v[FINISH_ROWS][CHUNK] = {};
+    if (k.u != NULL)
+        expand(k, row, j0, v);
+    CUDA_UNROLL for (int i = 0; i < FINISH_ROWS; i++)
+    {
+        if (row + i < k.end && j < k.cols)
+            finish_chunk(k, row + i, j, v[i]);
+    }
+}
+
+template <class T, class Out> static lrd_status_t finish(lrd_stream_t *st, const cuda_finish_t *f)
+{
+    const dim3 grid((unsigned)cuda_ceil_div(f->y.cols, COLUMNS),
+                    (unsigned)cuda_ceil_div(f->end - f->begin, WARPS * FINISH_ROWS));
+    finish_t<T, Out> k = {f->begin,
+                          f->end,
+                          f->y.cols,
+                          f->product,
+                          (const T *)f->bias.data,
+                          (const T *)f->derivative_at.data,
+                          f->u,
+                          (Out *)f->pre.data,
+                          (Out *)f->y.data,
+                          f->ld_product,
+                          f->ld_u,
+                          f->derivative_at.ld,
+                          f->pre.ld,
+                          f->y.ld,
+                          f->factor,
+                          f->u != NULL ? f->scale : 0.0f,
+                          dropout_of(f->drop),
+                          f->accumulate,
+                          f->gelu,
+                          false};
+    k.wide = is_wide(k.product, k.ld_product) && is_wide(k.bias, 0) &&
+             is_wide(k.derivative_at, k.ld_derivative_at) && is_wide(k.pre, k.ld_pre) &&
+             is_wide(k.y, k.ld_y);
+    return cuda_launch(st, "finish_kernel", finish_kernel<T, Out>, grid, THREADS, 0, k);
+}
+
+lrd_status_t cuda_linear_finish(lrd_stream_t *st, lrd_dtype_t compute, const cuda_finish_t *f)
+{
+    CUDA_DISPATCH(compute, {
+        if (f->y.dtype == LRD_F32)
+            return finish<T, float>(st, f);
+        return finish<T, T>(st, f);
+    });
+}

@@ -1,0 +1,57 @@
+#include "kernels/plugin.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The folder that the program lies in; empty when the system does not say. */
+static void own_folder(char folder[PATH_MAX])
+{
+    const ssize_t n = readlink("/proc/self/exe", folder, PATH_MAX - 1);
+    folder[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(folder, '/');
+    if (slash != NULL)
+        *slash = '\0';
+}
+
+static void *open_library(const char *file, const char *variable)
+{
+    const char *named = getenv(variable);
+    char folder[PATH_MAX], path[PATH_MAX + 256];
+    if (named != NULL)
+        return dlopen(named, RTLD_NOW | RTLD_LOCAL);
+    own_folder(folder);
+    static const char *const places[] = {"/", "/../lib/"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s%s%s", folder, places[i], file);
+        if (access(path, R_OK) == 0)
+            return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    }
+    return dlopen(file, RTLD_NOW | RTLD_LOCAL);
+}
+
+lrd_status_t lrd_plugin_open(const char *file, const char *variable, const lrd_ops_t **ops_out)
+{
+    static const lrd_plugin_host_t host = {LRD_OPS_ABI_VERSION, lrd_fail};
+    lrd_status_t status = LRD_OK;
+    lrd_plugin_entry_t *entry = NULL;
+    void *library = open_library(file, variable);
+    LRD_CHECK(library != NULL, LRD_ERR_UNAVAILABLE, "%s", dlerror());
+    void *symbol = dlsym(library, LRD_PLUGIN_ENTRY);
+    LRD_CHECK(symbol != NULL, LRD_ERR_UNAVAILABLE, "%s has no " LRD_PLUGIN_ENTRY, file);
+    memcpy(&entry, &symbol, sizeof entry); /* ISO C knows no cast from data to function */
+    const lrd_ops_t *ops = entry(&host);
+    LRD_CHECK(ops->abi_version == LRD_OPS_ABI_VERSION, LRD_ERR_UNAVAILABLE,
+              "%s was built for version %u of kernels/ops.h, this program has version %d: build "
+              "both from one source tree",
+              file, ops->abi_version, LRD_OPS_ABI_VERSION);
+    *ops_out = ops;
+    library = NULL; /* kept: its functions are in use from now on */
+out:
+    if (library != NULL)
+        dlclose(library);
+    return status;
+}

@@ -1,0 +1,300 @@
+/* The runtime of the emulated device. Work waits in its stream until somebody synchronizes; only
+ * while it runs may device memory be touched. */
+#include "cuda_runtime.h"
+#include "emu_poison.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <list>
+#include <map>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct emu_stream {
+    std::deque<std::function<void()>> work;
+};
+
+namespace
+{
+/* Device memory ends as close to an unusable page as its alignment allows. */
+struct region_t {
+    unsigned char *start, *mapping;
+    size_t bytes, mapped;
+};
+
+constexpr size_t ALIGN = 256, PAGE = 4096, NANS = 16 << 20, TOTAL = (size_t)8 << 30;
+std::list<region_t> device, pinned;
+std::list<emu_stream *> streams;
+std::map<void (*)(), size_t> allowed_shared;
+cudaError_t last_error = cudaSuccess;
+size_t used;
+
+size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+cudaError_t report(cudaError_t error)
+{
+    last_error = error != cudaSuccess ? error : last_error;
+    return error;
+}
+
+const region_t *find(const std::list<region_t> &regions, const void *ptr, size_t bytes)
+{
+    const unsigned char *at = (const unsigned char *)ptr;
+    for (const region_t &r : regions) {
+        if (at >= r.start && at <= r.start + r.bytes && bytes <= (size_t)(r.start + r.bytes - at))
+            return &r;
+    }
+    return nullptr;
+}
+
+/* A file of NANS bytes 0xff, which are NaN in every floating-point type; -1: no memory. */
+int open_nans()
+{
+    const int fd = memfd_create("nan", 0);
+    void *p = fd >= 0 && ftruncate(fd, NANS) == 0
+                  ? mmap(nullptr, NANS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+                  : MAP_FAILED;
+    if (p == MAP_FAILED)
+        return -1;
+    memset(p, 0xff, NANS);
+    munmap(p, NANS);
+    return fd;
+}
+
+/* Memory that nobody may touch yet and that holds NaN, with an unusable page behind it. Pages that are
+ * never written cost nothing, neither here nor when their protection changes. */
+unsigned char *map_nans(size_t bytes)
+{
+    static const int fd = open_nans();
+    unsigned char *p = (unsigned char *)mmap(nullptr, bytes + PAGE, PROT_NONE,
+                                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED || fd < 0)
+        return nullptr;
+    for (size_t at = 0; at < bytes; at += NANS) {
+        if (mmap(p + at, bytes - at < NANS ? bytes - at : NANS, PROT_NONE,
+                 MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, 0) == MAP_FAILED)
+            return nullptr;
+    }
+    return p;
+}
+
+void protect(int protection)
+{
+    for (const region_t &r : device)
+        mprotect(r.mapping, r.mapped, protection);
+}
+
+void finish(emu_stream *s)
+{
+    if (s->work.empty())
+        return;
+    protect(PROT_READ | PROT_WRITE);
+    for (; !s->work.empty(); s->work.pop_front())
+        s->work.front()();
+    protect(PROT_NONE);
+}
+} // namespace
+
+bool emu_is_device(const void *ptr, size_t bytes)
+{
+    return find(device, ptr, bytes) != nullptr;
+}
+
+bool emu_is_pinned(const void *ptr, size_t bytes)
+{
+    return find(pinned, ptr, bytes) != nullptr;
+}
+
+void emu_enqueue(cudaStream_t stream, std::function<void()> work)
+{
+    stream->work.push_back(std::move(work));
+}
+
+cudaError_t emu_allow_shared(void (*kernel)(), size_t bytes)
+{
+    if (bytes > EMU_SHARED_OPT_IN)
+        return report(cudaErrorInvalidValue);
+    allowed_shared[kernel] = bytes;
+    return cudaSuccess;
+}
+
+cudaError_t emu_check_launch(void (*kernel)(), dim3 grid, dim3 block, size_t shared_bytes)
+{
+    const auto allowed = allowed_shared.find(kernel);
+    const size_t most = allowed != allowed_shared.end() ? allowed->second : (size_t)EMU_SHARED;
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
+        grid.z > 65535 || block.x * block.y * block.z == 0 ||
+        block.x * block.y * block.z > EMU_BLOCK || shared_bytes > most)
+        return report(cudaErrorInvalidConfiguration);
+    return cudaSuccess;
+}
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    switch (error) {
+    case cudaSuccess:
+        return "no error";
+    case cudaErrorMemoryAllocation:
+        return "out of memory";
+    case cudaErrorInvalidConfiguration:
+        return "invalid configuration argument";
+    case cudaErrorNoDevice:
+        return "no CUDA-capable device is detected";
+    case cudaErrorInvalidDevice:
+        return "invalid device ordinal";
+    case cudaErrorInvalidValue:
+        break;
+    }
+    return "invalid argument";
+}
+
+cudaError_t cudaGetLastError()
+{
+    const cudaError_t error = last_error;
+    last_error = cudaSuccess;
+    return error;
+}
+
+/* LRD_EMULATED_DEVICES: how many there are; 1 unless set. */
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    const char *text = getenv("LRD_EMULATED_DEVICES");
+    const int n = text != nullptr ? (int)strtol(text, nullptr, 10) : 1;
+    if (n == 0)
+        return report(cudaErrorNoDevice);
+    *count = n;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int index)
+{
+    int n = 0;
+    const cudaError_t error = cudaGetDeviceCount(&n);
+    if (error != cudaSuccess)
+        return error;
+    return index >= 0 && index < n ? cudaSuccess : report(cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int)
+{
+    *properties = {};
+    snprintf(properties->name, sizeof properties->name, "emulated device");
+    properties->major = 9;
+    properties->multiProcessorCount = 4;
+    properties->totalGlobalMem = TOTAL;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
+{
+    *free_bytes = TOTAL - used;
+    *total_bytes = TOTAL;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void **ptr, size_t bytes)
+{
+    const size_t space = round_up(bytes, ALIGN), mapped = round_up(space, PAGE);
+    *ptr = nullptr;
+    if (bytes == 0)
+        return cudaSuccess;
+    if (bytes > TOTAL - used)
+        return report(cudaErrorMemoryAllocation);
+    unsigned char *mapping = map_nans(mapped);
+    if (mapping == nullptr)
+        return report(cudaErrorMemoryAllocation);
+    unsigned char *start = mapping + (mapped - space);
+    ASAN_POISON_MEMORY_REGION(start + bytes, space - bytes);
+    device.push_back({start, mapping, bytes, mapped});
+    used += bytes;
+    *ptr = start;
+    return cudaSuccess;
+}
+
+/* As CUDA does: after everything that was asked for. */
+cudaError_t cudaFree(void *ptr)
+{
+    for (emu_stream *s : streams)
+        finish(s);
+    for (auto r = device.begin(); r != device.end(); ++r) {
+        if (r->start == ptr) {
+            used -= r->bytes;
+            ASAN_UNPOISON_MEMORY_REGION(r->start, r->mapped - (size_t)(r->start - r->mapping));
+            munmap(r->mapping, r->mapped + PAGE);
+            device.erase(r);
+            return cudaSuccess;
+        }
+    }
+    return ptr == nullptr ? cudaSuccess : report(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaHostAlloc(void **ptr, size_t bytes, unsigned)
+{
+    void *p = aligned_alloc(PAGE, round_up(bytes + 1, PAGE));
+    if (p == nullptr)
+        return report(cudaErrorMemoryAllocation);
+    memset(p, 0xff, bytes);
+    pinned.push_back({(unsigned char *)p, nullptr, bytes, 0});
+    *ptr = p;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void *ptr)
+{
+    for (emu_stream *s : streams)
+        finish(s);
+    for (auto r = pinned.begin(); r != pinned.end(); ++r) {
+        if (r->start == ptr) {
+            pinned.erase(r);
+            free(ptr);
+            return cudaSuccess;
+        }
+    }
+    return report(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
+{
+    *stream = new emu_stream;
+    streams.push_back(*stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    finish(stream);
+    streams.remove(stream);
+    delete stream;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    finish(stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream)
+{
+    const bool to_ok =
+        kind == cudaMemcpyDeviceToHost ? emu_is_pinned(dst, bytes) : emu_is_device(dst, bytes);
+    const bool from_ok =
+        kind == cudaMemcpyHostToDevice ? emu_is_pinned(src, bytes) : emu_is_device(src, bytes);
+    if (!to_ok || !from_ok)
+        return report(cudaErrorInvalidValue);
+    emu_enqueue(stream, [=] { memcpy(dst, src, bytes); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
+{
+    if (!emu_is_device(dst, bytes))
+        return report(cudaErrorInvalidValue);
+    emu_enqueue(stream, [=] { memset(dst, value, bytes); });
+    return cudaSuccess;
+}

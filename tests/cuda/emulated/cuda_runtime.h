@@ -1,0 +1,188 @@
+/* tests/cuda/emulated/cuda_runtime.h -- CUDA's language and runtime for kernels that run on the CPU:
+ * as much of them as kernels/cuda uses, under the same names.
+ *
+ * The runtime is one device with rules stricter than a GPU's (emu_device.cpp): work is done at the
+ * next synchronization of its stream, device memory is out of the host's reach at all other times,
+ * and copies between host and device need pinned memory. Kernels run on fibers (emu_fiber.h).
+ */
+#ifndef LRD_EMULATED_CUDA_RUNTIME_H
+#define LRD_EMULATED_CUDA_RUNTIME_H
+
+#include "emu_fiber.h"
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <tuple>
+#include <type_traits>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+#define __shared__   static
+
+#define threadIdx    emu_thread_index
+#define blockIdx     emu_block_index
+#define blockDim     emu_block_size
+#define gridDim      emu_grid_size
+
+struct uint2 {
+    uint32_t x, y;
+};
+struct alignas(16) uint4 {
+    uint32_t x, y, z, w;
+};
+
+static inline void __syncthreads()
+{
+    emu_barrier();
+}
+
+static inline void emu_nothing(void *const *, unsigned)
+{
+}
+
+static inline void __syncwarp(unsigned mask = 0xffffffffu)
+{
+    emu_together(mask, emu_nothing, nullptr);
+}
+
+typedef struct emu_shuffle {
+    uint64_t value, taken;
+    unsigned from;
+} emu_shuffle_t;
+
+static inline void emu_run_shuffle(void *const *brought, unsigned mask)
+{
+    for (unsigned i = 0; i < EMU_WARP; i++) {
+        emu_shuffle_t *s = (emu_shuffle_t *)brought[i];
+        if (s == nullptr)
+            continue;
+        if ((mask >> s->from & 1) == 0)
+            emu_die("lane %u shuffles from lane %u, which is not in the mask", i, s->from);
+        s->taken = ((const emu_shuffle_t *)brought[s->from])->value;
+    }
+}
+
+template <class T> static inline T emu_shuffle_from(unsigned mask, T value, unsigned from)
+{
+    static_assert(sizeof(T) <= sizeof(uint64_t), "a shuffle moves up to 8 bytes");
+    emu_shuffle_t s = {0, 0, from};
+    memcpy(&s.value, &value, sizeof value);
+    emu_together(mask, emu_run_shuffle, &s);
+    memcpy(&value, &s.taken, sizeof value);
+    return value;
+}
+
+template <class T> static inline T __shfl_xor_sync(unsigned mask, T value, unsigned with)
+{
+    return emu_shuffle_from(mask, value, emu_lane() ^ with);
+}
+
+template <class T> static inline T __shfl_sync(unsigned mask, T value, unsigned from)
+{
+    return emu_shuffle_from(mask, value, from % EMU_WARP);
+}
+
+/* One block runs at a time, and its fibers change at barriers only. */
+template <class T> static inline T atomicAdd(T *at, T x)
+{
+    const T before = *at;
+    *at = before + x;
+    return before;
+}
+
+static inline float __fmul_rn(float a, float b)
+{
+    return a * b;
+}
+
+static inline float __fadd_rn(float a, float b)
+{
+    return a + b;
+}
+
+/* ---- the runtime */
+
+typedef enum cudaError {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorNoDevice = 100,
+    cudaErrorInvalidDevice = 101
+} cudaError_t;
+
+typedef struct emu_stream *cudaStream_t;
+
+typedef struct cudaDeviceProp {
+    char name[256];
+    int major, minor, multiProcessorCount;
+    size_t totalGlobalMem;
+} cudaDeviceProp;
+
+typedef enum cudaMemcpyKind {
+    cudaMemcpyHostToDevice = 1,
+    cudaMemcpyDeviceToHost = 2,
+    cudaMemcpyDeviceToDevice = 3
+} cudaMemcpyKind;
+
+enum { cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0 };
+typedef enum cudaFuncAttribute {
+    cudaFuncAttributeMaxDynamicSharedMemorySize = 8
+} cudaFuncAttribute;
+
+const char *cudaGetErrorString(cudaError_t error);
+cudaError_t cudaGetLastError();
+cudaError_t cudaGetDeviceCount(int *count);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
+cudaError_t cudaMalloc(void **ptr, size_t bytes);
+cudaError_t cudaFree(void *ptr);
+cudaError_t cudaHostAlloc(void **ptr, size_t bytes, unsigned flags);
+cudaError_t cudaFreeHost(void *ptr);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream);
+
+/* Appends to the stream what runs at its next synchronization; what it needs, it holds itself. */
+void emu_enqueue(cudaStream_t stream, std::function<void()> work);
+
+/* True: the bytes lie in device memory, or in pinned host memory. */
+bool emu_is_device(const void *ptr, size_t bytes);
+bool emu_is_pinned(const void *ptr, size_t bytes);
+
+/* Shared memory that a block may have only after cudaFuncSetAttribute; and with it. */
+enum { EMU_SHARED = 48 << 10, EMU_SHARED_OPT_IN = 227 << 10, EMU_BLOCK = 1024 };
+cudaError_t emu_allow_shared(void (*kernel)(), size_t bytes);
+cudaError_t emu_check_launch(void (*kernel)(), dim3 grid, dim3 block, size_t shared_bytes);
+
+template <class... P>
+static inline cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int bytes)
+{
+    return emu_allow_shared((void (*)())kernel, (size_t)bytes);
+}
+
+/* What kernel<<<grid, block, shared_bytes, stream>>>(args...) is to nvcc. */
+template <class... P, class... A>
+static inline cudaError_t emu_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
+                                     size_t shared_bytes, cudaStream_t stream, A... args)
+{
+    const cudaError_t error = emu_check_launch((void (*)())kernel, grid, block, shared_bytes);
+    if (error != cudaSuccess)
+        return error;
+    const std::tuple<P...> held(args...);
+    emu_enqueue(stream, [=] {
+        emu_run_grid(name, grid, block, shared_bytes, [&] { std::apply(kernel, held); });
+    });
+    return cudaSuccess;
+}
+
+#endif /* LRD_EMULATED_CUDA_RUNTIME_H */

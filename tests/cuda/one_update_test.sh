@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# One update of a golden case on the emulated device against the same on the CPU, in float32: the whole step through the
+# CUDA back end's own code. Both are within the bounds of docs/numerics.md of the exact numbers, so within twice those of
+# each other. And `auto` takes the device where there is one, and says why not where there is none.
+#
+#   one_update_test.sh CASE RANKS [SETTING=VALUE]...   the settings for both; the device is used on so many ranks
+set -euo pipefail
+source "$(dirname "$0")/../support/shell_support.sh"
+case=$LRD_SOURCE_DIR/tests/golden/runs/$1
+[[ -d $case ]] || case=$LRD_SOURCE_DIR/../shared/golden/$1
+[[ -f $case/config.yaml ]] || skip "../shared/golden/$1 is not here"
+ranks=$2
+settings=(--config config.yaml --set training.max_steps=1 --dtype float32)
+for setting in "${@:3}"; do
+    settings+=(--set "$setting")
+done
+out=$(make_temporary)
+remove_at_exit "$out"
+cd "$case"
+train() { # folder, backend
+    "${launcher[@]}" "$LRD_PROGRAM" "${settings[@]}" --set "training.output_dir=$out/$1" --backend "$2" \
+        >"$out/$1.txt" 2>"$out/$1.log" || fail "$1: $(tail -3 "$out/$1.log")"
+}
+launcher=()
+train cpu cpu
+((ranks == 1)) || launcher=(mpirun -np "$ranks" --bind-to none)
+train device auto
+grep -q "emulated device" "$out/device.log" || fail "auto did not take the device: $(cat "$out/device.log")"
+if ((ranks > 1)); then # a device for each, or nothing
+    if LRD_EMULATED_DEVICES=1 "${launcher[@]}" "$LRD_PROGRAM" "${settings[@]}" --set "training.output_dir=$out/few" \
+        --backend auto >"$out/few.txt" 2>"$out/few.log"; then
+        fail "more ranks than devices were accepted"
+    fi
+    grep -q "no CUDA device 1: this process sees 1" "$out/few.log" || fail "more ranks than devices: $(cat "$out/few.log")"
+fi
+python3 - "$out" <<'END' || fail "one update differs"
+import json, sys
+a, b = (json.load(open(f"{sys.argv[1]}/{x}/trainer_state.json"))["log_history"][0] for x in ("cpu", "device"))
+for key, bound in (("loss", 2e-6), ("grad_norm", 1e-5)):
+    off = abs(a[key] / b[key] - 1)
+    print(f"{key}: {a[key]} and {b[key]}, off by {off:.2g}")
+    assert off <= bound
+END
+export LRD_EMULATED_DEVICES=0
+train none auto
+grep -q "Running on the CPU: .*no CUDA device" "$out/none.log" || fail "auto did not say why: $(cat "$out/none.log")"
+"$LRD_PROGRAM" info >"$out/info.txt" 2>&1 || fail "info: $(cat "$out/info.txt")"
+grep -q "backend cuda: not here: no CUDA device" "$out/info.txt" || fail "info: $(cat "$out/info.txt")"
