@@ -25,6 +25,8 @@ struct lrd_comm {
     char agreed[COMM_CAUSE_BYTES]; /* the cause that all ranks agreed on last */
     lrd_status_t joined;           /* LRD_ERR_NO_MEMORY: no memory for what the transport needs */
     int *ranges;                   /* MPI's: [4 * size], so that no exchange needs memory */
+    struct watch *watch;           /* NULL: nobody watches */
+    lrd_leave_t *leave;
 };
 
 /* A world of one: fills *c. */

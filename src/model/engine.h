@@ -16,6 +16,7 @@ typedef struct lrd_engine_options {
     const char *backend; /* as lrd_backend_open takes it */
     int device_index, n_threads;
     const char *tuning_file; /* NULL: none */
+    const lrd_stop_t *stop;  /* non-zero while weights load: LRD_ERR_INTERRUPTED; NULL: never */
 } lrd_engine_options_t;
 
 typedef struct lrd_engine {
@@ -25,6 +26,7 @@ typedef struct lrd_engine {
     lrd_weights_t *weights;
     lrd_memory_t memory;
     char machine[160]; /* what computes, for people */
+    const lrd_stop_t *stop;
     /* Of the user, from allocate on. */
     lrd_layout_t *layout;
     void *context;

@@ -84,6 +84,7 @@ static lrd_status_t evaluate_share(lrd_evaluator_t *e)
     lrd_progress_begin(&progress, "Evaluating", "batches", 0, end - begin);
     progress.quiet = true;
     for (int64_t b = begin; b < end; b++) {
+        LRD_CHECK_STOP(e->stop);
         const int64_t first = b * e->records_per_batch;
         const int64_t last =
             first + e->records_per_batch < n_records ? first + e->records_per_batch : n_records;

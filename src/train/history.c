@@ -85,6 +85,17 @@ out:
     return status;
 }
 
+bool lrd_history_has_eval(const lrd_history_t *h, int64_t step)
+{
+    for (size_t i = json_array_size(h->log); i > 0; i--) {
+        const json_t *entry = json_array_get(h->log, i - 1);
+        if (json_integer_value(json_object_get(entry, "step")) == step &&
+            json_object_get(entry, "eval_loss") != NULL)
+            return true;
+    }
+    return false;
+}
+
 static void write_log(lrd_json_writer_t *w, const json_t *log)
 {
     size_t i;

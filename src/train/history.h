@@ -43,6 +43,9 @@ typedef struct lrd_eval_result {
 lrd_status_t lrd_history_log_eval(lrd_history_t *history, const lrd_eval_result_t *result,
                                   lrd_metric_t metric);
 
+/* True when the log has an evaluation of this update. */
+bool lrd_history_has_eval(const lrd_history_t *history, int64_t step);
+
 /* What stands in trainer_state.json beside the history. */
 typedef struct lrd_history_facts {
     const lrd_training_settings_t *training;

@@ -9,6 +9,16 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A phase of the start is over: all ranks go on, or none does; nor when one was asked to stop. */
+static lrd_status_t end_phase(const lrd_session_t *s, lrd_status_t result)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(result);
+    LRD_CHECK_STOP(s->o.stop);
+out:
+    return lrd_agree(s->o.comm, status);
+}
+
 /* What settings ask for that this program does not do. */
 static lrd_status_t refuse_unsupported(const lrd_session_t *s)
 {
@@ -51,7 +61,8 @@ static lrd_status_t open_model(lrd_session_t *s)
                                                     .backend = s->o.backend,
                                                     .device_index = lrd_comm_local_rank(s->o.comm),
                                                     .n_threads = s->o.n_threads,
-                                                    .tuning_file = x->parallel.tuning_file},
+                                                    .tuning_file = x->parallel.tuning_file,
+                                                    .stop = s->o.stop},
                             &s->engine));
     s->lora = &x->lora;
     if (x->lora.adapter_name_or_path != NULL) {
@@ -85,7 +96,8 @@ static lrd_status_t open_data_file(lrd_session_t *s, const char *file, const cha
                                      .settings = &s->o.settings->data,
                                      .tokenizer = tokenizer,
                                      .vocab_size = s->engine.config.vocab_size,
-                                     .n_threads = s->o.n_threads};
+                                     .n_threads = s->o.n_threads,
+                                     .stop = s->o.stop};
     if (is_root) {
         LRD_TRY(lrd_dataset_build(&spec, cache, &path));
         LRD_CHECK(strlen(path) < sizeof shared, LRD_ERR_CONFIG, "%s: the path is too long", path);
@@ -173,12 +185,12 @@ static lrd_status_t open_data(lrd_session_t *s)
         cache = lrd_path_join(x->training.output_dir, "data");
     status = cache != NULL ? open_tokenizer(s, &tokenizer)
                            : lrd_fail(LRD_ERR_NO_MEMORY, __FILE__, __LINE__, "out of memory");
-    LRD_TRY(lrd_agree(s->o.comm, status));
+    LRD_TRY(end_phase(s, status));
     LRD_TRY(open_data_file(s, x->data.train_file, cache, tokenizer, s->data_key, &s->train));
     if (x->data.eval_file != NULL)
         LRD_TRY(open_data_file(s, x->data.eval_file, cache, tokenizer, eval_key, &s->eval));
-    LRD_TRY(lrd_agree(s->o.comm, split_data(s)));
-    LRD_TRY(lrd_agree(s->o.comm, check_targets(s)));
+    LRD_TRY(end_phase(s, split_data(s)));
+    LRD_TRY(end_phase(s, check_targets(s)));
 out:
     lrd_tokenizer_free(tokenizer);
     lrd_free(cache);
@@ -263,6 +275,7 @@ static lrd_status_t open_stage(lrd_session_t *s)
                                      .stage = s->stage,
                                      .feed = &s->feed,
                                      .set = s->eval,
+                                     .stop = s->o.stop,
                                      .records_per_batch = x->training.per_device_eval_batch_size};
     s->stepper = (lrd_stepper_t){.comm = s->o.comm,
                                  .stage = s->stage,
@@ -270,6 +283,7 @@ static lrd_status_t open_stage(lrd_session_t *s)
                                  .reduce = s->reduce,
                                  .optimizer = &s->optimizer,
                                  .set = s->train,
+                                 .stop = s->o.stop,
                                  .max_micro_batches = l.micro_batches};
     LRD_TRY(lrd_stepper_open(&s->stepper));
     LRD_TRY(lrd_evaluator_open(&s->evaluator));
@@ -287,7 +301,8 @@ static lrd_status_t open_answering(lrd_session_t *s)
                                  .settings = x,
                                  .adapter = s->adapter,
                                  .file = x->data.eval_file,
-                                 .n_threads = s->o.n_threads};
+                                 .n_threads = s->o.n_threads,
+                                 .stop = s->o.stop};
     if (s->o.answering == NULL || s->eval == NULL)
         goto out;
     if (task.file == NULL) {
@@ -371,14 +386,14 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
     lrd_status_t status = LRD_OK;
     lrd_session_t *s = session_out;
     *s = (lrd_session_t){.o = *options};
-    LRD_TRY(lrd_agree(options->comm, open_model(s)));
-    LRD_TRY(lrd_agree(options->comm, lrd_resume_find(s)));
+    LRD_TRY(end_phase(s, open_model(s)));
+    LRD_TRY(end_phase(s, lrd_resume_find(s)));
     LRD_TRY(open_data(s));
-    LRD_TRY(lrd_agree(options->comm, open_loader(s)));
-    LRD_TRY(lrd_agree(options->comm, open_stage(s)));
-    LRD_TRY(lrd_agree(options->comm, open_answering(s)));
-    LRD_TRY(lrd_agree(options->comm, open_memory(s)));
-    LRD_TRY(lrd_agree(options->comm, load_parameters(s)));
+    LRD_TRY(end_phase(s, open_loader(s)));
+    LRD_TRY(end_phase(s, open_stage(s)));
+    LRD_TRY(end_phase(s, open_answering(s)));
+    LRD_TRY(end_phase(s, open_memory(s)));
+    LRD_TRY(end_phase(s, load_parameters(s)));
 out:
     if (status != LRD_OK)
         lrd_session_close(s);

@@ -28,6 +28,7 @@ typedef struct lrd_session_options {
     const char *backend;            /* as lrd_backend_open takes it */
     int n_threads;
     const lrd_answering_t *answering; /* NULL: evaluations generate no answers */
+    const lrd_stop_t *stop;           /* becomes non-zero when this rank is asked to stop */
 } lrd_session_options_t;
 
 typedef struct lrd_session {
@@ -53,7 +54,8 @@ typedef struct lrd_session {
     bool answering;         /* o.answering is open */
 } lrd_session_t;
 
-/* Makes all of it. On failure it is closed again. Collective. */
+/* Makes all of it. On failure it is closed again. LRD_ERR_INTERRUPTED: some rank was asked to stop.
+ * Collective. */
 lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_t *session_out);
 void lrd_session_close(lrd_session_t *session); /* {0} is fine; not collective */
 

@@ -80,25 +80,47 @@ out:
     return status;
 }
 
-lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update, bool stop,
+/* This rank's share, unless it is asked to stop meanwhile. All ranks drop the update, or none. */
+static lrd_status_t run_share(lrd_stepper_t *s, const lrd_update_t *update, int64_t first,
+                              int64_t last, bool *dropped_out)
+{
+    lrd_status_t status = LRD_OK;
+    int64_t at = first, drop;
+    while (at < last && *s->stop == 0) {
+        LRD_TRY(run_micro_batch(s, update, at, s->nll + (at - first)));
+        at++;
+    }
+    drop = at < last;
+    LRD_TRY(lrd_comm_max_i64(s->comm, &drop, 1));
+    *dropped_out = drop != 0;
+out:
+    return status;
+}
+
+lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update,
                              lrd_step_result_t *result_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_stream_t *st = s->stage->stream;
     int64_t first, last;
     float *grads;
-    lrd_step_result_t result;
+    lrd_step_result_t result = {.stop = false};
     lrd_step_state_t *clock = (lrd_step_state_t *)(s->pinned + s->max_micro_batches);
     double nll;
     lrd_reduce_begin(s->reduce, update->n_micro_batches, &first, &last);
-    for (int64_t i = first; i < last; i++)
-        LRD_TRY(run_micro_batch(s, update, i, s->nll + (i - first)));
+    LRD_TRY(run_share(s, update, first, last, &result.dropped));
+    if (result.dropped) {
+        LRD_TRY(lrd_stream_sync(st)); /* what was enqueued reads host memory of the batch */
+        result.stop = true;
+        *result_out = result;
+        goto out;
+    }
     LRD_TRY(lrd_reduce_end(s->reduce, &grads));
     LRD_TRY(lrd_optimizer_step(s->optimizer, grads, s->stage->scratch));
     LRD_TRY(lrd_copy(st, LRD_COPY_D2H, s->pinned, s->nll, (size_t)(last - first) * sizeof(double)));
     LRD_TRY(lrd_copy(st, LRD_COPY_D2H, clock, s->optimizer->state, sizeof *clock));
     LRD_TRY(lrd_stream_sync(st));
-    LRD_TRY(exchange(s, update->n_micro_batches, last - first, stop, &nll, &result.stop));
+    LRD_TRY(exchange(s, update->n_micro_batches, last - first, *s->stop != 0, &nll, &result.stop));
     result.loss = update->n_targets > 0 ? nll / (double)update->n_targets : 0.0;
     result.clock = *clock;
     *result_out = result;

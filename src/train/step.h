@@ -1,6 +1,7 @@
 /* train/step.h -- one update: micro-batches, one reduction, one optimizer step, one small exchange.
  *
  *   for each micro-batch of this rank's share:  upload, forward, loss, backward into a leaf
+ *   vote                                        does anyone want to stop: the update is dropped
  *   reduce the leaves over all ranks            the flat A/B gradient, the only large exchange
  *   norm, clip, loss scale, AdamW               on the device, alike on all ranks
  *   exchange                                    losses of the micro-batches, and who wants to stop
@@ -21,6 +22,7 @@ typedef struct lrd_stepper {
     lrd_reduce_t *reduce;
     lrd_optimizer_t *optimizer;
     const lrd_dataset_t *set;
+    const lrd_stop_t *stop;
     int64_t max_micro_batches; /* of an update */
     double *nll;               /* device [max_micro_batches]: this rank's, in its order */
     lrd_batch_t batch;         /* host memory of the one in work */
@@ -35,6 +37,7 @@ typedef struct lrd_step_result {
     double loss;            /* mean over the update's targets; 0 when it has none */
     lrd_step_state_t clock; /* after the update */
     bool stop;              /* some rank was asked to stop */
+    bool dropped; /* ... before its micro-batches were done: nothing has changed, no loss */
 } lrd_step_result_t;
 
 /* Fills in what it allocates; the members above it are the caller's. */
@@ -42,8 +45,9 @@ lrd_status_t lrd_stepper_open(lrd_stepper_t *stepper);
 void lrd_stepper_close(lrd_stepper_t *stepper); /* {0} is fine */
 void lrd_stepper_layout(lrd_stepper_t *stepper, lrd_arena_t *arena);
 
-/* Runs an update. A failure inside is this rank's alone: pass it to lrd_comm_abort. Collective. */
-lrd_status_t lrd_stepper_run(lrd_stepper_t *stepper, const lrd_update_t *update, bool stop,
+/* Runs an update. Where a rank with micro-batches left is asked to stop, all drop it; later, it is
+ * finished. A failure inside is this rank's alone: pass it to lrd_comm_abort. Collective. */
+lrd_status_t lrd_stepper_run(lrd_stepper_t *stepper, const lrd_update_t *update,
                              lrd_step_result_t *result_out);
 
 #endif /* LRD_TRAIN_STEP_H */
