@@ -3,6 +3,7 @@
 #ifndef LRD_TRAIN_HISTORY_H
 #define LRD_TRAIN_HISTORY_H
 
+#include "base/buf.h"
 #include "base/settings.h"
 #include "base/status.h"
 
@@ -52,11 +53,13 @@ typedef struct lrd_history_facts {
     int64_t max_steps, n_epochs;
 } lrd_history_facts_t;
 
-/* Writes <folder>/trainer_state.json: indent 2, sorted keys, unrounded numbers. */
-lrd_status_t lrd_history_write(const lrd_history_t *history, const lrd_history_facts_t *facts,
-                               const char *folder);
+extern const char lrd_history_file[]; /* "trainer_state.json" */
 
-/* Reads what lrd_history_write wrote; losses since the last entry are lost
+/* Appends its content: indent 2, sorted keys, unrounded numbers. */
+lrd_status_t lrd_history_print(const lrd_history_t *history, const lrd_history_facts_t *facts,
+                               lrd_buf_t *buf);
+
+/* Reads <folder>/trainer_state.json; losses since the last entry are lost
  * (the checkpoint keeps them). */
 lrd_status_t lrd_history_read(const char *folder, lrd_history_t *history_out);
 

@@ -287,6 +287,8 @@ static lrd_status_t open_stage(lrd_session_t *s)
                                  .max_micro_batches = l.micro_batches};
     LRD_TRY(lrd_stepper_open(&s->stepper));
     LRD_TRY(lrd_evaluator_open(&s->evaluator));
+    if (lrd_comm_rank(s->o.comm) == 0)
+        LRD_TRY(lrd_saver_open(&s->saver, s->adapter->n_params));
 out:
     return status;
 }
@@ -325,7 +327,8 @@ static lrd_status_t report_memory(lrd_session_t *s)
     lrd_status_t status = LRD_OK;
     lrd_buf_t text = {0};
     s->engine.memory.pinned_bytes =
-        s->feed.bytes + s->stepper.pinned_bytes + lrd_reduce_pinned_bytes(s->reduce) +
+        s->feed.bytes + s->stepper.pinned_bytes + 3 * (size_t)s->adapter->n_params * sizeof(float) +
+        /* rank 0's snapshots */ lrd_reduce_pinned_bytes(s->reduce) +
         (s->answering ? s->o.answering->pinned_bytes(s->o.answering->context) : 0);
     LRD_TRY(lrd_memory_print(&s->engine.memory, &text));
     if (lrd_comm_rank(s->o.comm) == 0)
@@ -404,6 +407,7 @@ void lrd_session_close(lrd_session_t *s)
 {
     if (s->o.comm == NULL)
         return;
+    lrd_saver_close(&s->saver); /* reads settings and adapter until it is done */
     lrd_evaluator_close(&s->evaluator);
     if (s->answering)
         s->o.answering->close(s->o.answering->context);

@@ -20,6 +20,7 @@
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/optimizer.h"
+#include "train/saver.h"
 #include "train/step.h"
 
 typedef struct lrd_session_options {
@@ -40,6 +41,8 @@ typedef struct lrd_session {
     bool resumes; /* the run goes on from `checkpoint`, whose arrays are freed after the upload */
     lrd_checkpoint_t checkpoint;
     lrd_history_t history;
+    bool starts_over; /* output_dir holds checkpoints of another run, until the first of this one */
+    lrd_saver_t saver;           /* of rank 0 */
     lrd_dataset_t *train, *eval; /* eval: NULL without one */
     char data_key[80];           /* of the tokenized training set */
     lrd_loader_t *loader;

@@ -144,6 +144,7 @@ static lrd_status_t run_update(trainer_t *t, bool *stopped_out)
     const lrd_training_settings_t *x = &s->o.settings->training;
     lrd_update_t update;
     lrd_step_result_t r = {0};
+    LRD_TRY(lrd_output_check(s));
     status = lrd_loader_update(s->loader, s->history.global_step, &update);
     if (status == LRD_OK)
         status = lrd_stepper_run(&s->stepper, &update, &r);
@@ -272,6 +273,7 @@ static lrd_status_t run(trainer_t *t, lrd_train_end_t *end)
     if (lrd_profile_is_on())
         LRD_TRY(lrd_agree(s->o.comm, report_profile()));
     lrd_profile_stop();
+    LRD_TRY(lrd_output_settle(s));
     if (stopped) {
         report_interruption(t);
         *end = LRD_TRAIN_INTERRUPTED;
