@@ -176,6 +176,7 @@ static lrd_status_t choose(lrd_session_t *s, char **folder_out)
     bool goes_on = false;
     int64_t *steps = NULL;
     size_t n = 0;
+    LRD_TRY(lrd_checkpoint_tidy(t->output_dir));
     if (resume->kind == LRD_RESUME_FOLDER) {
         LRD_CHECK(lrd_folder_exists(resume->folder), LRD_ERR_CONFIG,
                   "training.resume_from_checkpoint: no folder %s here. Name the folder of a "

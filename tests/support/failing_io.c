@@ -3,11 +3,13 @@
  *   LRD_FAIL_WRITE=N    from the N-th call on that writes to a regular file, flushes one, or makes or
  *                       renames something, there is no space left (HDF5's calls count too)
  *   LRD_FAIL_ONCE=1     ... the N-th call alone
+ *   LRD_KILL_WRITE=N    at the N-th such call the process is killed
  *   LRD_SHORT_READ=1    every read of a regular file gives at most half of what was asked for
  *
  * At the end the number of calls is printed on standard error: "N writing calls". */
 #include <dlfcn.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -25,11 +27,18 @@ static bool is_regular(int fd)
     return fstat(fd, &s) == 0 && S_ISREG(s.st_mode);
 }
 
+static long number(const char *name)
+{
+    const char *text = getenv(name);
+    return text != NULL ? atol(text) : 0;
+}
+
 /* One more call that writes; true: it must fail. */
 static bool must_fail(void)
 {
-    const char *text = getenv("LRD_FAIL_WRITE");
-    const long n = text != NULL ? atol(text) : 0, call = atomic_fetch_add(&calls, 1) + 1;
+    const long n = number("LRD_FAIL_WRITE"), call = atomic_fetch_add(&calls, 1) + 1;
+    if (call == number("LRD_KILL_WRITE"))
+        raise(SIGKILL);
     if (n == 0 || call < n || (call > n && getenv("LRD_FAIL_ONCE") != NULL))
         return false;
     errno = ENOSPC;
