@@ -36,6 +36,27 @@ static void on_signal(int number)
     stop = 1;
 }
 
+static char lost_page[256];
+
+/* A mapped file (weights, tokenized records) has become shorter, or its device does not answer. */
+static void on_lost_page(int number)
+{
+    const ssize_t written = write(STDERR_FILENO, lost_page, strlen(lost_page));
+    (void)number;
+    (void)written;
+    _exit(EXIT_FAILED);
+}
+
+/* Open MPI would print a trace instead; the other ranks notice by themselves. */
+static void watch_mapped_files(const lrd_comm_t *comm)
+{
+    snprintf(lost_page, sizeof lost_page,
+             "error: rank %d (%s): a file that is in use (weights or tokenized records) has become "
+             "shorter, or can no longer be read\n",
+             lrd_comm_rank(comm), lrd_comm_host(comm));
+    signal(SIGBUS, on_lost_page);
+}
+
 static void handle_signals(void (*handler)(int))
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
@@ -142,6 +163,7 @@ int main(int argc, char **argv)
     if (parsed == LRD_OK)
         watch_signals(cli.command);
     LRD_TRY(lrd_comm_open(_exit, &app.comm));
+    watch_mapped_files(app.comm);
     if (parsed == LRD_OK)
         lrd_cli_apply_log(&cli);
     LRD_TRY(lrd_agree(app.comm, parsed));
