@@ -1,5 +1,6 @@
 #include "kernels/ops.h"
 
+#include "base/beat.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "kernels/backend_list.h"
@@ -124,11 +125,13 @@ void lrd_stream_destroy(lrd_stream_t *st)
 
 lrd_status_t lrd_stream_sync(lrd_stream_t *st)
 {
+    lrd_beat();
     return st->backend->ops->stream_sync(st);
 }
 
 lrd_status_t lrd_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src, size_t bytes)
 {
+    lrd_beat();
     return st->backend->ops->copy(st, dir, dst, src, bytes);
 }
 
@@ -152,6 +155,7 @@ size_t lrd_kv_cache_bytes(const lrd_backend_t *be, const lrd_kv_shape_t *shape)
     {                                                                               \
         lrd_status_t status = LRD_OK;                                               \
         LRD_TRY(lrd_check_##name(a));                                               \
+        lrd_beat();                                                                 \
         if (!lrd_profile_is_on())                                                   \
             return st->backend->ops->name(st, scratch, a);                          \
         const double begun = lrd_clock_seconds();                                   \

@@ -6,6 +6,7 @@
  * largest - log-sum-exp) - onehot is formed block by block and multiplied by the weights again.
  * Every logit is computed once and exponentiated once.
  */
+#include "base/beat.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_convert.h"
 #include "kernels/cpu/cpu_product.h"
@@ -245,6 +246,7 @@ lrd_status_t cpu_linear_ce(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_li
     if (a->token_nll != NULL)
         memset(a->token_nll, 0, (size_t)a->h.rows * sizeof(float));
     for (int64_t first = 0; first < n_targets; first += h.rows) {
+        lrd_beat(); /* a long batch under a large vocabulary takes minutes */
         h.tile_row = h.row + first;
         h.tile_rows = smaller(n_targets - first, h.rows);
         tile_forward(&h, &nll);

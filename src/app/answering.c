@@ -20,7 +20,8 @@ static lrd_status_t open_answering(void *context, const lrd_answering_task_t *ta
                                         (int32_t)x->training.generation_max_new_tokens,
                                     .question = task->question,
                                     .n_questions = task->n_questions,
-                                    .n_threads = task->n_threads},
+                                    .n_threads = task->n_threads,
+                                    .stop = task->stop},
         &a->prompts));
     LRD_TRY(lrd_inference_find_eos(x->model.name_or_path, &task->engine->config, eos, &n_eos));
     for (int i = 0; i < task->adapter->n_items; i++)
@@ -67,7 +68,7 @@ static lrd_status_t run(void *context, float *params, double *exact_out, double 
     const lrd_adapter_use_t use = {a->task.adapter, params};
     /* The ranks of a row have the same answers: each of them gathers those of its column. */
     LRD_TRY(lrd_squad_answer_all(a->task.grid->column, &a->prompts, a->generator, &greedy, use,
-                                 NULL, &replies));
+                                 a->task.grid->n_stages == 1 ? a->task.stop : NULL, &replies));
     status = lrd_squad_replies_score(&a->prompts, &replies, exact_out, f1_out);
     LRD_TRY(lrd_agree(a->task.grid->world, status));
 out:

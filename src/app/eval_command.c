@@ -82,7 +82,8 @@ static lrd_status_t open_input(eval_t *e, int n_threads)
                                 .backend = cli->backend,
                                 .device_index = lrd_comm_local_rank(e->app->comm),
                                 .n_threads = n_threads,
-                                .tuning_file = x->parallel.tuning_file},
+                                .tuning_file = x->parallel.tuning_file,
+                                .stop = e->app->stop},
         &e->inference));
     LRD_TRY(lrd_squad_prompts_open(
         &(lrd_squad_prompts_spec_t){.path = path,
@@ -91,7 +92,8 @@ static lrd_status_t open_input(eval_t *e, int n_threads)
                                     .vocab_size = e->inference.engine.config.vocab_size,
                                     .max_new_tokens = cli->max_new_tokens,
                                     .limit = (size_t)cli->limit,
-                                    .n_threads = n_threads},
+                                    .n_threads = n_threads,
+                                    .stop = e->app->stop},
         &e->prompts));
 out:
     return status;
@@ -189,6 +191,8 @@ static lrd_status_t answer(eval_t *e)
     lrd_comm_t *comm = e->app->comm;
     int n_threads;
     LRD_TRY(lrd_agree(comm, read_options(e)));
+    lrd_comm_share_stop(comm, e->app->stop);
+    LRD_TRY(lrd_agree(comm, lrd_comm_limit_silence(comm, e->settings->parallel.timeout_seconds)));
     LRD_TRY(lrd_cpus_threads(comm, e->app->cli->threads, &n_threads));
     LRD_TRY(lrd_agree(comm, open_input(e, n_threads)));
     LRD_TRY(lrd_agree(comm, open_adapter(e)));

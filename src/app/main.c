@@ -11,33 +11,72 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_INPUT = 2, EXIT_INTERRUPTED = 75 };
 
 static volatile sig_atomic_t stop;
 
-/* The first signal asks the command to come to an end in order; a second one leaves at once. */
+/* The first signal asks the command to come to an end in order; a second one leaves at once. What
+ * comes within a second is the first again: launcher and batch system may both pass it on. */
 static void on_signal(int number)
 {
-    if (stop != 0)
-        _exit(128 + number);
+    static volatile sig_atomic_t asked; /* `stop` may be another rank's doing */
+    static volatile time_t first;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (asked != 0 && stop != 0) {
+        if (now.tv_sec > first + 1)
+            _exit(128 + number);
+        return;
+    }
+    first = now.tv_sec;
+    asked = 1;
     stop = 1;
 }
 
-/* Of the commands that look at `stop`; the others just end. */
-static void watch_signals(lrd_command_t command)
+static char lost_page[256];
+
+/* A mapped file (weights, tokenized records) has become shorter, or its device does not answer. */
+static void on_lost_page(int number)
+{
+    const ssize_t written = write(STDERR_FILENO, lost_page, strlen(lost_page));
+    (void)number;
+    (void)written;
+    _exit(EXIT_FAILED);
+}
+
+/* Open MPI would print a trace instead; the other ranks notice by themselves. */
+static void watch_mapped_files(const lrd_comm_t *comm)
+{
+    snprintf(lost_page, sizeof lost_page,
+             "error: rank %d (%s): a file that is in use (weights or tokenized records) has become "
+             "shorter, or can no longer be read\n",
+             lrd_comm_rank(comm), lrd_comm_host(comm));
+    signal(SIGBUS, on_lost_page);
+}
+
+static void handle_signals(void (*handler)(int))
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
     struct sigaction action;
-    if (command != LRD_COMMAND_TRAIN && command != LRD_COMMAND_EVAL &&
-        command != LRD_COMMAND_GENERATE && command != LRD_COMMAND_MERGE)
-        return;
     memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal;
+    action.sa_handler = handler;
     action.sa_flags = SA_RESTART;
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         sigaction(numbers[i], &action, NULL);
+}
+
+/* Of the commands that look at `stop`; the others just end. A file that outgrows a limit is an error
+ * of the write, not the process's end. */
+static void watch_signals(lrd_command_t command)
+{
+    signal(SIGXFSZ, SIG_IGN);
+    if (command != LRD_COMMAND_TRAIN && command != LRD_COMMAND_EVAL &&
+        command != LRD_COMMAND_GENERATE && command != LRD_COMMAND_MERGE)
+        return;
+    handle_signals(on_signal);
 }
 
 lrd_status_t lrd_put_result(const char *text, size_t bytes)
@@ -123,7 +162,8 @@ int main(int argc, char **argv)
     }
     if (parsed == LRD_OK)
         watch_signals(cli.command);
-    LRD_TRY(lrd_comm_open(&app.comm));
+    LRD_TRY(lrd_comm_open(_exit, &app.comm));
+    watch_mapped_files(app.comm);
     if (parsed == LRD_OK)
         lrd_cli_apply_log(&cli);
     LRD_TRY(lrd_agree(app.comm, parsed));
@@ -131,6 +171,9 @@ int main(int argc, char **argv)
 out:;
     if (lrd_mem_allocations() > 0) /* for tests that make each of them fail */
         lrd_debug("%ld allocations", lrd_mem_allocations());
+    if (lrd_comm_meetings() > 0)
+        lrd_debug("%ld meetings", lrd_comm_meetings());
+    handle_signals(SIG_IGN); /* the outcome is decided, whatever order the ranks leave in */
     const int code = fail(&app, status);
     lrd_comm_close(app.comm);
     lrd_cli_release(&cli);

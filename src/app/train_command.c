@@ -25,18 +25,22 @@ lrd_status_t lrd_command_train(lrd_app_t *app)
 {
     lrd_status_t status = LRD_OK;
     lrd_settings_t *settings = NULL;
-    lrd_session_options_t options = {.comm = app->comm, .backend = app->cli->backend};
+    lrd_session_options_t options = {
+        .comm = app->comm, .backend = app->cli->backend, .stop = app->stop};
     lrd_train_end_t end = LRD_TRAIN_NOT_BEGUN;
     lrd_app_answering_t state = {.generator = NULL};
     const lrd_answering_t answering = lrd_app_answering(&state);
     LRD_TRY(lrd_agree(app->comm, lrd_cli_read_settings(app->cli, &settings)));
     LRD_TRY(check_same(app->comm, settings));
+    lrd_comm_share_stop(app->comm, app->stop);
+    LRD_TRY(lrd_agree(app->comm,
+                      lrd_comm_limit_silence(app->comm, settings->parallel.timeout_seconds)));
     LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &options.n_threads));
     options.settings = settings;
     if (settings->training.predict_with_generate ||
         settings->training.metric_for_best_model != LRD_METRIC_LOSS)
         options.answering = &answering;
-    status = lrd_train(&options, app->stop, &end);
+    status = lrd_train(&options, &end);
     app->work_began = end != LRD_TRAIN_NOT_BEGUN;
     app->interrupted = end == LRD_TRAIN_INTERRUPTED;
 out:

@@ -305,8 +305,9 @@ lrd_status_t lrd_folder_make(const char *path)
         if (c != '/' && c != '\0')
             continue;
         *at = '\0';
-        if (mkdir(copy, 0777) != 0 && !lrd_folder_exists(copy))
-            LRD_FAIL(LRD_ERR_IO, "cannot make the folder %s: %s", copy, strerror(errno));
+        const int reason = mkdir(copy, 0777) == 0 ? 0 : errno;
+        if (reason != 0 && !lrd_folder_exists(copy))
+            LRD_FAIL(LRD_ERR_IO, "cannot make the folder %s: %s", copy, strerror(reason));
         *at = c;
         if (c == '\0')
             break;

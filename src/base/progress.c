@@ -1,5 +1,6 @@
 #include "base/progress.h"
 
+#include "base/beat.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -54,6 +55,7 @@ void lrd_progress_begin(lrd_progress_t *p, const char *what, const char *unit, i
 
 void lrd_progress_update(lrd_progress_t *p, int64_t done, const char *note)
 {
+    lrd_beat();
     if (!lrd_log_enabled(LRD_LOG_INFO))
         return;
     const bool terminal = lrd_log_is_terminal();

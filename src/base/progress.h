@@ -23,7 +23,7 @@ typedef struct lrd_progress {
 
 void lrd_progress_begin(lrd_progress_t *p, const char *what, const char *unit, int64_t start,
                         int64_t total);
-/* `note` (may be NULL) stands at the end of the line: "loss 2.134 lr 4.5e-05". */
+/* Also a sign of progress (base/beat.h). `note` (may be NULL) stands at the end of the line: "loss 2.134 lr 4.5e-05". */
 void lrd_progress_update(lrd_progress_t *p, int64_t done, const char *note);
 /* Removes the bar; logs a closing line unless quiet. */
 void lrd_progress_end(lrd_progress_t *p, int64_t done);

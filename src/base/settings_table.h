@@ -195,7 +195,8 @@ LRD_SETTING(parallel, reduction, CHOICE, "reproducible", ONE_OF(LRD_REDUCTION_LI
 LRD_SETTING(parallel, tuning_file, TEXT, "null", NOT_EMPTY,
     "Choices of algorithms for this machine, written by `lora-dist tune`.")
 LRD_SETTING(parallel, timeout_seconds, REAL, "60", BETWEEN(1, 86400),
-    "A rank without a heartbeat for so long ends the run.")
+    "A rank that says nothing, or makes no progress while others wait for it, is gone after so long, "
+    "and the run with it. Slow files count as progress as long as pages come in.")
 LRD_SECTION_END(parallel)
 /* clang-format on */
 #undef LRD_SECTION

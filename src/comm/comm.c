@@ -3,12 +3,62 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "comm/comm_table.h"
+#include "comm/watch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+static long meetings;
+
+long lrd_comm_meetings(void)
+{
+    return meetings;
+}
+
+/* What LRD_FAULT asks for at this meeting: a signal is raised here. */
+static lrd_status_t planted_fault(const lrd_comm_t *comm)
+{
+    lrd_status_t status = LRD_OK;
+    const char *text = getenv("LRD_FAULT");
+    int rank, at_name = 0;
+    long n;
+    if (text == NULL || sscanf(text, "%d:%ld:%n", &rank, &n, &at_name) < 2 || at_name == 0)
+        goto out;
+    meetings++;
+    if (rank != comm->rank || n != meetings)
+        goto out;
+    LRD_CHECK(strcmp(text + at_name, "fail") != 0, LRD_ERR_COMM, "planted failure at meeting %ld",
+              n);
+    raise((int)strtol(text + at_name, NULL, 10));
+out:
+    return status;
+}
+
+/* Around every call of a transport. */
+static lrd_status_t begin_meeting(lrd_comm_t *comm)
+{
+    const lrd_status_t status = planted_fault(comm);
+    watch_set_waiting(comm->watch, true);
+    return status;
+}
+
+/* Where the transport has failed the ranks are out of step for good. */
+static lrd_status_t end_meeting(lrd_comm_t *comm, lrd_status_t status)
+{
+    watch_set_waiting(comm->watch, false);
+    return lrd_comm_abort(comm, status);
+}
+
+#define MEET(comm, call)                        \
+    do {                                        \
+        lrd_status_t met = begin_meeting(comm); \
+        if (met == LRD_OK)                      \
+            met = (call);                       \
+        return end_meeting(comm, met);          \
+    } while (0)
 
 /* True: a launcher started this process as one of a job's ranks. */
 static bool has_launcher(void)
@@ -25,11 +75,11 @@ static bool has_launcher(void)
 
 static lrd_comm_t world;
 
-lrd_status_t lrd_comm_open(lrd_comm_t **comm_out)
+lrd_status_t lrd_comm_open(lrd_leave_t *leave, lrd_comm_t **comm_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_comm_t *comm = &world;
-    *comm = (lrd_comm_t){.joined = LRD_OK};
+    *comm = (lrd_comm_t){.joined = LRD_OK, .leave = leave};
     if (gethostname(comm->host, sizeof comm->host - 1) != 0)
         snprintf(comm->host, sizeof comm->host, "unknown host");
     if (has_launcher())
@@ -37,6 +87,7 @@ lrd_status_t lrd_comm_open(lrd_comm_t **comm_out)
     else
         comm_self_open(comm);
     lrd_log_set_rank(comm->rank, comm->size);
+    LRD_TRY(watch_open(comm, &comm->watch));
     *comm_out = comm;
 out:
     return status;
@@ -46,6 +97,8 @@ void lrd_comm_close(lrd_comm_t *comm)
 {
     if (comm == NULL)
         return;
+    watch_close(comm->watch);
+    comm->watch = NULL;
     while (comm->parts != NULL) {
         lrd_comm_t *part = comm->parts;
         comm->parts = part->next;
@@ -81,6 +134,8 @@ lrd_status_t lrd_comm_split(lrd_comm_t *whole, int group, int rank, int size, lr
     part->size = size;
     LRD_NEW(part->ranges, 4 * whole->size);
     memcpy(part->host, whole->host, sizeof part->host);
+    part->watch = whole->watch;
+    part->leave = whole->leave;
 out:
     status = lrd_agree(whole, status);
     if (status == LRD_OK)
@@ -95,6 +150,16 @@ out:
         lrd_free(part->ranges);
     lrd_free(part);
     return status;
+}
+
+lrd_status_t lrd_comm_limit_silence(lrd_comm_t *comm, double timeout_seconds)
+{
+    return watch_limit(comm->watch, timeout_seconds);
+}
+
+void lrd_comm_share_stop(lrd_comm_t *comm, volatile sig_atomic_t *stop)
+{
+    watch_share_stop(comm->watch, stop);
 }
 
 int lrd_comm_rank(const lrd_comm_t *comm)
@@ -131,29 +196,58 @@ static void name_cause(const lrd_comm_t *comm, const char *text, char cause[COMM
         snprintf(cause, COMM_CAUSE_BYTES, "rank %d (%s): %s", comm->rank, comm->host, text);
 }
 
+/* The lowest rank that failed; size: none did. One that was asked to stop counts where none has
+ * failed, and one that only heard of another's failure where no rank has a cause. */
+static lrd_status_t find_failed(lrd_comm_t *comm, lrd_status_t mine, int *failed_out)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t me = -comm->rank, none = -comm->size; /* lowest: the maximum of -rank */
+    const bool heard = mine == LRD_ERR_PEER, interrupted = mine == LRD_ERR_INTERRUPTED;
+    int64_t first[3] = {mine != LRD_OK && !interrupted && !heard ? me : none,
+                        mine != LRD_OK && !heard ? me : none, mine != LRD_OK ? me : none};
+    LRD_TRY(comm->table->max_i64(comm, first, 3));
+    *failed_out = comm->size;
+    for (int i = 2; i >= 0; i--)
+        *failed_out = first[i] > none ? (int)-first[i] : *failed_out;
+out:
+    return status;
+}
+
+typedef struct news {
+    int32_t status;
+    char cause[COMM_CAUSE_BYTES];
+} news_t;
+
+/* What became of this rank's phase; the answer is everyone's. */
+static lrd_status_t exchange_news(lrd_comm_t *comm, lrd_status_t mine, news_t *news_out)
+{
+    lrd_status_t status = LRD_OK;
+    int failed;
+    *news_out = (news_t){.status = mine};
+    LRD_TRY(find_failed(comm, mine, &failed));
+    if (failed == comm->size)
+        goto out;
+    if (comm->rank == failed)
+        name_cause(comm, lrd_error_text(mine), news_out->cause);
+    LRD_TRY(comm->table->broadcast(comm, news_out, sizeof *news_out, failed));
+out:
+    return status;
+}
+
 lrd_status_t lrd_agree(lrd_comm_t *comm, lrd_status_t mine)
 {
     lrd_status_t status = LRD_OK;
-    if (comm->size == 1)
-        return mine;
+    news_t news;
+    const lrd_status_t fault = begin_meeting(comm);
     if (mine == LRD_OK)
-        mine = comm->joined;
-    /* The lowest failing rank wins: the maximum of -rank. A rank that only heard of another's
-     * failure counts where no rank has a cause of its own. */
-    const int64_t me = -comm->rank, none = -comm->size;
-    int64_t first[2] = {mine != LRD_OK && mine != LRD_ERR_PEER ? me : none,
-                        mine != LRD_OK ? me : none};
-    LRD_TRY(comm->table->max_i64(comm, first, 2));
-    const int failed = (int)-(first[0] > none ? first[0] : first[1]);
-    if (failed == comm->size)
+        mine = fault != LRD_OK ? fault : comm->joined;
+    if (comm->size == 1) {
+        watch_set_waiting(comm->watch, false);
+        return mine;
+    }
+    LRD_TRY(end_meeting(comm, exchange_news(comm, mine, &news)));
+    if (news.status == LRD_OK)
         goto out;
-    struct {
-        int32_t status;
-        char cause[COMM_CAUSE_BYTES];
-    } news = {.status = mine};
-    if (comm->rank == failed)
-        name_cause(comm, lrd_error_text(mine), news.cause);
-    LRD_TRY(comm->table->broadcast(comm, &news, sizeof news, failed));
     memcpy(comm->agreed, news.cause, sizeof comm->agreed);
     lrd_error_clear();
     LRD_FAIL((lrd_status_t)news.status, "%s", news.cause);
@@ -167,7 +261,8 @@ lrd_status_t lrd_comm_abort(lrd_comm_t *comm, lrd_status_t status)
         return status;
     char cause[COMM_CAUSE_BYTES];
     name_cause(comm, lrd_error_text(status), cause);
-    lrd_error("%s", cause);
+    if (watch_announce_end(comm->watch))
+        lrd_error("%s", cause);
     comm->table->abort(comm, 1);
     return status;
 }
@@ -189,6 +284,7 @@ lrd_status_t lrd_comm_wait(lrd_comm_t *comm, lrd_message_t *message)
     lrd_status_t status = LRD_OK;
     enum { BRIEFLY = 64, LONGEST_NAP = 200000 }; /* tests before the first nap; nanoseconds */
     long nap = 2000;
+    watch_set_waiting(comm->watch, message->pending);
     for (int tests = 0; message->pending; tests++) {
         LRD_TRY(comm->table->test(comm, message));
         if (message->pending && tests >= BRIEFLY) {
@@ -197,34 +293,35 @@ lrd_status_t lrd_comm_wait(lrd_comm_t *comm, lrd_message_t *message)
         }
     }
 out:
+    watch_set_waiting(comm->watch, false);
     return status;
 }
 
 lrd_status_t lrd_comm_broadcast(lrd_comm_t *comm, void *data, size_t bytes, int root)
 {
-    return comm->table->broadcast(comm, data, bytes, root);
+    MEET(comm, comm->table->broadcast(comm, data, bytes, root));
 }
 
 lrd_status_t lrd_comm_all_gather(lrd_comm_t *comm, const void *mine, void *all,
                                  const size_t *offset)
 {
-    return comm->table->all_gather(comm, mine, all, offset);
+    MEET(comm, comm->table->all_gather(comm, mine, all, offset));
 }
 
 lrd_status_t lrd_comm_exchange(lrd_comm_t *comm, const void *send, const size_t *send_offset,
                                void *receive, const size_t *receive_offset)
 {
-    return comm->table->exchange(comm, send, send_offset, receive, receive_offset);
+    MEET(comm, comm->table->exchange(comm, send, send_offset, receive, receive_offset));
 }
 
 lrd_status_t lrd_comm_sum_f32(lrd_comm_t *comm, float *data, size_t n)
 {
-    return comm->table->sum_f32(comm, data, n);
+    MEET(comm, comm->table->sum_f32(comm, data, n));
 }
 
 lrd_status_t lrd_comm_max_i64(lrd_comm_t *comm, int64_t *data, size_t n)
 {
-    return comm->table->max_i64(comm, data, n);
+    MEET(comm, comm->table->max_i64(comm, data, n));
 }
 
 lrd_status_t lrd_comm_same(lrd_comm_t *comm, const void *data, size_t bytes, bool *same_out)
@@ -236,7 +333,7 @@ lrd_status_t lrd_comm_same(lrd_comm_t *comm, const void *data, size_t bytes, boo
         hash = (hash ^ ((const uint8_t *)data)[i]) * 0x100000001b3u;
     const int64_t value = (int64_t)(hash >> 2);
     int64_t extremes[2] = {value, -value};
-    LRD_TRY(comm->table->max_i64(comm, extremes, 2));
+    LRD_TRY(lrd_comm_max_i64(comm, extremes, 2));
     *same_out = extremes[0] == -extremes[1];
 out:
     return status;

@@ -7,24 +7,38 @@
  * How failures travel. Work between two collectives may fail on some ranks only. A phase (load,
  * tokenize, checkpoint, export) ends in lrd_agree: all ranks return the same status, and the cause
  * recorded on each is that of the lowest rank that failed, with its name. Inside a training step
- * there is no time for that: lrd_comm_abort ends the job.
+ * there is no time for that: lrd_comm_abort ends the job. A failure of MPI itself ends it too, since
+ * nothing can be agreed on any more; so does a rank that dies, stops, or makes no progress
+ * (comm/watch.h). Each rank then leaves within seconds, with a non-zero exit code.
  */
 #ifndef LRD_COMM_H
 #define LRD_COMM_H
 
 #include "base/status.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 typedef struct lrd_comm lrd_comm_t;
 
+/* Ends this process at once, as _exit does. */
+typedef void lrd_leave_t(int exit_code);
+
 /* Joins the world, which a process does once: MPI when the environment says that a launcher started
  * several ranks or this one of several (mpirun, srun --mpi=pmix), else a world of one. Tells
  * base/log.h this rank's number. A rank without memory joins like the others, who would wait for it:
- * its first lrd_agree fails. Collective. */
-lrd_status_t lrd_comm_open(lrd_comm_t **comm_out);
+ * its first lrd_agree fails. `leave` is for when the job has to end and nobody can be asked.
+ * Collective. */
+lrd_status_t lrd_comm_open(lrd_leave_t *leave, lrd_comm_t **comm_out);
+
+/* From here on a rank that is silent for so long ends the job, and one that neither waits for others
+ * nor makes progress (base/beat.h). Before, only silence does, and for a minute. */
+lrd_status_t lrd_comm_limit_silence(lrd_comm_t *comm, double timeout_seconds);
+
+/* From here on *stop becomes non-zero on all ranks, within a second, once it is on one. */
+void lrd_comm_share_stop(lrd_comm_t *comm, volatile sig_atomic_t *stop);
 
 /* Leaves the world; what was split off it ends with it. Collective, after every rank has agreed to
  * end. NULL is fine. */
@@ -47,7 +61,8 @@ int lrd_comm_local_size(const lrd_comm_t *comm);
 const char *lrd_comm_host(const lrd_comm_t *comm); /* this host's name */
 
 /* All ranks return LRD_OK when all came with it; otherwise the status of the lowest rank that
- * failed, whose recorded cause, with its name, is now recorded on every rank. Collective. */
+ * failed, whose recorded cause, with its name, is now recorded on every rank. LRD_ERR_INTERRUPTED yields to any
+ * other failure. Collective. */
 lrd_status_t lrd_agree(lrd_comm_t *comm, lrd_status_t status);
 
 /* For a failure that this rank alone knows of, in a place where the others wait for it: logs the
@@ -95,6 +110,12 @@ lrd_status_t lrd_comm_max_i64(lrd_comm_t *comm, int64_t *data, size_t n);
 
 /* True when all ranks passed the same bytes. Collective. */
 lrd_status_t lrd_comm_same(lrd_comm_t *comm, const void *data, size_t bytes, bool *same_out);
+
+/* For tests. The environment variable LRD_FAULT=RANK:N:WHAT makes something happen to that rank as it
+ * comes to its N-th meeting with the others, which every collective call is, counted from 1: a
+ * signal (its number), or "fail": a phase that lrd_agree ends fails, any other call fails as MPI
+ * would. Meetings so far; 0 unless the variable is set. */
+long lrd_comm_meetings(void);
 
 /* The message-passing library and its version, for people: text[96]. Needs no world. */
 void lrd_comm_library(char text[96]);

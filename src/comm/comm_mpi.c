@@ -6,6 +6,7 @@
 #include <mpi.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A call of MPI, or the function fails with LRD_ERR_COMM and MPI's own words. */
 #define LRD_TRY_MPI(call)                                      \
@@ -20,6 +21,7 @@
     } while (0)
 
 enum { MAX_PIECE = 1 << 30 }; /* MPI counts are int */
+enum { ABORT_SECONDS = 3, FINALIZE_SECONDS = 10 };
 
 /* A handle of MPI is a pointer or an integer, as the library has it. */
 static MPI_Comm group_of(const lrd_comm_t *c)
@@ -108,13 +110,16 @@ out:
 static void mpi_abort(lrd_comm_t *c, int exit_code)
 {
     (void)c;
+    alarm(ABORT_SECONDS); /* where the launcher does not answer, this process at least is gone */
     MPI_Abort(MPI_COMM_WORLD, exit_code);
 }
 
 static void mpi_close(lrd_comm_t *c)
 {
     lrd_free(c->ranges);
+    alarm(FINALIZE_SECONDS); /* a rank that dies on the way must not keep the others */
     MPI_Finalize();
+    alarm(0);
 }
 
 static void set_request(lrd_message_t *m, MPI_Request request)

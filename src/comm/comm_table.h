@@ -34,6 +34,8 @@ struct lrd_comm {
     int *ranges;                   /* MPI's: [4 * size], so that no exchange needs memory */
     int64_t transport;             /* MPI's communicator */
     lrd_comm_t *parts, *next;      /* what was split off the world: a list */
+    struct watch *watch;           /* NULL: nobody watches */
+    lrd_leave_t *leave;
 };
 
 /* A world of one: fills *c. */

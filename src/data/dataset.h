@@ -16,6 +16,7 @@
 
 #include "base/settings.h"
 #include "base/status.h"
+#include "base/stop.h"
 #include "data/tokenizer.h"
 
 #include <stdbool.h>
@@ -36,6 +37,7 @@ typedef struct lrd_dataset_spec {
      * are shortened, and where that is not enough the first tokens go, so that no record is left
      * out. Not with tokenized. */
     bool prompt_only;
+    const lrd_stop_t *stop; /* non-zero: leave with LRD_ERR_INTERRUPTED; NULL: never */
 } lrd_dataset_spec_t;
 
 typedef struct lrd_dataset lrd_dataset_t; /* immutable: threads may share it */

@@ -359,6 +359,7 @@ static lrd_status_t run_rounds(build_t *b)
     lrd_progress_begin(&progress, what, "records", 0, lrd_source_total(b->source));
     progress.quiet = true;
     while (more) {
+        LRD_CHECK_STOP(b->spec->stop);
         LRD_TRY(read_round(b, &n, &more));
         tokenize_round(b, n);
         LRD_TRY(store_round(b, n));
@@ -471,6 +472,7 @@ static lrd_status_t build_tokenized(const lrd_dataset_spec_t *spec, lrd_store_t 
     LRD_TRY(lrd_file_map(spec->path, &map));
     lrd_jsonl_begin(&lines, spec->path, map.data, map.size);
     for (;;) {
+        LRD_CHECK_STOP(spec->stop);
         LRD_TRY(lrd_jsonl_next(&lines, &object));
         if (object == NULL)
             break;

@@ -1,15 +1,31 @@
 #include "data/h5_file.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { MAX_TEXT = 32000, ALIGNMENT = 4096 };
 
+/* "file write failed: time = ..., error message = 'No space left on device', buf = ..." becomes
+ * "file write failed: No space left on device". */
+static void shorten(const char *text, char short_text[LRD_H5_MESSAGE])
+{
+    static const char mark[] = "error message = '";
+    const char *reason = strstr(text, mark);
+    if (reason == NULL) {
+        snprintf(short_text, LRD_H5_MESSAGE, "%s", text);
+        return;
+    }
+    reason += sizeof mark - 1;
+    snprintf(short_text, LRD_H5_MESSAGE, "%.*s: %.*s", (int)strcspn(text, ":"), text,
+             (int)strcspn(reason, "'"), reason);
+}
+
 static herr_t take_first(unsigned n, const H5E_error2_t *error, void *user)
 {
     if (n == 0)
-        snprintf(user, LRD_H5_MESSAGE, "%s",
-                 error->desc != NULL && error->desc[0] != '\0' ? error->desc : "no reason given");
+        shorten(error->desc != NULL && error->desc[0] != '\0' ? error->desc : "no reason given",
+                user);
     return 0;
 }
 
@@ -20,11 +36,20 @@ const char *lrd_h5_message(char text[LRD_H5_MESSAGE])
     return text;
 }
 
+/* The library must not tidy up when the process ends: a file that could not be written to its end (a
+ * full disk) is still open for it, and it crashes over that. */
+static void begin_library(void)
+{
+    H5dont_atexit();
+}
+
 /* Access properties for all files. The library is silenced here, for the calling thread, because
  * every use of a file begins here. */
 static lrd_status_t make_access(const char *path, hid_t *access_out)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     lrd_status_t status = LRD_OK;
+    pthread_once(&once, begin_library);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     LRD_H5_CHECK(access >= 0, LRD_ERR_NO_MEMORY, "%s", path);
@@ -215,6 +240,9 @@ lrd_status_t lrd_h5_put_array(hid_t file, const char *path, const char *name, hi
     LRD_H5_CHECK(set >= 0, LRD_ERR_IO, "%s: cannot create the array %s", path, name);
     LRD_H5_CHECK(n == 0 || H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0,
                  LRD_ERR_IO, "%s: cannot write the array %s", path, name);
+    const hid_t closing = set; /* what is left of a small array is written only now */
+    set = -1;
+    LRD_H5_CHECK(H5Dclose(closing) >= 0, LRD_ERR_IO, "%s: cannot write the array %s", path, name);
 out:
     if (set >= 0)
         H5Dclose(set);

@@ -24,7 +24,8 @@ lrd_status_t lrd_squad_prompts_open(const lrd_squad_prompts_spec_t *spec,
                                                        .tokenizer = p.tokenizer,
                                                        .vocab_size = spec->vocab_size,
                                                        .n_threads = spec->n_threads,
-                                                       .prompt_only = true},
+                                                       .prompt_only = true,
+                                                       .stop = spec->stop},
                                  &p.prompts));
     LRD_ALLOC(p.no_answer_text, lrd_strdup(spec->settings->no_answer_text));
     p.n = spec->question != NULL ? spec->n_questions : lrd_squad_n_questions(p.data);
@@ -101,7 +102,7 @@ out:
  * are shared out. */
 static lrd_status_t answer_share(work_t *w, size_t rank, size_t size, lrd_generator_t *generator,
                                  const lrd_sampling_t *sampling, lrd_adapter_use_t use,
-                                 const volatile sig_atomic_t *cancel)
+                                 const lrd_stop_t *cancel)
 {
     lrd_status_t status = LRD_OK;
     const size_t n = w->p->n > rank ? (w->p->n - rank - 1) / size + 1 : 0;
@@ -163,7 +164,7 @@ out:
 
 lrd_status_t lrd_squad_answer_all(lrd_comm_t *comm, const lrd_squad_prompts_t *prompts,
                                   lrd_generator_t *generator, const lrd_sampling_t *sampling,
-                                  lrd_adapter_use_t use, const volatile sig_atomic_t *cancel,
+                                  lrd_adapter_use_t use, const lrd_stop_t *cancel,
                                   lrd_squad_replies_t *replies_out)
 {
     lrd_status_t status = LRD_OK;

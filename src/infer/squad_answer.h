@@ -34,6 +34,7 @@ typedef struct lrd_squad_prompts_spec {
     size_t n_questions;
     size_t limit; /* only the first so many; 0: no limit */
     int n_threads;
+    const lrd_stop_t *stop; /* non-zero: leave with LRD_ERR_INTERRUPTED; NULL: never */
 } lrd_squad_prompts_spec_t;
 
 /* LRD_ERR_CONFIG: max_new_tokens leaves nothing of max_length. Not collective. */
@@ -54,7 +55,7 @@ typedef struct lrd_squad_replies {
  * Collective; failures are agreed on. *cancel non-zero on some rank: LRD_ERR_INTERRUPTED. */
 lrd_status_t lrd_squad_answer_all(lrd_comm_t *comm, const lrd_squad_prompts_t *prompts,
                                   lrd_generator_t *generator, const lrd_sampling_t *sampling,
-                                  lrd_adapter_use_t use, const volatile sig_atomic_t *cancel,
+                                  lrd_adapter_use_t use, const lrd_stop_t *cancel,
                                   lrd_squad_replies_t *replies_out);
 /* Exact match and F1 of these answers, in percent, as the official script counts them. */
 lrd_status_t lrd_squad_replies_score(const lrd_squad_prompts_t *prompts,

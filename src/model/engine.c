@@ -7,7 +7,7 @@
 lrd_status_t lrd_engine_open(const lrd_engine_options_t *o, lrd_engine_t *e)
 {
     lrd_status_t status = LRD_OK;
-    *e = (lrd_engine_t){.layout = NULL};
+    *e = (lrd_engine_t){.stop = o->stop};
     LRD_TRY(lrd_model_config_read(o->folder, &e->config));
     LRD_TRY(lrd_backend_open(
         o->backend, &(lrd_backend_options_t){o->device_index, o->n_threads, o->tuning_file},
@@ -64,7 +64,7 @@ lrd_status_t lrd_engine_allocate(lrd_engine_t *e)
 {
     lrd_status_t status = LRD_OK;
     LRD_TRY(lrd_memory_allocate(&e->memory));
-    LRD_TRY(lrd_weights_load(e->weights, e->stream, "Loading weights"));
+    LRD_TRY(lrd_weights_load(e->weights, e->stream, "Loading weights", e->stop));
 out:
     return status;
 }

@@ -18,6 +18,7 @@ typedef struct lrd_engine_options {
     int device_index, n_threads;
     const char *tuning_file; /* NULL: none */
     bool may_lack_weights;   /* to plan: without files, an outline of them */
+    const lrd_stop_t *stop;  /* non-zero while weights load: LRD_ERR_INTERRUPTED; NULL: never */
 } lrd_engine_options_t;
 
 typedef struct lrd_engine {
@@ -27,6 +28,7 @@ typedef struct lrd_engine {
     lrd_weights_t *weights;
     lrd_memory_t memory;
     char machine[160]; /* what computes, for people */
+    const lrd_stop_t *stop;
     /* Of the user, from allocate on. */
     lrd_layout_t *layout;
     void *context;

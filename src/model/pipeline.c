@@ -286,6 +286,8 @@ lrd_status_t lrd_pipeline_run(lrd_pipeline_t *p, const lrd_pipeline_work_t *w)
     while (more) {
         buffer_t *in = &p->incoming[(p->n_received + 1) % 2];
         a = next;
+        if (p->n_stages == 1 && !a.backward)
+            LRD_CHECK_STOP(w->stop);
         more = lrd_pipe_next(&cursor, &next);
         if (more)
             LRD_TRY(ask_for(p, &next));

@@ -10,6 +10,7 @@
 #ifndef LRD_MODEL_PIPELINE_H
 #define LRD_MODEL_PIPELINE_H
 
+#include "base/stop.h"
 #include "comm/grid.h"
 #include "comm/pipe_schedule.h"
 #include "model/feed.h"
@@ -31,6 +32,9 @@ typedef struct lrd_pipeline_options {
 typedef struct lrd_pipeline_work {
     int64_t n_micro_batches;
     bool training;
+    /* Looked at between micro-batches where the replica is one rank, LRD_ERR_INTERRUPTED; NULL: never.
+     * Stages that wait for each other finish what they have begun. */
+    const lrd_stop_t *stop;
     lrd_stage_loss_t loss; /* nll: device [n_micro_batches], written with the head alone */
     void *context;
     lrd_status_t (*pack)(void *context, int64_t micro_batch, lrd_batch_t *batch_out);

@@ -346,27 +346,27 @@ typedef struct stop_over {
 } stop_over_t;
 
 /* Converts n elements from host memory at `src` to device memory at `dst`. */
-static lrd_status_t carry(const lrd_weights_t *w, lrd_stream_t *st, const stop_over_t *stop,
+static lrd_status_t carry(const lrd_weights_t *w, lrd_stream_t *st, const stop_over_t *over,
                           const void *src, lrd_dtype_t src_dtype, void *dst, int64_t n)
 {
     lrd_status_t status = LRD_OK;
     const size_t bytes = (size_t)n * lrd_dtype_bytes(src_dtype);
     const bool convert = src_dtype != w->dtype;
-    if (stop->pinned == NULL) { /* ops read host memory */
+    if (over->pinned == NULL) { /* ops read host memory */
         LRD_TRY(lrd_cast(st, (lrd_scratch_t){0}, &(lrd_cast_t){src, src_dtype, dst, w->dtype, n}));
         goto out;
     }
-    memcpy(stop->pinned, src, bytes);
-    LRD_TRY(lrd_copy(st, LRD_COPY_H2D, convert ? stop->device : dst, stop->pinned, bytes));
+    memcpy(over->pinned, src, bytes);
+    LRD_TRY(lrd_copy(st, LRD_COPY_H2D, convert ? over->device : dst, over->pinned, bytes));
     if (convert)
         LRD_TRY(lrd_cast(st, (lrd_scratch_t){0},
-                         &(lrd_cast_t){stop->device, src_dtype, dst, w->dtype, n}));
+                         &(lrd_cast_t){over->device, src_dtype, dst, w->dtype, n}));
     LRD_TRY(lrd_stream_sync(st)); /* the pinned piece is used again */
 out:
     return status;
 }
 
-static lrd_status_t load_item(const lrd_weights_t *w, lrd_stream_t *st, const stop_over_t *stop,
+static lrd_status_t load_item(const lrd_weights_t *w, lrd_stream_t *st, const stop_over_t *over,
                               const item_t *item)
 {
     lrd_status_t status = LRD_OK;
@@ -377,17 +377,18 @@ static lrd_status_t load_item(const lrd_weights_t *w, lrd_stream_t *st, const st
     for (int64_t at = 0; at < e->n_elements; at += PIECE / from) {
         const int64_t n = e->n_elements - at < PIECE / from ? e->n_elements - at : PIECE / from;
         LRD_TRY(
-            carry(w, st, stop, src + at * from, e->dtype, (uint8_t *)item->to->data + at * to, n));
+            carry(w, st, over, src + at * from, e->dtype, (uint8_t *)item->to->data + at * to, n));
     }
 out:
     return status;
 }
 
-lrd_status_t lrd_weights_load(lrd_weights_t *w, lrd_stream_t *st, const char *name)
+lrd_status_t lrd_weights_load(lrd_weights_t *w, lrd_stream_t *st, const char *name,
+                              const lrd_stop_t *stop)
 {
     lrd_status_t status = LRD_OK;
     plan_t *plan = w->plan;
-    stop_over_t stop = {0};
+    stop_over_t over = {0};
     lrd_progress_t progress;
     int64_t done = 0, total = 0;
     LRD_CHECK(plan->files != NULL, LRD_ERR_INTERNAL, "an outline of weights is not loaded");
@@ -397,20 +398,21 @@ lrd_status_t lrd_weights_load(lrd_weights_t *w, lrd_stream_t *st, const char *na
         goto out;
     lrd_progress_begin(&progress, name, "KiB", 0, total);
     if (!st->backend->ops->reads_host_memory) {
-        LRD_TRY(lrd_mem_alloc(st->backend, LRD_MEM_PINNED, PIECE, &stop.pinned));
-        LRD_TRY(lrd_mem_alloc(st->backend, LRD_MEM_DEVICE, PIECE, &stop.device));
+        LRD_TRY(lrd_mem_alloc(st->backend, LRD_MEM_PINNED, PIECE, &over.pinned));
+        LRD_TRY(lrd_mem_alloc(st->backend, LRD_MEM_DEVICE, PIECE, &over.device));
     }
     for (size_t i = 0; i < plan->n; i++) {
         if (plan->item[i].mapped)
             continue;
-        LRD_TRY(load_item(w, st, &stop, &plan->item[i]));
+        LRD_CHECK_STOP(stop);
+        LRD_TRY(load_item(w, st, &over, &plan->item[i]));
         done += (int64_t)(bytes_of(w, &plan->item[i]) >> 10);
         lrd_progress_update(&progress, done, NULL);
     }
     LRD_TRY(lrd_stream_sync(st));
     lrd_progress_end(&progress, done);
 out:
-    lrd_mem_free(st->backend, LRD_MEM_DEVICE, stop.device, PIECE);
-    lrd_mem_free(st->backend, LRD_MEM_PINNED, stop.pinned, PIECE);
+    lrd_mem_free(st->backend, LRD_MEM_DEVICE, over.device, PIECE);
+    lrd_mem_free(st->backend, LRD_MEM_PINNED, over.pinned, PIECE);
     return status;
 }

@@ -10,6 +10,7 @@
 
 #include "base/safetensors.h"
 #include "base/settings.h"
+#include "base/stop.h"
 #include "model/family.h"
 
 /* A run of neighbouring layers. */
@@ -61,8 +62,10 @@ void lrd_weights_close(lrd_weights_t *weights);
 /* Takes device memory (category "weights") for what is not used in place. */
 void lrd_weights_layout(lrd_weights_t *weights, const lrd_backend_t *backend, lrd_arena_t *arena);
 
-/* Copies and converts into the memory of the last layout; with a progress bar. Synchronizes. */
-lrd_status_t lrd_weights_load(lrd_weights_t *weights, lrd_stream_t *stream, const char *name);
+/* Copies and converts into the memory of the last layout; with a progress bar. Synchronizes.
+ * LRD_ERR_INTERRUPTED: *stop became non-zero. */
+lrd_status_t lrd_weights_load(lrd_weights_t *weights, lrd_stream_t *stream, const char *name,
+                              const lrd_stop_t *stop);
 
 /* A tensor of block `layer`. */
 static inline lrd_cmat_t lrd_weights_block(const lrd_weights_t *w, int layer, int tensor)

@@ -20,6 +20,7 @@ typedef struct lrd_answering_task {
     const int64_t *question;      /* [n_questions] of the file, ascending; NULL: all */
     size_t n_questions;
     int n_threads;
+    const lrd_stop_t *stop; /* non-zero: open and run leave with LRD_ERR_INTERRUPTED */
 } lrd_answering_task_t;
 
 typedef struct lrd_answering {

@@ -318,3 +318,26 @@ out:
     lrd_names_free(&names);
     return status;
 }
+
+lrd_status_t lrd_checkpoint_tidy(const char *output_dir)
+{
+    static const char begin[] = "checkpoint-", end[] = ".partial";
+    lrd_status_t status = LRD_OK;
+    lrd_names_t names = {0};
+    char *path = NULL;
+    LRD_TRY(lrd_folder_list(output_dir, &names));
+    for (size_t i = 0; i < names.n; i++) {
+        const char *name = names.name[i];
+        const size_t n = strlen(name);
+        if (strncmp(name, begin, sizeof begin - 1) != 0 || n < sizeof begin + sizeof end - 1 ||
+            strcmp(name + n - (sizeof end - 1), end) != 0)
+            continue;
+        lrd_free(path);
+        LRD_ALLOC(path, lrd_path_join(output_dir, name));
+        LRD_TRY(lrd_folder_remove(path));
+    }
+out:
+    lrd_free(path);
+    lrd_names_free(&names);
+    return status;
+}

@@ -100,6 +100,7 @@ static lrd_status_t evaluate_share(lrd_evaluator_t *e)
     e->progress.quiet = true;
     LRD_TRY(lrd_pipeline_run(e->pipeline, &(lrd_pipeline_work_t){.n_micro_batches = e->n_pieces,
                                                                  .loss = {.nll = e->nll},
+                                                                 .stop = e->stop,
                                                                  .context = e,
                                                                  .pack = pack}));
     if (e->stage->weights->has_head)

@@ -22,6 +22,7 @@ typedef struct lrd_evaluator {
     lrd_stage_t *stage;
     lrd_pipeline_t *pipeline;
     const lrd_dataset_t *set;
+    const lrd_stop_t *stop;
     int64_t records_per_batch;
     double *nll; /* device [n_pieces] */
     /* Host memory. */
@@ -44,7 +45,7 @@ void lrd_evaluator_layout(lrd_evaluator_t *evaluator, lrd_arena_t *arena);
 
 /* Every batch is computed by one replica, in pieces that fit the stage's memory; all ranks combine all
  * batches in order, so that the result does not depend on their number. With a progress bar.
- * Collective; failures are agreed on. */
+ * LRD_ERR_INTERRUPTED: some rank was asked to stop. Collective; failures are agreed on. */
 lrd_status_t lrd_evaluate(lrd_evaluator_t *evaluator, double *loss_out);
 
 #endif /* LRD_TRAIN_EVALUATE_H */

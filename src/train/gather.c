@@ -54,42 +54,28 @@ out:
     return status;
 }
 
-/* What this rank has, and, on rank 0, room for all. */
-static lrd_status_t download(lrd_session_t *s, lrd_optimizer_state_t *own, float **own_memory,
-                             lrd_optimizer_state_t *all, float **memory)
+lrd_status_t lrd_gather_state(lrd_session_t *s, lrd_optimizer_state_t *whole)
 {
     lrd_status_t status = LRD_OK;
-    LRD_TRY(allocate(s->part->n_params, own, own_memory));
-    if (lrd_comm_rank(s->o.comm) == 0)
-        LRD_TRY(allocate(s->adapter->n_params, all, memory));
-    LRD_TRY(lrd_optimizer_download(&s->optimizer, own));
-out:
-    return status;
-}
-
-lrd_status_t lrd_gather_state(lrd_session_t *s, lrd_optimizer_state_t *state_out,
-                              float **memory_out)
-{
-    lrd_status_t status = LRD_OK;
-    lrd_optimizer_state_t own, all;
-    float *own_memory = NULL, *memory = NULL;
-    LRD_TRY(lrd_agree(s->o.comm, download(s, &own, &own_memory, &all, &memory)));
-    if (memory != NULL) {
-        insert(s->part, s->adapter, own_memory, &all);
-        all.clock = own.clock;
-        for (int stage = 1; stage < s->grid.n_stages && status == LRD_OK; stage++)
-            status = receive_part(s, stage, &all);
-    } else if (s->grid.replica == 0) {
-        status = send_part(s, own_memory);
+    lrd_optimizer_state_t own;
+    float *memory = NULL;
+    if (s->grid.replica != 0)
+        goto out;
+    if (s->grid.n_stages == 1) {
+        LRD_TRY(lrd_optimizer_download(&s->optimizer, whole));
+        goto out;
     }
-    if (s->grid.n_stages > 1) /* a stage whose message nobody takes waits for ever */
-        status = lrd_comm_abort(s->o.comm, status);
-    LRD_TRY(lrd_agree(s->o.comm, status));
-    *state_out = memory != NULL ? all : (lrd_optimizer_state_t){.params = NULL};
-    *memory_out = memory;
-    memory = NULL;
+    LRD_TRY(allocate(s->part->n_params, &own, &memory));
+    LRD_TRY(lrd_optimizer_download(&s->optimizer, &own));
+    if (s->grid.stage != 0) {
+        LRD_TRY(send_part(s, memory));
+        goto out;
+    }
+    insert(s->part, s->adapter, memory, whole);
+    whole->clock = own.clock;
+    for (int stage = 1; stage < s->grid.n_stages; stage++)
+        LRD_TRY(receive_part(s, stage, whole));
 out:
     lrd_free(memory);
-    lrd_free(own_memory);
     return status;
 }

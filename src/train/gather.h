@@ -4,9 +4,9 @@
 
 #include "train/session.h"
 
-/* On rank 0: parameters, moments and clock of the whole adapter, in its order; *memory_out is the
- * arrays' memory, to be freed. On the others: nothing (NULL). Collective; failures are agreed on. */
-lrd_status_t lrd_gather_state(lrd_session_t *session, lrd_optimizer_state_t *state_out,
-                              float **memory_out);
+/* Parameters, moments and clock of the whole adapter, in its order, into the arrays of *whole on rank 0;
+ * the other ranks' *whole is left alone. A failure inside is this rank's alone: pass it to
+ * lrd_comm_abort. Collective on the first replica. */
+lrd_status_t lrd_gather_state(lrd_session_t *session, lrd_optimizer_state_t *whole);
 
 #endif /* LRD_TRAIN_GATHER_H */

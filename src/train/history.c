@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-static const char file_name[] = "trainer_state.json";
+const char lrd_history_file[] = "trainer_state.json";
 
 lrd_status_t lrd_history_create(lrd_history_t *h)
 {
@@ -85,6 +85,17 @@ out:
     return status;
 }
 
+bool lrd_history_has_eval(const lrd_history_t *h, int64_t step)
+{
+    for (size_t i = json_array_size(h->log); i > 0; i--) {
+        const json_t *entry = json_array_get(h->log, i - 1);
+        if (json_integer_value(json_object_get(entry, "step")) == step &&
+            json_object_get(entry, "eval_loss") != NULL)
+            return true;
+    }
+    return false;
+}
+
 static void write_log(lrd_json_writer_t *w, const json_t *log)
 {
     size_t i;
@@ -122,13 +133,10 @@ static void write_best(lrd_json_writer_t *w, const lrd_history_t *h)
         lrd_json_null(w);
 }
 
-lrd_status_t lrd_history_write(const lrd_history_t *h, const lrd_history_facts_t *f,
-                               const char *folder)
+lrd_status_t lrd_history_print(const lrd_history_t *h, const lrd_history_facts_t *f, lrd_buf_t *buf)
 {
     lrd_status_t status = LRD_OK;
-    lrd_buf_t buf = {0};
-    char *path = NULL;
-    lrd_json_writer_t w = {.buf = &buf, .indent = 2};
+    lrd_json_writer_t w = {.buf = buf, .indent = 2};
     const int64_t eval_steps = f->training->eval_steps;
     lrd_json_open(&w, '{');
     write_best(&w, h);
@@ -152,12 +160,8 @@ lrd_status_t lrd_history_write(const lrd_history_t *h, const lrd_history_facts_t
     lrd_json_int(&w, f->training->per_device_train_batch_size);
     lrd_json_close(&w, '}');
     LRD_TRY(lrd_json_writer_status(&w));
-    LRD_TRY(lrd_buf_add_text(&buf, "\n"));
-    LRD_ALLOC(path, lrd_path_join(folder, file_name));
-    LRD_TRY(lrd_file_write(path, buf.data, buf.size));
+    LRD_TRY(lrd_buf_add_text(buf, "\n"));
 out:
-    lrd_free(path);
-    lrd_buf_release(&buf);
     return status;
 }
 
@@ -179,7 +183,7 @@ lrd_status_t lrd_history_read(const char *folder, lrd_history_t *history_out)
     lrd_buf_t text = {0};
     json_t *json = NULL;
     char *path = NULL;
-    LRD_ALLOC(path, lrd_path_join(folder, file_name));
+    LRD_ALLOC(path, lrd_path_join(folder, lrd_history_file));
     LRD_TRY(lrd_file_read(path, (size_t)1 << 30, &text));
     if (text.size > 0)
         quote_nonfinite(&text);

@@ -3,6 +3,7 @@
 #ifndef LRD_TRAIN_HISTORY_H
 #define LRD_TRAIN_HISTORY_H
 
+#include "base/buf.h"
 #include "base/settings.h"
 #include "base/status.h"
 
@@ -43,17 +44,22 @@ typedef struct lrd_eval_result {
 lrd_status_t lrd_history_log_eval(lrd_history_t *history, const lrd_eval_result_t *result,
                                   lrd_metric_t metric);
 
+/* True when the log has an evaluation of this update. */
+bool lrd_history_has_eval(const lrd_history_t *history, int64_t step);
+
 /* What stands in trainer_state.json beside the history. */
 typedef struct lrd_history_facts {
     const lrd_training_settings_t *training;
     int64_t max_steps, n_epochs;
 } lrd_history_facts_t;
 
-/* Writes <folder>/trainer_state.json: indent 2, sorted keys, unrounded numbers. */
-lrd_status_t lrd_history_write(const lrd_history_t *history, const lrd_history_facts_t *facts,
-                               const char *folder);
+extern const char lrd_history_file[]; /* "trainer_state.json" */
 
-/* Reads what lrd_history_write wrote; losses since the last entry are lost
+/* Appends its content: indent 2, sorted keys, unrounded numbers. */
+lrd_status_t lrd_history_print(const lrd_history_t *history, const lrd_history_facts_t *facts,
+                               lrd_buf_t *buf);
+
+/* Reads <folder>/trainer_state.json; losses since the last entry are lost
  * (the checkpoint keeps them). */
 lrd_status_t lrd_history_read(const char *folder, lrd_history_t *history_out);
 

@@ -4,11 +4,18 @@
 
 #include "train/session.h"
 
-/* Writes checkpoint-N of the state on the device, N = history.global_step, and removes old ones
- * beyond save_total_limit: never this one, never the best. Rank 0 writes. Collective. */
+/* checkpoint-N of the state on the device, N = history.global_step: the state is copied here, rank 0
+ * writes it while the training goes on (train/saver.h). A failure, also of the checkpoint before, is
+ * rank 0's alone and ends the job. */
 lrd_status_t lrd_output_checkpoint(lrd_session_t *session, bool interrupted);
 
-/* Writes the finished adapter, its card and trainer_state.json into output_dir, all or none;
+/* Whether a checkpoint that is being written has failed meanwhile: that ends the job. */
+lrd_status_t lrd_output_check(lrd_session_t *session);
+
+/* The last checkpoint stands, or why it does not. Collective. */
+lrd_status_t lrd_output_settle(lrd_session_t *session);
+
+/* After lrd_output_settle. Writes the finished adapter, its card and trainer_state.json into output_dir, all or none;
  * with load_best_model_at_end the adapter of the best evaluation. Collective. */
 lrd_status_t lrd_output_final(lrd_session_t *session);
 

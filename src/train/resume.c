@@ -78,54 +78,47 @@ static void note_change(void *user, lrd_key_t key, const char *before, const cha
                                lrd_key_name(key), before, now);
 }
 
-/* Compares the checkpoint's settings with the run's. */
-static lrd_status_t compare(const lrd_session_t *s, const char *folder, const lrd_checkpoint_t *c)
+/* Both files of a checkpoint that going on needs. */
+static lrd_status_t read_folder(lrd_session_t *s, const char *folder)
 {
     lrd_status_t status = LRD_OK;
-    changes_t changes = {.status = LRD_OK};
-    LRD_TRY(lrd_settings_compare(c->settings, s->o.settings, note_change, &changes));
-    LRD_TRY(changes.status);
-    LRD_CHECK(
-        changes.refused.size == 0, LRD_ERR_CONFIG,
-        "%s is of a run with other settings: %s. Go on with the settings of that run, or start "
-        "anew: overwrite_output_dir: true and resume_from_checkpoint: false",
-        folder, changes.refused.data);
-    if (changes.named.size > 0)
-        lrd_warn("Going on from %s with changed settings: %s", folder, changes.named.data);
+    LRD_TRY(lrd_checkpoint_read(folder, s->adapter, &s->checkpoint));
+    LRD_TRY(lrd_history_read(folder, &s->history));
+    s->history.loss_sum = s->checkpoint.loss_sum;
+    s->history.loss_count = s->checkpoint.loss_count;
 out:
-    lrd_buf_release(&changes.named);
-    lrd_buf_release(&changes.refused);
     return status;
 }
 
-/* The newest checkpoint that can be read; *found_out false: there is none. */
-static lrd_status_t read_newest(lrd_session_t *s, char **folder_out, bool *any_out)
+static void forget(lrd_session_t *s)
+{
+    lrd_checkpoint_release(&s->checkpoint);
+    lrd_history_release(&s->history);
+}
+
+/* The newest checkpoint that can be read, of the n; *folder_out stays NULL: there is none. */
+static lrd_status_t read_newest(lrd_session_t *s, const int64_t *steps, size_t n, char **folder_out)
 {
     lrd_status_t status = LRD_OK;
     const char *output_dir = s->o.settings->training.output_dir;
-    int64_t *steps = NULL;
-    size_t n = 0;
     char *folder = NULL;
-    LRD_TRY(lrd_checkpoint_list(output_dir, &steps, &n));
-    *any_out = n > 0;
     while (n > 0) {
         lrd_free(folder);
         LRD_ALLOC(folder, lrd_checkpoint_path(output_dir, steps[--n]));
-        const lrd_status_t read = lrd_checkpoint_read(folder, s->adapter, &s->checkpoint);
+        const lrd_status_t read = read_folder(s, folder);
         if (read == LRD_OK) {
             *folder_out = folder;
             folder = NULL;
             goto out;
         }
+        forget(s);
         if (read != LRD_ERR_FORMAT && read != LRD_ERR_IO)
             LRD_TRY(read);
-        if (lrd_comm_rank(s->o.comm) == 0)
-            lrd_warn("%s cannot be used: %s", folder, lrd_error_text(read));
+        lrd_warn("%s cannot be used: %s", folder, lrd_error_text(read));
         lrd_error_clear();
     }
 out:
     lrd_free(folder);
-    lrd_free(steps);
     return status;
 }
 
@@ -143,27 +136,48 @@ out:
     return status;
 }
 
-static lrd_status_t take_up(lrd_session_t *s, const char *folder)
+/* Whether the run goes on from what was read from `folder`. */
+static lrd_status_t may_go_on(const lrd_session_t *s, const char *folder, bool *goes_on_out)
 {
     lrd_status_t status = LRD_OK;
-    LRD_TRY(compare(s, folder, &s->checkpoint));
-    LRD_TRY(lrd_history_read(folder, &s->history));
-    s->history.loss_sum = s->checkpoint.loss_sum;
-    s->history.loss_count = s->checkpoint.loss_count;
-    s->resumes = true;
+    const lrd_training_settings_t *t = &s->o.settings->training;
+    const bool is_asked = t->resume_from_checkpoint.kind != LRD_RESUME_INTERRUPTED;
+    changes_t changes = {.status = LRD_OK};
+    *goes_on_out = is_asked || s->checkpoint.interrupted;
+    if (!*goes_on_out)
+        goto out;
+    LRD_TRY(lrd_settings_compare(s->checkpoint.settings, s->o.settings, note_change, &changes));
+    LRD_TRY(changes.status);
+    if (changes.refused.size > 0 && !is_asked && t->overwrite_output_dir) {
+        *goes_on_out = false; /* it was another run, which may be overwritten */
+        goto out;
+    }
+    LRD_CHECK(
+        changes.refused.size == 0, LRD_ERR_CONFIG,
+        "%s is of a run with other settings: %s. Go on with the settings of that run, or start "
+        "anew: overwrite_output_dir: true and resume_from_checkpoint: false",
+        folder, changes.refused.data);
+    if (changes.named.size > 0)
+        lrd_warn("Going on from %s with changed settings: %s", folder, changes.named.data);
     lrd_info("Going on from %s: %lld of %lld updates are done", folder,
              (long long)s->checkpoint.step, (long long)s->checkpoint.n_updates);
 out:
+    lrd_buf_release(&changes.named);
+    lrd_buf_release(&changes.refused);
     return status;
 }
 
-lrd_status_t lrd_resume_find(lrd_session_t *s)
+/* Rank 0's: from where the run goes on; NULL: it starts. */
+static lrd_status_t choose(lrd_session_t *s, char **folder_out)
 {
     lrd_status_t status = LRD_OK;
     const lrd_training_settings_t *t = &s->o.settings->training;
     const lrd_resume_t *resume = &t->resume_from_checkpoint;
     char *folder = NULL;
-    bool any = false;
+    bool goes_on = false;
+    int64_t *steps = NULL;
+    size_t n = 0;
+    LRD_TRY(lrd_checkpoint_tidy(t->output_dir));
     if (resume->kind == LRD_RESUME_FOLDER) {
         LRD_CHECK(lrd_folder_exists(resume->folder), LRD_ERR_CONFIG,
                   "training.resume_from_checkpoint: no folder %s here. Name the folder of a "
@@ -171,24 +185,63 @@ lrd_status_t lrd_resume_find(lrd_session_t *s)
                   "%s, or null to start",
                   resume->folder, t->output_dir);
         LRD_ALLOC(folder, lrd_strdup(resume->folder));
-        LRD_TRY(lrd_checkpoint_read(folder, s->adapter, &s->checkpoint));
-    } else if (!t->overwrite_output_dir) {
-        LRD_TRY(read_newest(s, &folder, &any));
+        LRD_TRY(read_folder(s, folder));
+    } else {
+        LRD_TRY(lrd_checkpoint_list(t->output_dir, &steps, &n));
     }
-    const bool goes_on =
-        folder != NULL && (resume->kind == LRD_RESUME_FOLDER || resume->kind == LRD_RESUME_NEWEST ||
-                           (resume->kind == LRD_RESUME_INTERRUPTED && s->checkpoint.interrupted));
+    if (n > 0 && resume->kind != LRD_RESUME_NEVER) {
+        status = read_newest(s, steps, n, &folder);
+        if (status == LRD_ERR_CONFIG && resume->kind == LRD_RESUME_INTERRUPTED &&
+            t->overwrite_output_dir) { /* of another adapter, which may be overwritten */
+            lrd_error_clear();
+            status = LRD_OK;
+        }
+        LRD_TRY(status);
+    }
+    if (folder != NULL)
+        LRD_TRY(may_go_on(s, folder, &goes_on));
     if (goes_on) {
-        LRD_TRY(take_up(s, folder));
+        *folder_out = folder;
+        folder = NULL;
         goto out;
     }
-    lrd_checkpoint_release(&s->checkpoint);
-    LRD_TRY(check_overwrite(s, any)); /* also where all of them are damaged */
+    forget(s);
+    LRD_TRY(check_overwrite(s, n > 0)); /* also where all of them are damaged */
+    s->starts_over = n > 0;
     if (resume->kind == LRD_RESUME_NEWEST)
         lrd_info("No checkpoint in %s: starting", t->output_dir);
-    LRD_TRY(lrd_history_create(&s->history));
 out:
+    lrd_free(steps);
     lrd_free(folder);
+    return status;
+}
+
+lrd_status_t lrd_resume_find(lrd_session_t *s)
+{
+    enum { PATH_BYTES = 4096 };
+    lrd_status_t status = LRD_OK;
+    lrd_comm_t *comm = s->o.comm;
+    char *folder = NULL, chosen[PATH_BYTES] = "";
+    bool same = true;
+    if (lrd_comm_rank(comm) == 0)
+        status = choose(s, &folder);
+    if (status == LRD_OK && folder != NULL &&
+        (size_t)snprintf(chosen, sizeof chosen, "%s", folder) >= sizeof chosen)
+        status = lrd_fail(LRD_ERR_CONFIG, __FILE__, __LINE__, "%s: the path is too long", folder);
+    lrd_free(folder);
+    LRD_TRY(lrd_agree(comm, status));
+    LRD_TRY(lrd_comm_broadcast(comm, chosen, sizeof chosen, 0));
+    s->resumes = chosen[0] != '\0';
+    if (!s->resumes)
+        status = lrd_history_create(&s->history);
+    else if (lrd_comm_rank(comm) != 0)
+        status = read_folder(s, chosen);
+    LRD_TRY(lrd_agree(comm, status));
+    if (s->resumes)
+        LRD_TRY(lrd_comm_same(comm, s->checkpoint.optimizer.params,
+                              (size_t)s->adapter->n_params * sizeof(float), &same));
+    LRD_CHECK(same, LRD_ERR_FORMAT, "%s: the ranks do not see the same checkpoint there", chosen);
+out:
     return status;
 }
 

@@ -8,7 +8,8 @@
  * checkpoint and history (an empty one when the run starts anew).
  * A damaged newest checkpoint is named and the one before it used. Changed settings are named;
  * LRD_ERR_CONFIG: they change what the run is, or output_dir holds checkpoints that nobody allowed
- * to overwrite. The output folder must be seen by all ranks. */
+ * to overwrite. With leave, and without an interrupted run of these settings, it starts over. Rank 0
+ * chooses, all ranks read: the output folder must be seen by all. Collective; failures are agreed on. */
 lrd_status_t lrd_resume_find(lrd_session_t *session);
 
 /* The update's size is that of the run's start. */

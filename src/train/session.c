@@ -10,6 +10,16 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A phase of the start is over: all ranks go on, or none does; nor when one was asked to stop. */
+static lrd_status_t end_phase(const lrd_session_t *s, lrd_status_t result)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(result);
+    LRD_CHECK_STOP(s->o.stop);
+out:
+    return lrd_agree(s->o.comm, status);
+}
+
 /* What settings ask for that this program does not do. */
 static lrd_status_t refuse_unsupported(const lrd_session_t *s)
 {
@@ -39,7 +49,8 @@ static lrd_status_t open_model(lrd_session_t *s)
                                                     .device_index = lrd_comm_local_rank(s->o.comm),
                                                     .n_threads = s->o.n_threads,
                                                     .tuning_file = x->parallel.tuning_file,
-                                                    .may_lack_weights = s->plans},
+                                                    .may_lack_weights = s->plans,
+                                                    .stop = s->o.stop},
                             &s->engine));
     s->lora = &x->lora;
     if (x->lora.adapter_name_or_path != NULL) {
@@ -86,7 +97,8 @@ static lrd_status_t open_data_file(lrd_session_t *s, const char *file, const cha
                                      .settings = &s->o.settings->data,
                                      .tokenizer = tokenizer,
                                      .vocab_size = s->engine.config.vocab_size,
-                                     .n_threads = s->o.n_threads};
+                                     .n_threads = s->o.n_threads,
+                                     .stop = s->o.stop};
     if (is_root) {
         LRD_TRY(lrd_dataset_build(&spec, cache, &path));
         LRD_CHECK(strlen(path) < sizeof shared, LRD_ERR_CONFIG, "%s: the path is too long", path);
@@ -174,12 +186,12 @@ static lrd_status_t open_data(lrd_session_t *s)
         cache = lrd_path_join(x->training.output_dir, "data");
     status = cache != NULL ? open_tokenizer(s, &tokenizer)
                            : lrd_fail(LRD_ERR_NO_MEMORY, __FILE__, __LINE__, "out of memory");
-    LRD_TRY(lrd_agree(s->o.comm, status));
+    LRD_TRY(end_phase(s, status));
     LRD_TRY(open_data_file(s, x->data.train_file, cache, tokenizer, s->data_key, &s->train));
     if (x->data.eval_file != NULL)
         LRD_TRY(open_data_file(s, x->data.eval_file, cache, tokenizer, eval_key, &s->eval));
-    LRD_TRY(lrd_agree(s->o.comm, split_data(s)));
-    LRD_TRY(lrd_agree(s->o.comm, check_targets(s)));
+    LRD_TRY(end_phase(s, split_data(s)));
+    LRD_TRY(end_phase(s, check_targets(s)));
 out:
     lrd_tokenizer_free(tokenizer);
     lrd_free(cache);
@@ -313,6 +325,7 @@ static lrd_status_t open_stage(lrd_session_t *s)
                           .stage = s->stage,
                           .pipeline = s->pipeline,
                           .set = s->eval,
+                          .stop = s->o.stop,
                           .records_per_batch = s->o.settings->training.per_device_eval_batch_size};
     s->stepper = (lrd_stepper_t){.grid = &s->grid,
                                  .stage = s->stage,
@@ -320,9 +333,12 @@ static lrd_status_t open_stage(lrd_session_t *s)
                                  .reduce = s->reduce,
                                  .optimizer = &s->optimizer,
                                  .set = s->train,
+                                 .stop = s->o.stop,
                                  .max_micro_batches = l.micro_batches};
     LRD_TRY(lrd_stepper_open(&s->stepper));
     LRD_TRY(lrd_evaluator_open(&s->evaluator));
+    if (lrd_comm_rank(s->o.comm) == 0)
+        LRD_TRY(lrd_saver_open(&s->saver, s->adapter->n_params));
 out:
     return status;
 }
@@ -337,7 +353,8 @@ static lrd_status_t open_answering(lrd_session_t *s)
                                  .settings = x,
                                  .adapter = s->part,
                                  .file = x->data.eval_file,
-                                 .n_threads = s->o.n_threads};
+                                 .n_threads = s->o.n_threads,
+                                 .stop = s->o.stop};
     if (s->o.answering == NULL || s->eval == NULL)
         goto out;
     if (task.file == NULL) {
@@ -357,8 +374,10 @@ out:
 
 static size_t count_pinned(const lrd_session_t *s)
 {
+    const bool saves = lrd_comm_rank(s->o.comm) == 0;
     size_t pinned = s->feed.bytes + s->stepper.pinned_bytes + s->optimizer.pinned_bytes +
-                    lrd_pipeline_pinned_bytes(s->pipeline);
+                    lrd_pipeline_pinned_bytes(s->pipeline) +
+                    (saves ? 3 * (size_t)s->adapter->n_params * sizeof(float) : 0);
     for (int r = 0; r < s->runs.n; r++)
         pinned += s->reduce[r] != NULL ? lrd_reduce_pinned_bytes(s->reduce[r]) : 0;
     return pinned + (s->answering ? s->o.answering->pinned_bytes(s->o.answering->context) : 0);
@@ -474,20 +493,20 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
     lrd_status_t status = LRD_OK;
     lrd_session_t *s = session_out;
     *s = (lrd_session_t){.o = *options};
-    LRD_TRY(lrd_agree(options->comm, open_model(s)));
-    LRD_TRY(lrd_agree(options->comm, lrd_resume_find(s)));
+    LRD_TRY(end_phase(s, open_model(s)));
+    LRD_TRY(end_phase(s, lrd_resume_find(s)));
     LRD_TRY(open_data(s));
     LRD_TRY(lrd_planner_place(s));
     LRD_TRY(
         lrd_agree(options->comm, lrd_grid_open(options->comm, s->placement.n_stages, &s->grid)));
-    LRD_TRY(lrd_agree(options->comm, open_layers(s)));
-    LRD_TRY(lrd_agree(options->comm, open_loader(s)));
-    LRD_TRY(lrd_agree(options->comm, open_stage(s)));
-    LRD_TRY(lrd_agree(options->comm, open_answering(s)));
+    LRD_TRY(end_phase(s, open_layers(s)));
+    LRD_TRY(end_phase(s, open_loader(s)));
+    LRD_TRY(end_phase(s, open_stage(s)));
+    LRD_TRY(end_phase(s, open_answering(s)));
     measure(s);
     LRD_TRY(lrd_planner_report(s));
-    LRD_TRY(lrd_agree(options->comm, open_memory(s)));
-    LRD_TRY(lrd_agree(options->comm, load_parameters(s)));
+    LRD_TRY(end_phase(s, open_memory(s)));
+    LRD_TRY(end_phase(s, load_parameters(s)));
 out:
     if (status != LRD_OK)
         lrd_session_close(s);
@@ -497,6 +516,7 @@ out:
 /* What depends on who has which layers. */
 static void close_stage(lrd_session_t *s)
 {
+    lrd_saver_close(&s->saver); /* reads settings and adapter until it is done */
     lrd_evaluator_close(&s->evaluator);
     lrd_stepper_close(&s->stepper);
     for (int r = 0; s->reduce != NULL && r < s->runs.n; r++)

@@ -19,6 +19,7 @@
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/optimizer.h"
+#include "train/saver.h"
 #include "train/step.h"
 
 typedef struct lrd_session_options {
@@ -30,6 +31,7 @@ typedef struct lrd_session_options {
     /* To plan: memory of each rank, the last entry for all that follow; NULL: what is free. */
     const int64_t *memory;
     int n_memory;
+    const lrd_stop_t *stop; /* becomes non-zero when this rank is asked to stop */
 } lrd_session_options_t;
 
 typedef struct lrd_session {
@@ -48,6 +50,8 @@ typedef struct lrd_session {
     bool resumes; /* the run goes on from `checkpoint`, whose arrays are freed after the upload */
     lrd_checkpoint_t checkpoint;
     lrd_history_t history;
+    bool starts_over; /* output_dir holds checkpoints of another run, until the first of this one */
+    lrd_saver_t saver;           /* of rank 0 */
     lrd_dataset_t *train, *eval; /* eval: NULL without one */
     char data_key[80];           /* of the tokenized training set */
     lrd_loader_t *loader;
@@ -77,7 +81,8 @@ lrd_status_t lrd_session_limits(const lrd_session_t *session, int n_replicas,
 lrd_status_t lrd_session_measure(const lrd_session_t *session, const lrd_placement_t *placement,
                                  int n_ranks, int rank, lrd_memory_t *memory_out);
 
-/* Makes all of it. On failure it is closed again. Collective. */
+/* Makes all of it. On failure it is closed again. LRD_ERR_INTERRUPTED: some rank was asked to stop.
+ * Collective. */
 lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_t *session_out);
 void lrd_session_close(lrd_session_t *session); /* {0} is fine; not collective */
 

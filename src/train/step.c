@@ -64,7 +64,7 @@ static lrd_status_t leaf_done(void *context, int run)
     return s->reduce[run] != NULL ? lrd_reduce_leaf_done(s->reduce[run]) : LRD_OK;
 }
 
-/* The micro-batches of this replica, and the sum over all. */
+/* The micro-batches of this replica. */
 static lrd_status_t run_micro_batches(lrd_stepper_t *s, int64_t n)
 {
     lrd_status_t status = LRD_OK;
@@ -79,11 +79,36 @@ static lrd_status_t run_micro_batches(lrd_stepper_t *s, int64_t n)
         s->pipeline,
         &(lrd_pipeline_work_t){.n_micro_batches = n,
                                .training = true,
+                               .stop = s->stop,
                                .loss = {inv_n_target, s->optimizer->state, s->nll, NULL},
                                .context = s,
                                .pack = pack,
                                .leaf = leaf,
                                .leaf_done = leaf_done}));
+out:
+    return status;
+}
+
+/* The same, unless this rank is asked to stop meanwhile. All ranks drop the update, or none. */
+static lrd_status_t try_micro_batches(lrd_stepper_t *s, int64_t n, bool *dropped_out)
+{
+    lrd_status_t status = run_micro_batches(s, n);
+    int64_t drop = status == LRD_ERR_INTERRUPTED;
+    if (drop) {
+        lrd_error_clear();
+        status = lrd_stream_sync(s->stage->stream); /* reads host memory of the batch */
+    }
+    LRD_TRY(status);
+    LRD_TRY(lrd_comm_max_i64(s->grid->world, &drop, 1));
+    *dropped_out = drop != 0;
+out:
+    return status;
+}
+
+/* The sums over all replicas. */
+static lrd_status_t reduce(lrd_stepper_t *s)
+{
+    lrd_status_t status = LRD_OK;
     for (int r = 0; r < s->optimizer->n_runs; r++) {
         if (s->reduce[r] != NULL)
             LRD_TRY(lrd_reduce_end(s->reduce[r], &s->grads[r]));
@@ -139,26 +164,32 @@ out:
     return status;
 }
 
-lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update, bool stop,
+lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update,
                              lrd_step_result_t *result_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_stream_t *st = s->stage->stream;
     const lrd_grid_t *g = s->grid;
-    lrd_step_result_t result;
+    lrd_step_result_t result = {.stop = false};
     lrd_step_state_t *clock = (lrd_step_state_t *)(s->pinned + s->max_micro_batches);
     double nll;
     s->update = update;
     s->first = lrd_share_begin(update->n_micro_batches, g->replica, g->n_replicas);
     const int64_t n =
         lrd_share_begin(update->n_micro_batches, g->replica + 1, g->n_replicas) - s->first;
-    LRD_TRY(run_micro_batches(s, n));
+    LRD_TRY(try_micro_batches(s, n, &result.dropped));
+    if (result.dropped) {
+        result.stop = true;
+        *result_out = result;
+        goto out;
+    }
+    LRD_TRY(reduce(s));
     LRD_TRY(lrd_optimizer_step(s->optimizer, s->grads, s->stage->scratch));
     if (s->stage->weights->has_head)
         LRD_TRY(lrd_copy(st, LRD_COPY_D2H, s->pinned, s->nll, (size_t)n * sizeof(double)));
     LRD_TRY(lrd_copy(st, LRD_COPY_D2H, clock, s->optimizer->state, sizeof *clock));
     LRD_TRY(lrd_stream_sync(st));
-    LRD_TRY(exchange(s, update->n_micro_batches, n, stop, &nll, &result));
+    LRD_TRY(exchange(s, update->n_micro_batches, n, *s->stop != 0, &nll, &result));
     result.loss = update->n_targets > 0 ? nll / (double)update->n_targets : 0.0;
     result.clock = *clock;
     *result_out = result;

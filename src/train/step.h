@@ -1,6 +1,7 @@
 /* train/step.h -- one update: micro-batches, one reduction, one optimizer step, one small exchange.
  *
  *   for each micro-batch of this replica:       upload, forward, loss, backward into a leaf
+ *   vote                                        does anyone want to stop: the update is dropped
  *   reduce the leaves over all replicas         the flat A/B gradient, the only large exchange
  *   norm, clip, loss scale, AdamW               on the device, alike on all ranks
  *   exchange                                    losses of the micro-batches, and who wants to stop
@@ -20,6 +21,7 @@ typedef struct lrd_stepper {
     lrd_reduce_t **reduce; /* [runs of the stage]; NULL: the run has no adapters */
     lrd_optimizer_t *optimizer;
     const lrd_dataset_t *set;
+    const lrd_stop_t *stop;
     int64_t max_micro_batches; /* of an update */
     double *nll;               /* device [max_micro_batches]: this replica's, in its order */
     double *pinned;            /* [max_micro_batches] and, behind it, the clock */
@@ -38,6 +40,7 @@ typedef struct lrd_step_result {
     lrd_step_state_t clock; /* after the update */
     bool stop;              /* some rank was asked to stop */
     double busy;            /* the part of their time in which stages did not wait for each other */
+    bool dropped; /* ... before its micro-batches were done: nothing has changed, no loss */
 } lrd_step_result_t;
 
 /* Fills in what it allocates; the members above it are the caller's. */
@@ -45,8 +48,9 @@ lrd_status_t lrd_stepper_open(lrd_stepper_t *stepper);
 void lrd_stepper_close(lrd_stepper_t *stepper); /* {0} is fine */
 void lrd_stepper_layout(lrd_stepper_t *stepper, lrd_arena_t *arena);
 
-/* Runs an update. A failure inside is this rank's alone: pass it to lrd_comm_abort. Collective. */
-lrd_status_t lrd_stepper_run(lrd_stepper_t *stepper, const lrd_update_t *update, bool stop,
+/* Runs an update. Where a rank with micro-batches left is asked to stop, all drop it; later, it is
+ * finished. A failure inside is this rank's alone: pass it to lrd_comm_abort. Collective. */
+lrd_status_t lrd_stepper_run(lrd_stepper_t *stepper, const lrd_update_t *update,
                              lrd_step_result_t *result_out);
 
 #endif /* LRD_TRAIN_STEP_H */

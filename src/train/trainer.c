@@ -13,8 +13,9 @@
 
 typedef struct trainer {
     lrd_session_t s;
-    double *lr;     /* [n_updates] */
-    int64_t adam_t; /* updates taken before the one in work */
+    double *lr;         /* [n_updates] */
+    int64_t first_step; /* updates done before this process */
+    int64_t adam_t;     /* updates taken before the one in work */
     lrd_progress_t progress;
     double begun; /* of the window since the last log entry */
     int64_t tokens;
@@ -126,18 +127,52 @@ out:
     return status;
 }
 
+static bool evaluation_is_due(const lrd_session_t *s)
+{
+    const int64_t every = s->o.settings->training.eval_steps, step = s->history.global_step;
+    return every != LRD_SETTING_NULL && (step % every == 0 || step == s->n_updates);
+}
+
+/* Evaluates, unless asked to stop: then the evaluation is dropped. */
+static lrd_status_t try_evaluate(trainer_t *t, bool *stopped_out)
+{
+    const lrd_status_t status = evaluate(t);
+    if (status != LRD_ERR_INTERRUPTED)
+        return status;
+    lrd_error_clear();
+    *stopped_out = true;
+    return LRD_OK;
+}
+
+static lrd_status_t save(trainer_t *t, bool interrupted)
+{
+    lrd_status_t status = LRD_OK;
+    const double begun = lrd_clock_seconds();
+    LRD_TRY(lrd_output_checkpoint(&t->s, interrupted));
+    t->begun += lrd_clock_seconds() - begun;
+out:
+    return status;
+}
+
 /* One update, with all that is due behind it. */
-static lrd_status_t run_update(trainer_t *t, bool wants_stop, bool *stopped_out)
+static lrd_status_t run_update(trainer_t *t, bool *stopped_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_session_t *s = &t->s;
     const lrd_training_settings_t *x = &s->o.settings->training;
     lrd_update_t update;
     lrd_step_result_t r = {0};
+    LRD_TRY(lrd_output_check(s));
     status = lrd_loader_update(s->loader, s->history.global_step, &update);
     if (status == LRD_OK)
-        status = lrd_stepper_run(&s->stepper, &update, wants_stop, &r);
+        status = lrd_stepper_run(&s->stepper, &update, &r);
     LRD_TRY(lrd_comm_abort(s->o.comm, status));
+    if (r.dropped) {
+        *stopped_out = true;
+        if (s->history.global_step > t->first_step)
+            LRD_TRY(save(t, true));
+        goto out;
+    }
     const double lr = t->lr[t->adam_t < s->n_updates ? t->adam_t : s->n_updates - 1];
     t->adam_t = r.clock.adam_t;
     s->history.global_step++;
@@ -151,14 +186,11 @@ static lrd_status_t run_update(trainer_t *t, bool wants_stop, bool *stopped_out)
     if (step % x->logging_steps == 0)
         LRD_TRY(lrd_comm_abort(s->o.comm, log_step(t, &r, lr)));
     LRD_TRY(check_finite(t, &r));
-    if (x->eval_steps != LRD_SETTING_NULL && (step % x->eval_steps == 0 || is_last))
-        LRD_TRY(evaluate(t));
     *stopped_out = r.stop && !is_last;
-    if (step % x->save_steps == 0 || is_last || *stopped_out) {
-        const double begun = lrd_clock_seconds();
-        LRD_TRY(lrd_output_checkpoint(s, *stopped_out));
-        t->begun += lrd_clock_seconds() - begun;
-    }
+    if (evaluation_is_due(s) && !*stopped_out)
+        LRD_TRY(try_evaluate(t, stopped_out));
+    if (step % x->save_steps == 0 || is_last || *stopped_out)
+        LRD_TRY(save(t, *stopped_out));
 out:
     return status;
 }
@@ -210,14 +242,42 @@ out:
     return status;
 }
 
-static lrd_status_t run(trainer_t *t, const volatile sig_atomic_t *stop, lrd_train_end_t *end)
+/* An interrupted run may have left without the evaluation of its last update: it comes first. */
+static lrd_status_t catch_up(trainer_t *t, bool *stopped_out)
+{
+    const lrd_session_t *s = &t->s;
+    if (!s->resumes || !s->checkpoint.interrupted || !evaluation_is_due(s) ||
+        lrd_history_has_eval(&s->history, s->history.global_step))
+        return LRD_OK;
+    return try_evaluate(t, stopped_out);
+}
+
+/* What an interruption leaves, for people. */
+static void report_interruption(const trainer_t *t)
+{
+    const lrd_session_t *s = &t->s;
+    const long long step = s->history.global_step;
+    if (step > t->first_step)
+        lrd_info("Interrupted after update %lld of %lld; %s/checkpoint-%lld stands. Run the same "
+                 "command again to go on",
+                 step, (long long)s->n_updates, s->o.settings->training.output_dir, step);
+    else if (s->resumes)
+        lrd_info("Interrupted before another update: the checkpoint of update %lld stands as it "
+                 "was. Run the same command again to go on",
+                 step);
+    else
+        lrd_info("Interrupted before the first update: there is nothing to keep yet. Run the same "
+                 "command again to start");
+}
+
+static lrd_status_t run(trainer_t *t, lrd_train_end_t *end)
 {
     lrd_status_t status = LRD_OK;
     lrd_session_t *s = &t->s;
     const double begun = lrd_clock_seconds();
     bool stopped = false;
     LRD_TRY(lrd_agree(s->o.comm, prepare(t)));
-    s->history.global_step = s->resumes ? s->checkpoint.step : 0;
+    t->first_step = s->history.global_step = s->resumes ? s->checkpoint.step : 0;
     t->adam_t = s->resumes ? s->checkpoint.optimizer.clock.adam_t : 0;
     lrd_progress_begin(&t->progress, "Training", "updates", s->history.global_step, s->n_updates);
     t->progress.quiet = true;
@@ -225,13 +285,16 @@ static lrd_status_t run(trainer_t *t, const volatile sig_atomic_t *stop, lrd_tra
     *end = LRD_TRAIN_FAILED;
     if (lrd_log_enabled(LRD_LOG_DEBUG))
         lrd_profile_start();
+    LRD_TRY(catch_up(t, &stopped));
     while (s->history.global_step < s->n_updates && !stopped)
-        LRD_TRY(run_update(t, *stop != 0, &stopped));
+        LRD_TRY(run_update(t, &stopped));
     lrd_progress_end(&t->progress, s->history.global_step);
     if (lrd_profile_is_on())
         LRD_TRY(lrd_agree(s->o.comm, report_profile()));
     lrd_profile_stop();
+    LRD_TRY(lrd_output_settle(s));
     if (stopped) {
+        report_interruption(t);
         *end = LRD_TRAIN_INTERRUPTED;
         goto out;
     }
@@ -242,15 +305,22 @@ out:
     return status;
 }
 
-lrd_status_t lrd_train(const lrd_session_options_t *options, const volatile sig_atomic_t *stop,
-                       lrd_train_end_t *end_out)
+lrd_status_t lrd_train(const lrd_session_options_t *options, lrd_train_end_t *end_out)
 {
     lrd_status_t status = LRD_OK;
     trainer_t t = {.adam_t = 0};
     *end_out = LRD_TRAIN_NOT_BEGUN;
     LRD_TRY(lrd_session_open(options, &t.s));
-    LRD_TRY(run(&t, stop, end_out));
+    LRD_TRY(run(&t, end_out));
 out:
+    if (status == LRD_ERR_INTERRUPTED && *end_out == LRD_TRAIN_NOT_BEGUN) {
+        lrd_info("Interrupted while starting: no update was made, and %s holds what it held. Run "
+                 "the same command again",
+                 options->settings->training.output_dir);
+        lrd_error_clear();
+        *end_out = LRD_TRAIN_INTERRUPTED;
+        status = LRD_OK;
+    }
     lrd_log_status_line(NULL);
     lrd_free(t.lr);
     lrd_session_close(&t.s);

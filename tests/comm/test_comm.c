@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_RANKS = 8, BYTES = 1 << 16 };
 static lrd_comm_t *comm;
@@ -274,7 +275,7 @@ static void test_messages(void **state)
 
 int main(void)
 {
-    if (lrd_comm_open(&comm) != LRD_OK)
+    if (lrd_comm_open(_exit, &comm) != LRD_OK)
         return 1;
     rank = lrd_comm_rank(comm);
     size = lrd_comm_size(comm);

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { N = 37, MAX_LEAVES = 19 };
 static lrd_comm_t *comm;
@@ -115,7 +116,7 @@ int main(int argc, char **argv)
         backend_name = argv[2];
     else if (argc != 1)
         return 2;
-    if (lrd_comm_open(&comm) != LRD_OK)
+    if (lrd_comm_open(_exit, &comm) != LRD_OK)
         return 1;
     if (lrd_comm_rank(comm) != 0 && freopen("/dev/null", "w", stdout) == NULL)
         return 1;

@@ -409,13 +409,43 @@ static void test_tutorial(void **state)
     lrd_tokenizer_free(bloom);
 }
 
+/* Asked to stop, both ways of building leave at the next record or round. */
+static void test_stop(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {"{\"a\":\"x y\",\"b\":\"z\"}\n",
+                                        "{\"input_ids\":[1,2,3]}\n"};
+    const char *path = lrd_test_temporary("stop.jsonl");
+    lrd_stop_t stop = 0;
+    for (int i = 0; i < 2; i++) {
+        lrd_data_settings_t settings = {.format = i == 0 ? LRD_FORMAT_JSONL : LRD_FORMAT_TOKENIZED,
+                                        .prompt_template = "{a}{b}",
+                                        .on_too_long = LRD_TOO_LONG_ERROR,
+                                        .max_length = 100};
+        lrd_dataset_spec_t spec = {.path = path,
+                                   .settings = &settings,
+                                   .tokenizer = tokenizer,
+                                   .vocab_size = 420,
+                                   .stop = &stop};
+        lrd_dataset_t *set = NULL;
+        assert_ok(lrd_file_write(path, lines[i], strlen(lines[i])));
+        stop = 0;
+        assert_ok(lrd_dataset_tokenize(&spec, &set));
+        lrd_dataset_close(set);
+        set = NULL;
+        stop = 1;
+        assert_fails(lrd_dataset_tokenize(&spec, &set), LRD_ERR_INTERRUPTED, "interrupted");
+        assert_null(set);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_cases),     cmocka_unit_test(test_threads),
         cmocka_unit_test(test_split_by_article), cmocka_unit_test(test_split_by_record),
         cmocka_unit_test(test_squad_errors),     cmocka_unit_test(test_line_errors),
-        cmocka_unit_test(test_tutorial),
+        cmocka_unit_test(test_tutorial),         cmocka_unit_test(test_stop),
     };
     lrd_log_set_level(LRD_LOG_ERROR);
     return cmocka_run_group_tests(tests, set_up_golden, tear_down_golden);
