@@ -59,7 +59,7 @@ whole=$(plan | awk '$1 == "in" && $2 == "all" { print int($3 * 1024) }')
 plan --ranks 4 --memory "$((whole - 300))KiB" | grep -q '^2 replicas of 2 stages' || fail "two stages are enough"
 [ "$(layers --ranks 2 --set parallel.pipeline=2 --memory 1GiB)" = " embeddings, 0-4| 5-9, head" ] || fail "equal: $(layers --ranks 2 --set parallel.pipeline=2)"
 small=$(layers --ranks 2 --memory "6MiB,$((whole - 300))KiB")
-[[ $small = " embeddings, 0-"[012]"|"* ]] || fail "unequal: $small"
+[[ $small =~ ^" embeddings, 0"(-[012])?"|" ]] || fail "unequal: $small"
 
 # Recomputation where asked to choose: none where all fits, else what is enough, or stages where they are faster.
 auto() { plan --set training.gradient_checkpointing=auto "$@" | sed -n 's/^\([0-9]* replica.* stages*\),.*computed again: \([a-z]*\);.*/\1 \2/p'; }

@@ -42,7 +42,7 @@ done
 cmp "$work/all1/adapter_model.safetensors" "$work/all2/adapter_model.safetensors" || fail "two ranks are not one"
 
 # Interrupted among them, the run goes on counting.
-run cut 1 4 75 0:27:15
+run cut 1 4 75 0:35:15
 at=$(ls "$work/cut" | sed -n 's/^checkpoint-//p' | sort -n | tail -1)
 ((at >= 2 && at <= 4)) || fail "interrupted at update $at, expected one of 2 to 4"
 run cut 1 4 1
