@@ -1,5 +1,6 @@
 #include "base/hash.h"
 
+#include "base/beat.h"
 #include "base/file.h"
 #include "base/mem.h"
 
@@ -27,9 +28,14 @@ out:
 
 lrd_status_t lrd_sha256_add(lrd_sha256_t *hash, const void *data, size_t bytes)
 {
+    enum { PIECE = 1 << 26 }; /* a large data set takes minutes: signs of progress between */
     lrd_status_t status = LRD_OK;
-    LRD_CHECK(EVP_DigestUpdate(hash->context, data, bytes) == 1, LRD_ERR_INTERNAL,
-              "SHA-256 failed");
+    for (size_t at = 0; at < bytes; at += PIECE) {
+        const size_t n = bytes - at < PIECE ? bytes - at : PIECE;
+        lrd_beat();
+        LRD_CHECK(EVP_DigestUpdate(hash->context, (const char *)data + at, n) == 1,
+                  LRD_ERR_INTERNAL, "SHA-256 failed");
+    }
 out:
     return status;
 }
