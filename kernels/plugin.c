@@ -39,6 +39,8 @@ lrd_status_t lrd_plugin_open(const char *file, const char *variable, const lrd_o
     lrd_status_t status = LRD_OK;
     lrd_plugin_entry_t *entry = NULL;
     void *library = open_library(file, variable);
+    const char *named = getenv(variable);
+    file = named != NULL ? named : file; /* for messages */
     LRD_CHECK(library != NULL, LRD_ERR_UNAVAILABLE, "%s", dlerror());
     void *symbol = dlsym(library, LRD_PLUGIN_ENTRY);
     LRD_CHECK(symbol != NULL, LRD_ERR_UNAVAILABLE, "%s has no " LRD_PLUGIN_ENTRY, file);

@@ -116,42 +116,61 @@ static lrd_status_t finish_rows(lrd_stream_t *st, lrd_dtype_t compute, cuda_fini
 
 /* ---- forward */
 
-/* The product that makes all of y, but for an adapter's part, which is there before. */
-static cuda_product_t whole_forward(const lrd_linear_fwd_t *a, const layout_t *l)
+/* Neighbouring rows that all have an adapter, or that all have none: what a row gets depends on
+ * whether it has one, not on the other rows. */
+typedef struct row_run {
+    int64_t begin, end;
+    bool adapted;
+} row_run_t;
+
+static bool has_adapter(const lrd_lora_rows_t *lora, int i)
+{
+    return lora->adapter[i].a.data != NULL;
+}
+
+/* The run that begins with adapter *at of the list; *at becomes the next one's. */
+static row_run_t next_run(const lrd_lora_rows_t *lora, int *at)
+{
+    const int first = *at;
+    while (*at < lora->n && has_adapter(lora, *at) == has_adapter(lora, first))
+        ++*at;
+    return {lora->row_begin[first], lora->row_begin[*at], has_adapter(lora, first)};
+}
+
+/* The product that makes all of y's rows, but for adapters' parts, which are there before. */
+static cuda_product_t whole_forward(const lrd_linear_fwd_t *a, row_run_t run, void *workspace)
 {
     cuda_product_t p = {};
-    p.x = a->x;
+    p.x = const_rows_of(a->x, run.begin, run.end);
     p.w = a->w->w;
     p.transposed = true;
-    p.y = a->y;
-    p.workspace = l->workspace;
-    p.accumulate = largest_rank(a->lora) > 0;
-    p.bias = p.accumulate ? NULL : a->bias.data;
+    p.y = rows_of(a->y, run.begin, run.end);
+    p.workspace = workspace;
+    p.accumulate = run.adapted;
+    p.bias = run.adapted ? NULL : a->bias.data;
     if (a->epilogue == LRD_EPILOGUE_GELU) {
         p.epilogue = a->pre.data != NULL ? CUDA_EPILOGUE_GELU_SAVED : CUDA_EPILOGUE_GELU;
-        p.aux = a->pre;
+        p.aux = rows_of(a->pre, run.begin, run.end);
     }
     return p;
 }
 
-static lrd_status_t forward_direct(lrd_stream_t *st, const lrd_linear_fwd_t *a,
-                                   const cuda_product_t *p)
+/* cuBLASLt may be asked for y as it is. */
+static bool can_be_direct(const lrd_linear_fwd_t *a, bool adapted)
 {
-    if (p->accumulate) {
-        cuda_finish_t f = {};
-        f.bias = a->bias;
-        f.y = a->y;
-        CUDA_TRY(finish_rows(st, a->x.dtype, f, a->lora, false, (const float *)a->u.data, a->u.ld,
-                             0, a->x.rows));
-    }
-    return cuda_product_run(st, p);
+    const bool one_dtype = a->y.dtype == a->x.dtype;
+    if (a->epilogue == LRD_EPILOGUE_GELU) /* by y's columns too: the same bits without pre */
+        return one_dtype && a->y.cols % AUX_LD == 0 &&
+               (a->pre.data == NULL || a->pre.ld % AUX_LD == 0);
+    return a->pre.data == NULL && (one_dtype || (a->bias.data == NULL && !adapted));
 }
 
-static lrd_status_t forward_tiles(lrd_stream_t *st, const lrd_linear_fwd_t *a, const layout_t *l)
+static lrd_status_t forward_tiles(lrd_stream_t *st, const lrd_linear_fwd_t *a, row_run_t run,
+                                  const layout_t *l)
 {
     const int64_t n = a->y.cols;
-    for (int64_t t = 0; t < a->x.rows; t += TILE_ROWS) {
-        const int64_t end = cuda_smaller(t + TILE_ROWS, a->x.rows);
+    for (int64_t t = run.begin; t < run.end; t += TILE_ROWS) {
+        const int64_t end = cuda_smaller(t + TILE_ROWS, run.end);
         cuda_product_t p = {};
         p.x = const_rows_of(a->x, t, end);
         p.w = a->w->w;
@@ -172,38 +191,47 @@ static lrd_status_t forward_tiles(lrd_stream_t *st, const lrd_linear_fwd_t *a, c
     return LRD_OK;
 }
 
-/* cuBLASLt makes y as asked for. */
-static bool can_be_direct(const lrd_linear_fwd_t *a)
+static lrd_status_t forward_run(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_linear_fwd_t *a,
+                                row_run_t run)
 {
-    const bool one_dtype = a->y.dtype == a->x.dtype;
-    if (a->epilogue == LRD_EPILOGUE_GELU) /* by y's columns too: the same bits without pre */
-        return one_dtype && a->y.cols % AUX_LD == 0 &&
-               (a->pre.data == NULL || a->pre.ld % AUX_LD == 0);
-    return a->pre.data == NULL &&
-           (one_dtype || (a->bias.data == NULL && largest_rank(a->lora) == 0));
+    layout_t l;
+    bool direct = false;
+    if (run.begin == run.end)
+        return LRD_OK;
+    CUDA_TRY(take_scratch(scratch, run.end - run.begin, 0, 0, true, &l));
+    const cuda_product_t p = whole_forward(a, run, l.workspace);
+    if (can_be_direct(a, run.adapted))
+        CUDA_TRY(cuda_product_exists(st, &p, &direct));
+    if (!direct) {
+        CUDA_TRY(take_scratch(scratch, run.end - run.begin, a->y.cols, 0, false, &l));
+        return forward_tiles(st, a, run, &l);
+    }
+    if (run.adapted) {
+        cuda_finish_t f = {};
+        f.bias = a->bias;
+        f.y = a->y;
+        CUDA_TRY(finish_rows(st, a->x.dtype, f, a->lora, false, (const float *)a->u.data, a->u.ld,
+                             run.begin, run.end));
+    }
+    return cuda_product_run(st, &p);
 }
 
 lrd_status_t cuda_linear_forward(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_linear_fwd_t *a)
 {
-    layout_t l;
-    bool direct = false;
     if (a->bias.data != NULL)
         CUDA_SAME_DTYPE("linear_forward", a->x.dtype, a->bias.dtype);
-    CUDA_TRY(take_scratch(scratch, a->x.rows, 0, 0, true, &l));
-    const cuda_product_t p = whole_forward(a, &l);
-    if (can_be_direct(a))
-        CUDA_TRY(cuda_product_exists(st, &p, &direct));
-    for (int i = 0; a->lora != NULL && i < a->lora->n; i++) {
+    if (a->lora == NULL)
+        return forward_run(st, scratch, a, {0, a->x.rows, false});
+    for (int i = 0; i < a->lora->n; i++) {
         const lrd_lora_t *lora = &a->lora->adapter[i];
-        if (lora->a.data != NULL)
+        if (has_adapter(a->lora, i))
             CUDA_TRY(cuda_lora_project(st, a->x, a->lora->row_begin[i], a->lora->row_begin[i + 1],
                                        factor_a(lora), 1.0f, &lora->drop, (float *)a->u.data,
                                        a->u.ld));
     }
-    if (direct)
-        return forward_direct(st, a, &p);
-    CUDA_TRY(take_scratch(scratch, a->x.rows, a->y.cols, 0, false, &l));
-    return forward_tiles(st, a, &l);
+    for (int at = 0; at < a->lora->n;)
+        CUDA_TRY(forward_run(st, scratch, a, next_run(a->lora, &at)));
+    return LRD_OK;
 }
 
 /* ---- backward */

@@ -7,6 +7,10 @@
 /* Rows for which the library is asked for its algorithm, whatever the number of rows is. */
 enum { NOMINAL_ROWS = 1024 };
 
+/* No more is told of addresses, so that rows further down meet the same algorithm: what one load or
+ * one transfer of the tensor memory accelerator wants. */
+enum { MOST_ALIGNMENT = 16 };
+
 #define LT_CALL(call)                                                                          \
     do {                                                                                       \
         const cublasStatus_t called = (call);                                                  \
@@ -84,7 +88,7 @@ static lrd_status_t describe(const cuda_product_t *p, int64_t rows, lt_product_t
 typedef struct product_key {
     int64_t n, k, ld_x, ld_w, ld_y;
     int32_t dtype, y_dtype, transposed, accumulate, epilogue;
-    uint32_t alignment; /* of all addresses together, at most 256 */
+    uint32_t alignment; /* of all addresses together, at most MOST_ALIGNMENT */
 } product_key_t;
 
 typedef struct product_choice {
@@ -98,7 +102,7 @@ static product_key_t key_of(const cuda_product_t *p)
 {
     product_key_t key;
     const uintptr_t all = (uintptr_t)p->x.data | (uintptr_t)p->w.data | (uintptr_t)p->y.data |
-                          (uintptr_t)p->bias | (uintptr_t)p->aux.data | 256;
+                          (uintptr_t)p->bias | (uintptr_t)p->aux.data | MOST_ALIGNMENT;
     memset(&key, 0, sizeof key); /* compared as bytes */
     key.n = p->y.cols;
     key.k = p->x.cols;

@@ -94,6 +94,32 @@ static void run_first(const model_t *m, int32_t n, lrd_mat_t *out)
                                                .token_nll = out[TOKEN_LOSS].data}));
 }
 
+/* Rows without an adapter, then rows with one, then again without, in one batch. */
+static void check_mixed(const model_t *m, const lrd_mat_t *all)
+{
+    enum { FROM = 70, TO = 150 };
+    const int32_t begin[] = {0, FROM, TO, T};
+    const lrd_weight_t weight = {lrd_const(m->w)};
+    const lrd_lora_t lora[3] = {[1] = {lrd_const(m->a), lrd_const(m->b), 2, {0.1f, 4, 42, m->key}}};
+    const lrd_lora_rows_t rows = {3, lora, begin};
+    const lrd_mat_t y = op_empty(T, F, m->d, 0), u = op_empty(T, R, LRD_F32, 0);
+    assert_ok(lrd_linear_forward(op_st, op_scratch,
+                                 &(lrd_linear_fwd_t){.x = lrd_const(m->x),
+                                                     .w = &weight,
+                                                     .bias = lrd_const(m->bias),
+                                                     .lora = &rows,
+                                                     .y = y,
+                                                     .u = u}));
+    const ref_mat_t have = op_get(y), without = op_get(all[LINEAR]),
+                    with = op_get(all[ADAPTED_LINEAR]);
+    for (int64_t t = 0; t < T; t++) {
+        const double *want = (t >= FROM && t < TO ? with.v : without.v) + t * F;
+        if (memcmp(have.v + t * F, want, F * sizeof *want) != 0)
+            fail_msg("%s: row %ld has other bits beside rows of another adapter",
+                     lrd_dtype_setting_name(m->d), (long)t);
+    }
+}
+
 static void test_rows(void **state)
 {
     (void)state;
@@ -102,6 +128,7 @@ static void test_rows(void **state)
         lrd_mat_t all[OUTPUTS], some[OUTPUTS];
         const model_t m = make_model(op_dtypes[k]);
         run_first(&m, T, all);
+        check_mixed(&m, all);
         for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
             const op_mark_t mark = op_mark();
             run_first(&m, sizes[s], some);
