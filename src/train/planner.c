@@ -393,9 +393,11 @@ out:
 
 /* ---- our own choice ---------------------------------------------------------------------------- */
 
+/* A number of stages that is ours to choose; what the settings ask for is tried, and refused by name. */
 static bool is_possible(const lrd_session_t *s, int n_stages)
 {
-    return lrd_comm_size(s->o.comm) % n_stages == 0 && n_stages <= s->engine.config.n_layers + 1;
+    const int n_runs = n_stages > 1 ? n_stages * count_chunks(s) : 1;
+    return lrd_comm_size(s->o.comm) % n_stages == 0 && n_runs <= s->engine.config.n_layers + 1;
 }
 
 /* How much longer an update takes than without pipeline and recomputation: the stages' waiting
@@ -433,7 +435,7 @@ static lrd_status_t choose_among(lrd_session_t *s, const int64_t *room, bool map
     for (int n = first; n <= most; n++) {
         const int last = any ? LRD_CHECKPOINTING_BLOCK : asked;
         bool fits_here = false;
-        if (!is_possible(s, n))
+        if (first < most && !is_possible(s, n))
             continue;
         for (int r = any ? LRD_CHECKPOINTING_NONE : asked; r <= last && !fits_here; r++) {
             s->recompute = (lrd_checkpointing_t)r;

@@ -77,6 +77,7 @@ refuse() { # TEXT OPTION...
 refuse 'smaller micro-batches' --ranks 2 --memory 1MiB
 refuse 'is not the 3 ranks' --ranks 3 --set parallel.pipeline=2
 refuse 'the model has 10 blocks' --ranks 2 --set parallel.pipeline=2 --set parallel.pipeline_chunks=9
+refuse 'the model has 10 blocks' --ranks 12 --set parallel.pipeline=12
 refuse 'lacks' --ranks 2 --memory 3MiB --set parallel.device_map=balanced
 refuse 'max_memory' --memory 3xyz
 refuse 'has no device' --ranks 2 --set 'parallel.device_map={transformer: 0}'
