@@ -23,20 +23,4 @@ options=("$@")
 if ((${#options[@]} == 0)); then
     exec bash "$root/examples/almanac/run.sh" "$ranks"
 fi
-((ranks > 1)) || exec "$program" "${options[@]}"
-
-# Open MPI binds each of few ranks to one core unless told otherwise, and asks root for a second thought. After SIGTERM it
-# kills its ranks within a second, which may be too soon for a checkpoint, and answers 1 whatever they do; SIGUSR1 it only
-# passes on. So signals become SIGUSR1 here. The limit is raised for those who find mpirun itself (docs/decisions.md).
-((EUID != 0)) || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-set -m # mpirun in a process group of its own: Ctrl-C reaches it through the trap alone
-mpirun -np "$ranks" --oversubscribe --bind-to none --mca odls_base_sigkill_timeout 4 \
-    "$program" "${options[@]}" </dev/null &
-job=$!
-trap 'kill -USR1 "$job" 2>/dev/null' TERM INT USR1 USR2
-while kill -0 "$job" 2>/dev/null; do
-    wait "$job" || true # which a signal ends too
-done
-code=0
-wait "$job" || code=$?
-exit "$code"
+exec bash "$root/launch/ranks.sh" "$ranks" "$program" "${options[@]}"

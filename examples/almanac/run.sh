@@ -12,8 +12,7 @@ program=${LRD_PROGRAM:-$root/build/cpu-release/src/app/lora-dist}
 out=$PWD/out-almanac
 cd "$root"
 
-((EUID != 0)) || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-launch=(mpirun -np "$ranks" --oversubscribe --bind-to none)
+launch=(bash launch/ranks.sh "$ranks")
 config=(--config configs/almanac.yaml --set "training.output_dir=$out")
 
 scores() { # FILE: exact and f1 of an evaluation's output

@@ -5,7 +5,9 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
@@ -64,9 +66,23 @@ bool lrd_log_enabled(lrd_log_level_t level)
     return state.rank == 0 || level == LRD_LOG_ERROR || state.level == LRD_LOG_DEBUG;
 }
 
+/* Of the terminal that standard error ends at; 0: it does not. mpirun puts a pipe between, so
+ * launch/ranks.sh, which sees the terminal, tells its width. */
+static int terminal_columns(void)
+{
+    struct winsize size = {.ws_col = 0};
+    if (isatty(STDERR_FILENO)) {
+        ioctl(STDERR_FILENO, TIOCGWINSZ, &size);
+        return size.ws_col > 0 ? size.ws_col : 80;
+    }
+    const char *text = getenv("LRD_TERMINAL_COLUMNS");
+    const long columns = text != NULL ? strtol(text, NULL, 10) : 0;
+    return columns > 0 && columns < 10000 ? (int)columns : 0;
+}
+
 bool lrd_log_is_terminal(void)
 {
-    return state.format == LRD_LOG_TEXT && isatty(STDERR_FILENO);
+    return state.format == LRD_LOG_TEXT && terminal_columns() > 0;
 }
 
 /* The fewest escapes that make a JSON string; bytes of UTF-8 pass through. */
@@ -94,7 +110,8 @@ static void erase_status_line(void)
 static void draw_status_line(void)
 {
     if (state.status_line[0] != '\0')
-        fputs(state.status_line, stderr);
+        fprintf(stderr, "%.*s", terminal_columns() - 1,
+                state.status_line); /* a longer one would wrap */
 }
 
 void lrd_log(lrd_log_level_t level, const char *format, ...)

@@ -41,8 +41,8 @@ void lrd_log(lrd_log_level_t level, const char *format, ...) __attribute__((form
  * terminal and in text format; elsewhere a no-op. The text is copied, cut at 512 bytes. */
 void lrd_log_status_line(const char *text);
 
-/* True when standard error is a terminal and the format is text:
- * transient lines and colours make sense. */
+/* True when standard error is seen on a terminal and the format is text: transient lines and colours
+ * make sense. LRD_TERMINAL_COLUMNS says so of a pipe that leads to one. */
 bool lrd_log_is_terminal(void);
 
 #endif /* LRD_BASE_LOG_H */
