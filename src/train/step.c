@@ -1,5 +1,6 @@
 #include "train/step.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/share.h"
 
@@ -172,24 +173,29 @@ lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update,
     const lrd_grid_t *g = s->grid;
     lrd_step_result_t result = {.stop = false};
     lrd_step_state_t *clock = (lrd_step_state_t *)(s->pinned + s->max_micro_batches);
-    double nll;
+    double nll, seconds, begun;
     s->update = update;
     s->first = lrd_share_begin(update->n_micro_batches, g->replica, g->n_replicas);
     const int64_t n =
         lrd_share_begin(update->n_micro_batches, g->replica + 1, g->n_replicas) - s->first;
     LRD_TRY(try_micro_batches(s, n, &result.dropped));
+    lrd_pipeline_time(s->pipeline, &seconds, &result.waited);
     if (result.dropped) {
         result.stop = true;
         *result_out = result;
         goto out;
     }
+    begun = lrd_clock_seconds();
     LRD_TRY(reduce(s));
+    result.waited += lrd_clock_seconds() - begun;
     LRD_TRY(lrd_optimizer_step(s->optimizer, s->grads, s->stage->scratch));
     if (s->stage->weights->has_head)
         LRD_TRY(lrd_copy(st, LRD_COPY_D2H, s->pinned, s->nll, (size_t)n * sizeof(double)));
     LRD_TRY(lrd_copy(st, LRD_COPY_D2H, clock, s->optimizer->state, sizeof *clock));
     LRD_TRY(lrd_stream_sync(st));
+    begun = lrd_clock_seconds();
     LRD_TRY(exchange(s, update->n_micro_batches, n, *s->stop != 0, &nll, &result));
+    result.waited += lrd_clock_seconds() - begun;
     result.loss = update->n_targets > 0 ? nll / (double)update->n_targets : 0.0;
     result.clock = *clock;
     *result_out = result;

@@ -40,7 +40,8 @@ typedef struct lrd_step_result {
     lrd_step_state_t clock; /* after the update */
     bool stop;              /* some rank was asked to stop */
     double busy;            /* the part of their time in which stages did not wait for each other */
-    bool dropped; /* ... before its micro-batches were done: nothing has changed, no loss */
+    double waited; /* seconds in which this rank waited for others or exchanged with them */
+    bool dropped;  /* ... before its micro-batches were done: nothing has changed, no loss */
 } lrd_step_result_t;
 
 /* Fills in what it allocates; the members above it are the caller's. */

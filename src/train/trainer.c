@@ -19,7 +19,8 @@ typedef struct trainer {
     lrd_progress_t progress;
     double begun; /* of the window since the last log entry */
     int64_t tokens;
-    int64_t micro_batches; /* of the update in work */
+    int64_t micro_batches;   /* of the update in work */
+    double updating, waited; /* seconds of all updates; those of rank 0 spent on other ranks */
 } trainer_t;
 
 static lrd_status_t report_start(const lrd_session_t *s)
@@ -164,9 +165,12 @@ static lrd_status_t run_update(trainer_t *t, bool *stopped_out)
     lrd_step_result_t r = {0};
     LRD_TRY(lrd_output_check(s));
     status = lrd_loader_update(s->loader, s->history.global_step, &update);
+    const double begun = lrd_clock_seconds();
     if (status == LRD_OK)
         status = lrd_stepper_run(&s->stepper, &update, &r);
     LRD_TRY(lrd_comm_abort(s->o.comm, status));
+    t->updating += lrd_clock_seconds() - begun;
+    t->waited += r.waited;
     if (r.dropped) {
         *stopped_out = true;
         if (s->history.global_step > t->first_step)
@@ -203,6 +207,10 @@ static void report_end(const trainer_t *t, double seconds)
     const lrd_memory_t *m = &t->s.engine.memory;
     lrd_info("Done in %s: %s/adapter_model.safetensors", text,
              t->s.o.settings->training.output_dir);
+    if (lrd_comm_size(t->s.o.comm) > 1 && t->updating > 0)
+        lrd_info("Ranks waited for each other and the network in %.1f %% of the time of updates "
+                 "(rank 0)",
+                 100 * t->waited / t->updating);
     lrd_info("Peak memory of rank 0: %.1f MiB resident; planned %.1f MiB (%.1f of them mapped)",
              (double)lrd_mem_peak_bytes() / 0x1p20,
              (double)(lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes) / 0x1p20,
