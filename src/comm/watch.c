@@ -314,6 +314,22 @@ out:
     return status;
 }
 
+/* Rank 0's: one connection from each of the others. */
+static bool accept_all(watch_t *w, int listener, const link_invitation_t *invitation)
+{
+    for (int n = 0; n < w->n; n++) {
+        link_t link;
+        if (!link_accept(listener, invitation, &link))
+            return false;
+        if (link.rank < 1 || link.rank > w->n || w->peer[link.rank - 1].link.fd >= 0) {
+            link_close(&link);
+            return false;
+        }
+        w->peer[link.rank - 1].link = link;
+    }
+    return true;
+}
+
 /* Connections to all peers. Collective. */
 static lrd_status_t connect_all(lrd_comm_t *comm, watch_t *w, bool *connected_out)
 {
@@ -327,19 +343,8 @@ static lrd_status_t connect_all(lrd_comm_t *comm, watch_t *w, bool *connected_ou
     failed = w == NULL || (comm->rank != 0 &&
                            !link_connect(&invitation, comm->rank, comm->host, &w->peer[0].link));
     LRD_TRY(comm->table->max_i64(comm, &failed, 1));
-    if (failed == 0 && comm->rank == 0) {
-        for (int i = 0; i < w->n && failed == 0; i++) {
-            link_t link;
-            failed = !link_accept(listener, &invitation, &link);
-            if (failed == 0 &&
-                (link.rank < 1 || link.rank > w->n || w->peer[link.rank - 1].link.fd >= 0)) {
-                link_close(&link);
-                failed = 1;
-            }
-            if (failed == 0)
-                w->peer[link.rank - 1].link = link;
-        }
-    }
+    if (failed == 0 && comm->rank == 0 && w != NULL)
+        failed = !accept_all(w, listener, &invitation);
     LRD_TRY(comm->table->max_i64(comm, &failed, 1));
     *connected_out = failed == 0;
 out:

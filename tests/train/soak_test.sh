@@ -15,4 +15,4 @@ export OMP_NUM_THREADS=1 TMPDIR=$work
 cp -r "$base/model" "$base/config.yaml" "$base/train.jsonl" .
 chmod -R u+w .
 head -n 12 train.jsonl > eval.jsonl
-exec python3 "$LRD_SOURCE_DIR/tests/train/soak.py" "$LRD_PROGRAM" "$LRD_BINARY_DIR/tests/libfailing_io.so" "$@"
+python3 "$LRD_SOURCE_DIR/tests/train/soak.py" "$LRD_PROGRAM" "$LRD_BINARY_DIR/tests/libfailing_io.so" "$@"
