@@ -96,6 +96,13 @@ lrd_status_t lrd_backend_describe(lrd_backend_t *be, char *text, size_t size)
     return be->ops->describe(be, text, size);
 }
 
+void lrd_backend_device_id(lrd_backend_t *be, char text[LRD_DEVICE_ID])
+{
+    text[0] = '\0';
+    if (be->ops->device_id != NULL)
+        be->ops->device_id(be, text);
+}
+
 lrd_status_t lrd_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out)
 {
     return be->ops->mem_info(be, free_bytes_out, total_bytes_out);

@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 /* A plugin built against another version of this file is refused. */
-enum { LRD_OPS_ABI_VERSION = 3 };
+enum { LRD_OPS_ABI_VERSION = 4 };
 
 typedef struct lrd_ops lrd_ops_t;
 
@@ -413,10 +413,12 @@ typedef struct lrd_limits {
 
 /* What a backend is asked when it is opened. */
 typedef struct lrd_backend_options {
-    int device_index;        /* which of the devices that this process sees */
+    int device_index;        /* the rank's number on its host: its device, modulo those it sees */
     int n_threads;           /* CPU threads; > 0 */
     const char *tuning_file; /* from lora-dist tune; NULL: the backend's own rules */
 } lrd_backend_options_t;
+
+enum { LRD_DEVICE_ID = 48 }; /* bytes of a device's name among all others */
 
 /* The table that a backend fills. Call through the front functions below. */
 struct lrd_ops {
@@ -427,6 +429,7 @@ struct lrd_ops {
     lrd_status_t (*open)(const lrd_backend_options_t *options, lrd_backend_t **backend_out);
     void (*close)(lrd_backend_t *be);
     lrd_status_t (*describe)(lrd_backend_t *be, char *text, size_t size);
+    void (*device_id)(lrd_backend_t *be, char text[LRD_DEVICE_ID]); /* NULL: there is none */
     lrd_status_t (*mem_info)(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out);
     lrd_status_t (*mem_alloc)(lrd_backend_t *be, lrd_memkind_t kind, size_t bytes, void **ptr_out);
     void (*mem_free)(lrd_backend_t *be, lrd_memkind_t kind, void *ptr, size_t bytes);
@@ -458,6 +461,9 @@ const char *const *lrd_backend_names(int *n_out);
 /* One line about the device for people,
  * such as "cpu: 2 threads, Intel ..., bfloat16 products: native". */
 lrd_status_t lrd_backend_describe(lrd_backend_t *be, char *text, size_t size);
+
+/* What tells the device from all others, anywhere. Empty: it is meant to be shared, as a CPU is. */
+void lrd_backend_device_id(lrd_backend_t *be, char text[LRD_DEVICE_ID]);
 
 /* Memory of the device that is free for this process, and in all. */
 lrd_status_t lrd_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out);

@@ -27,36 +27,35 @@ static void cuda_close(lrd_backend_t *backend)
     free(be);
 }
 
-/* Chooses the device for this thread; what may be missing on a machine is LRD_ERR_UNAVAILABLE. */
-static lrd_status_t choose_device(int index, cudaDeviceProp *properties_out)
+/* Chooses the device for this thread; what may be missing on a machine is LRD_ERR_UNAVAILABLE. Ranks of a
+ * host each take the next one; where each sees one alone (Slurm's --gpus-per-task=1), that one. */
+static lrd_status_t choose_device(int rank, int *index_out, cudaDeviceProp *properties_out)
 {
     int n = 0;
     const cudaError_t error = cudaGetDeviceCount(&n);
     CUDA_CHECK(error == cudaSuccess && n > 0, LRD_ERR_UNAVAILABLE, "no CUDA device: %s",
                cudaGetErrorString(error));
-    /* Not a reason for "auto" to take the CPU: ranks of one host would run on different devices. */
-    CUDA_CHECK(index >= 0 && index < n, LRD_ERR_CONFIG,
-               "no CUDA device %d: this process sees %d, numbered from 0, and each rank of a host "
-               "takes one of its own: start fewer ranks, or choose --backend cpu",
-               index, n);
+    const int index = rank % n;
     CUDA_CALL(cudaSetDevice(index));
     CUDA_CALL(cudaGetDeviceProperties(properties_out, index));
     CUDA_CHECK(properties_out->major >= 8, LRD_ERR_UNAVAILABLE,
                "CUDA device %d, %s, has compute capability %d.%d: 8.0 is needed", index,
                properties_out->name, properties_out->major, properties_out->minor);
+    *index_out = index;
     return LRD_OK;
 }
 
 static lrd_status_t cuda_open(const lrd_backend_options_t *options, lrd_backend_t **backend_out)
 {
     cudaDeviceProp properties;
-    CUDA_TRY(choose_device(options->device_index, &properties));
+    int device = 0;
+    CUDA_TRY(choose_device(options->device_index, &device, &properties));
     CUDA_CHECK(options->tuning_file == NULL, LRD_ERR_UNSUPPORTED,
                "%s: the CUDA back end takes no tuning file", options->tuning_file);
     cuda_backend_t *be = (cuda_backend_t *)calloc(1, sizeof *be);
     CUDA_CHECK(be != NULL, LRD_ERR_NO_MEMORY, "out of memory");
     be->base.ops = lrd_cuda_ops();
-    be->device = options->device_index;
+    be->device = device;
     be->properties = properties;
     const cublasStatus_t error = cublasLtCreate(&be->products);
     if (error != CUBLAS_STATUS_SUCCESS) {
@@ -75,6 +74,15 @@ static lrd_status_t cuda_describe(lrd_backend_t *backend, char *text, size_t siz
              be->properties.name, be->properties.major, be->properties.minor,
              be->properties.multiProcessorCount);
     return LRD_OK;
+}
+
+static void cuda_device_id(lrd_backend_t *backend, char text[LRD_DEVICE_ID])
+{
+    const cuda_backend_t *be = (const cuda_backend_t *)backend;
+    int at = snprintf(text, LRD_DEVICE_ID, "GPU-");
+    for (size_t i = 0; i < sizeof be->properties.uuid.bytes; i++)
+        at += snprintf(text + at, LRD_DEVICE_ID - (size_t)at, "%02x",
+                       (unsigned char)be->properties.uuid.bytes[i]);
 }
 
 static lrd_status_t cuda_mem_info(lrd_backend_t *, size_t *free_bytes_out, size_t *total_bytes_out)
@@ -170,6 +178,7 @@ static lrd_ops_t make_table()
     t.open = cuda_open;
     t.close = cuda_close;
     t.describe = cuda_describe;
+    t.device_id = cuda_device_id;
     t.mem_info = cuda_mem_info;
     t.mem_alloc = cuda_mem_alloc;
     t.mem_free = cuda_mem_free;

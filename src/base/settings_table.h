@@ -194,6 +194,9 @@ LRD_SETTING(parallel, reduction, CHOICE, "reproducible", ONE_OF(LRD_REDUCTION_LI
     "ranks. `fast`: one plain all-reduce.")
 LRD_SETTING(parallel, tuning_file, TEXT, "null", NOT_EMPTY,
     "Choices of algorithms for this machine, written by `lora-dist tune`.")
+LRD_SETTING(parallel, ranks_per_device, INTEGER, "1", BETWEEN(1, 1024),
+    "How many ranks may share a GPU. Each rank takes the GPU of its number on its host, modulo those "
+    "it sees; more ranks on one than this are an error.")
 LRD_SETTING(parallel, timeout_seconds, REAL, "60", BETWEEN(1, 86400),
     "A rank that says nothing, or makes no progress while others wait for it, is gone after so long, "
     "and the run with it. Slow files count as progress as long as pages come in.")

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "comm/devices.h"
 #include "lora/peft.h"
 #include "train/planner.h"
 #include "train/resume.h"
@@ -494,6 +495,8 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
     lrd_session_t *s = session_out;
     *s = (lrd_session_t){.o = *options};
     LRD_TRY(end_phase(s, open_model(s)));
+    LRD_TRY(lrd_devices_check(options->comm, s->engine.backend,
+                              options->settings->parallel.ranks_per_device));
     LRD_TRY(end_phase(s, lrd_resume_find(s)));
     LRD_TRY(open_data(s));
     LRD_TRY(lrd_planner_place(s));

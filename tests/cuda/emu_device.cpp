@@ -179,9 +179,12 @@ cudaError_t cudaSetDevice(int index)
     return index >= 0 && index < n ? cudaSuccess : report(cudaErrorInvalidDevice);
 }
 
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int)
+/* CUDA_VISIBLE_DEVICES, one number as Slurm gives it to a task, says which device the first one is. */
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
 {
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
     *properties = {};
+    properties->uuid.bytes[0] = (char)(device + (visible != nullptr ? atoi(visible) : 0));
     snprintf(properties->name, sizeof properties->name, "emulated device");
     properties->major = 9;
     properties->multiProcessorCount = 4;

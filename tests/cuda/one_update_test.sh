@@ -26,12 +26,20 @@ train cpu cpu
 ((ranks == 1)) || launcher=(mpirun -np "$ranks" --bind-to none)
 train device auto
 grep -q "emulated device" "$out/device.log" || fail "auto did not take the device: $(cat "$out/device.log")"
-if ((ranks > 1)); then # a device for each, or nothing
-    if LRD_EMULATED_DEVICES=1 "${launcher[@]}" "$LRD_PROGRAM" "${settings[@]}" --set "training.output_dir=$out/few" \
-        --backend auto >"$out/few.txt" 2>"$out/few.log"; then
-        fail "more ranks than devices were accepted"
-    fi
-    grep -q "no CUDA device 1: this process sees 1" "$out/few.log" || fail "more ranks than devices: $(cat "$out/few.log")"
+if ((ranks > 1)); then # a device for each, seen by all or by its rank alone; shared only when asked for
+    share() { # FILE [SETTING]...: all see one device
+        LRD_EMULATED_DEVICES=1 "${launcher[@]}" "$LRD_PROGRAM" "${settings[@]}" --set "training.output_dir=$out/$1" \
+            --backend auto "${@:2}" >"$out/$1.txt" 2>"$out/$1.log"
+    }
+    ! share few || fail "ranks shared a device that was not asked for"
+    grep -q "2 ranks, 0 and 1 among them, have the device GPU-00" "$out/few.log" || fail "who shares: $(cat "$out/few.log")"
+    share shared --set parallel.ranks_per_device=2 || fail "sharing: $(tail -3 "$out/shared.log")"
+    LRD_EMULATED_DEVICES=1 "${launcher[@]}" bash -c 'CUDA_VISIBLE_DEVICES=$OMPI_COMM_WORLD_LOCAL_RANK exec "$@"' bash \
+        "$LRD_PROGRAM" "${settings[@]}" --set "training.output_dir=$out/each" --backend auto >"$out/each.txt" 2>"$out/each.log" ||
+        fail "a device for each rank alone: $(tail -3 "$out/each.log")"
+    for run in shared each; do
+        cmp "$out/device/adapter_model.safetensors" "$out/$run/adapter_model.safetensors" || fail "$run: other bytes"
+    done
 fi
 python3 - "$out" <<'END' || fail "one update differs"
 import json, sys

@@ -118,8 +118,13 @@ typedef enum cudaError {
 
 typedef struct emu_stream *cudaStream_t;
 
+typedef struct cudaUUID {
+    char bytes[16];
+} cudaUUID_t;
+
 typedef struct cudaDeviceProp {
     char name[256];
+    cudaUUID_t uuid;
     int major, minor, multiProcessorCount;
     size_t totalGlobalMem;
 } cudaDeviceProp;
