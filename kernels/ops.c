@@ -60,7 +60,7 @@ static lrd_status_t open_preferred(const lrd_backend_options_t *options,
 {
     lrd_status_t status = LRD_OK;
     int i = 0;
-    for (; sources[i].ops == NULL; i++) {
+    for (; i < N_BACKENDS - 1 && sources[i].ops == NULL; i++) {
         status = open_from(i, options, backend_out);
         if (status != LRD_ERR_UNAVAILABLE)
             return status;
