@@ -8,7 +8,7 @@ need_slurm() {
   done
 }
 
-# start_slurm FOLDER NODE...: nodes of two tasks each on this host. Partitions low and high: jobs of the second take nodes
+# start_slurm FOLDER NODE...: nodes of two tasks and two GPUs each on this host; the GPUs are numbers only. Partitions low and high: jobs of the second take nodes
 # away from those of the first, which are queued again.
 start_slurm() {
   local folder=$1 node port=17001 host
@@ -42,17 +42,19 @@ SelectTypeParameters=CR_Core
 MpiDefault=none
 ReturnToService=2
 KillWait=20
+GresTypes=gpu
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=sched_interval=1,bf_interval=1,requeue_delay=1
 END
     for node in "$@"; do
-      echo "NodeName=$node NodeHostname=$host NodeAddr=127.0.0.1 Port=$port CPUs=2 RealMemory=1000 State=UNKNOWN"
+      echo "NodeName=$node NodeHostname=$host NodeAddr=127.0.0.1 Port=$port CPUs=2 RealMemory=1000 Gres=gpu:2 State=UNKNOWN"
       port=$((port + 1))
     done
     echo "PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20"
     echo "PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF"
   } >"$folder/slurm.conf"
+  printf 'Name=gpu File=%s\n' /dev/zero /dev/full >"$folder/gres.conf"
   export SLURM_CONF=$folder/slurm.conf
   /usr/sbin/slurmctld -c
   for node in "$@"; do
