@@ -234,7 +234,7 @@ out:
     return status;
 }
 
-lrd_status_t lrd_agree(lrd_comm_t *comm, lrd_status_t mine)
+lrd_status_t(lrd_agree)(lrd_comm_t *comm, lrd_status_t mine)
 {
     lrd_status_t status = LRD_OK;
     news_t news;

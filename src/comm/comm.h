@@ -64,6 +64,14 @@ const char *lrd_comm_host(const lrd_comm_t *comm); /* this host's name */
  * failed, whose recorded cause, with its name, is now recorded on every rank. LRD_ERR_INTERRUPTED yields to any
  * other failure. Collective. */
 lrd_status_t lrd_agree(lrd_comm_t *comm, lrd_status_t status);
+#ifdef __clang_analyzer__ /* it does not see that a failure stays one */
+static inline lrd_status_t lrd_agree_seen(lrd_comm_t *comm, lrd_status_t status)
+{
+    const lrd_status_t agreed = (lrd_agree)(comm, status);
+    return agreed == LRD_OK ? status : agreed;
+}
+#define lrd_agree(comm, status) lrd_agree_seen(comm, status)
+#endif
 
 /* For a failure that this rank alone knows of, in a place where the others wait for it: logs the
  * recorded cause and ends the job with exit code 1. In a world of one it returns the status, for

@@ -84,7 +84,7 @@ static tree_t measure(const lrd_model_config_t *c, size_t element_bytes, bool ti
 static void limit(const tree_t *t, int n_devices, int64_t *memory)
 {
     const int64_t total = size_of(t, trunk(t)) + t->head;
-    const int64_t mean = total / t->n_leaves;
+    const int64_t mean = total / (t->n_leaves > 0 ? t->n_leaves : 1);
     int64_t n = 0, last = -1;
     for (int d = 0; d < n_devices; d++) {
         n += memory[d] > 0;
@@ -328,7 +328,7 @@ lrd_status_t lrd_device_map_place(const lrd_model_config_t *c, const int *device
                                   lrd_placement_t *placement_out)
 {
     lrd_status_t status = LRD_OK;
-    lrd_placement_t p = {.begin = NULL};
+    lrd_placement_t p = {.n_stages = 1};
     LRD_TRY(cut(c, device, &p));
     for (int run = 0; run < p.n_runs; run++) {
         const int layer = p.begin[run], n = (int)c->n_layers;

@@ -268,7 +268,7 @@ static lrd_status_t open_update(lrd_session_t *s, int64_t max_micro_batches)
                                      .n_updates = s->n_updates};
     LRD_TRY(lrd_optimizer_open(&s->optimizer, &s->runs, &s->placement));
     LRD_NEW(s->reduce, s->runs.n);
-    for (int r = 0; r < s->runs.n; r++) {
+    for (int r = 0; r < s->optimizer.n_runs; r++) {
         const int64_t n = s->optimizer.run[r].n;
         if (n > 0)
             LRD_TRY(lrd_reduce_create(&(lrd_reduce_options_t){s->grid.column, s->engine.stream, n,
