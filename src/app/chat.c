@@ -308,7 +308,7 @@ static lrd_status_t talk(chat_t *c)
             read_line(&line);
         if (grid->n_stages > 1)
             LRD_TRY(share_line(grid->row, &line));
-        if (line.bytes < 0)
+        if (line.text == NULL || line.bytes < 0)
             break;
         if (line.text[0] == '\0')
             continue;
@@ -326,7 +326,7 @@ lrd_status_t lrd_chat(lrd_generate_app_t *g)
 {
     lrd_status_t status = LRD_OK;
     chat_t c = {.g = g, .adapter = g->reader.fallback};
-    bool works;
+    bool works = false;
     LRD_TRY(lrd_generate_open_memory(
         g,
         (lrd_generator_limits_t){.slots = 1,

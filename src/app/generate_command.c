@@ -278,8 +278,8 @@ static lrd_status_t run_batch(batch_t *b)
 {
     lrd_status_t status = LRD_OK;
     lrd_app_t *app = b->g->app;
-    lrd_generator_limits_t limits;
-    bool works;
+    lrd_generator_limits_t limits = {.slots = 0};
+    bool works = false;
     lrd_comm_share_stop(app->comm, app->stop);
     LRD_TRY(lrd_agree(app->comm,
                       lrd_comm_limit_silence(app->comm, b->g->settings->parallel.timeout_seconds)));

@@ -140,18 +140,20 @@ out:
 static lrd_status_t choose(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd_placement_t *p)
 {
     lrd_status_t status = LRD_OK;
+    const int n_ranks = lrd_comm_size(o->comm);
     LRD_TRY(choose_among(o, rooms.limited, false, p));
     if (p->begin != NULL)
         goto out;
     if (lrd_ranks_use_files(o->engine))
         LRD_TRY(choose_among(o, rooms.limited, true, p));
-    LRD_CHECK(p->begin != NULL, LRD_ERR_CONFIG,
-              "the model does not fit: not into the %.2f GiB of rank 0, nor spread over the %d "
-              "rank%s that the settings allow (parallel.data, pipeline, max_memory). More ranks, a "
-              "smaller --batch-size, shorter texts or --dtype bfloat16 or float16 need less memory "
-              "on each",
-              (double)rooms.limited[0] / 0x1p30, lrd_comm_size(o->comm),
-              lrd_comm_size(o->comm) == 1 ? "" : "s");
+    LRD_CHECK(
+        p->begin != NULL, LRD_ERR_CONFIG,
+        "the model does not fit: not into the %.2f GiB that the rank with the least has, nor "
+        "spread over the %d rank%s as the settings allow (parallel.data, pipeline, max_memory). "
+        "More ranks, a smaller --batch-size, shorter texts or --dtype bfloat16 or float16 need "
+        "less memory on each",
+        (double)lrd_ranks_room(rooms.limited, n_ranks, 1, 0) / 0x1p30, n_ranks,
+        n_ranks == 1 ? "" : "s");
     lrd_ranks_warn_of_files();
 out:
     return status;

@@ -335,13 +335,15 @@ static lrd_status_t choose(lrd_session_t *s, const int64_t *room)
         goto out;
     if (lrd_ranks_use_files(&s->engine))
         LRD_TRY(choose_among(s, room, true));
-    LRD_CHECK(s->placement.begin != NULL, LRD_ERR_CONFIG,
-              "the model does not fit: not into the %.2f GiB of rank 0, nor spread over up to %d "
-              "rank%s. More ranks with parallel.pipeline, smaller micro-batches "
-              "(training.per_device_train_batch_size, max_tokens_per_micro_batch), a shorter "
-              "data.max_length, training.gradient_checkpointing or model.dtype bfloat16 or float16 "
-              "need less memory on each",
-              (double)room[0] / 0x1p30, most, most == 1 ? "" : "s");
+    LRD_CHECK(
+        s->placement.begin != NULL, LRD_ERR_CONFIG,
+        "the model does not fit: not into the %.2f GiB that the rank with the least has, nor "
+        "spread over up to %d rank%s. More ranks with parallel.pipeline, smaller micro-batches "
+        "(training.per_device_train_batch_size, max_tokens_per_micro_batch), a shorter "
+        "data.max_length, training.gradient_checkpointing or model.dtype bfloat16 or float16 "
+        "need less memory on each",
+        (double)lrd_ranks_room(room, lrd_comm_size(s->o.comm), 1, 0) / 0x1p30, most,
+        most == 1 ? "" : "s");
     lrd_ranks_warn_of_files();
 out:
     return status;
