@@ -24,9 +24,9 @@ typedef struct command {
     lrd_status_t (*run)(chat_t *c, const char *argument);
 } command_t;
 
-static lrd_status_t say(const char *text)
+static lrd_status_t say(const chat_t *c, const char *text)
 {
-    return lrd_put_result(text, strlen(text));
+    return lrd_generate_put(c->g, text, strlen(text));
 }
 
 /* Naming it is all that a swap is. */
@@ -63,7 +63,11 @@ static lrd_status_t run_load(chat_t *c, const char *argument)
     if (c->adapter != NULL)
         LRD_ALLOC(in_use, lrd_strdup(c->adapter->name));
     LRD_TRY(lrd_ask_adapter(argument, &name, &folder));
-    LRD_TRY(lrd_pool_load(pool, name, folder, &entry));
+    const lrd_status_t loaded = lrd_pool_load(pool, name, folder, &entry);
+    status = lrd_agree(c->g->inference.grid.row, loaded);
+    if (loaded == LRD_OK) /* not on other ranks: they no longer have the same adapters */
+        LRD_TRY(lrd_comm_abort(c->g->inference.grid.row, status));
+    LRD_TRY(status);
     if (in_use != NULL)
         LRD_TRY(lrd_pool_find(pool, "", in_use, &c->adapter));
     lrd_info("loaded %s, %.2f MiB, in %.1f ms", entry->name,
@@ -95,7 +99,7 @@ static lrd_status_t run_list(chat_t *c, const char *argument)
     LRD_TRY(lrd_pool_print(&c->g->inference.pool, &text));
     LRD_TRY(lrd_buf_printf(&text, "  in use: %s\n",
                            c->adapter != NULL ? c->adapter->name : "the base"));
-    LRD_TRY(lrd_put_result(text.data, text.size));
+    LRD_TRY(lrd_generate_put(c->g, text.data, text.size));
 out:
     lrd_buf_release(&text);
     return status;
@@ -133,7 +137,7 @@ static lrd_status_t run_help(chat_t *c, const char *argument)
         LRD_TRY(lrd_buf_printf(&text, "  %-9s%-12s %s\n", commands[i].word,
                                commands[i].argument != NULL ? commands[i].argument : "",
                                commands[i].help));
-    LRD_TRY(lrd_put_result(text.data, text.size));
+    LRD_TRY(lrd_generate_put(c->g, text.data, text.size));
 out:
     lrd_buf_release(&text);
     return status;
@@ -175,6 +179,7 @@ static void unescape(char *line)
 
 /* An answer as it comes. */
 typedef struct answer {
+    const lrd_generate_app_t *g;
     lrd_text_stream_t stream;
     size_t shown;
 } answer_t;
@@ -183,7 +188,7 @@ static lrd_status_t show(answer_t *a)
 {
     lrd_status_t status = LRD_OK;
     if (a->stream.shown > a->shown) {
-        LRD_TRY(lrd_put_result(a->stream.text.data + a->shown, a->stream.shown - a->shown));
+        LRD_TRY(lrd_generate_put(a->g, a->stream.text.data + a->shown, a->stream.shown - a->shown));
         a->shown = a->stream.shown;
     }
 out:
@@ -209,7 +214,7 @@ static lrd_status_t ask(chat_t *c, char *line)
     const lrd_cli_t *cli = g->app->cli;
     lrd_prompts_t prompts = {0};
     lrd_reply_t reply = {0};
-    answer_t answer = {.shown = 0};
+    answer_t answer = {.g = g};
     unescape(line);
     lrd_text_stream_begin(&answer.stream, g->tokenizer, cli->stop_text);
     LRD_TRY(lrd_prompts_add(&prompts, &g->reader, "the prompt", line, strlen(line), c->adapter));
@@ -224,12 +229,14 @@ static lrd_status_t ask(chat_t *c, char *line)
     if (c->adapter != NULL)
         request.use = (lrd_adapter_use_t){c->adapter->adapter, c->adapter->params};
     const lrd_listener_t listener = {.context = &answer, .token = on_token, .cancel = g->app->stop};
-    status = lrd_generate(g->inference.generator, &g->sampling, &request, 1, &listener, &reply);
+    status = lrd_generator_abort(
+        g->inference.generator,
+        lrd_generate(g->inference.generator, &g->sampling, &request, 1, &listener, &reply));
     lrd_text_stream_end(&answer.stream);
     if (status == LRD_OK)
         status = show(&answer);
     if (status == LRD_OK || status == LRD_ERR_INTERRUPTED)
-        (void)say("\n");
+        (void)say(c, "\n");
     if (status == LRD_ERR_INTERRUPTED) { /* of this answer alone */
         *g->app->stop = 0;
         lrd_error_clear();
@@ -242,38 +249,94 @@ out:
     return status;
 }
 
+/* The next line of rank 0's standard input, without its end, for all ranks of the row. */
+typedef struct lines {
+    char *text; /* [capacity] of getline */
+    size_t capacity;
+    int64_t bytes; /* of the line; negative: there is no more */
+} lines_t;
+
+static void read_line(lines_t *l)
+{
+    l->bytes = getline(&l->text, &l->capacity, stdin);
+    if (l->bytes > 0 && l->text[l->bytes - 1] == '\n')
+        l->bytes--;
+    if (l->bytes >= 0)
+        l->text[l->bytes] = '\0';
+}
+
+/* Room for a line of another rank. */
+static lrd_status_t grow_line(lines_t *l)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t needed = (size_t)l->bytes + 1;
+    if (l->capacity >= needed)
+        return LRD_OK;
+    char *grown = realloc(l->text, needed);
+    LRD_CHECK(grown != NULL, LRD_ERR_NO_MEMORY, "out of memory");
+    l->text = grown;
+    l->capacity = needed;
+out:
+    return status;
+}
+
+static lrd_status_t share_line(lrd_comm_t *row, lines_t *l)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_comm_broadcast(row, &l->bytes, sizeof l->bytes, 0));
+    if (l->bytes < 0)
+        goto out;
+    status = grow_line(l);
+    LRD_TRY(lrd_agree(row, status));
+    LRD_TRY(lrd_comm_broadcast(row, l->text, (size_t)l->bytes + 1, 0));
+out:
+    return status;
+}
+
+static lrd_status_t talk(chat_t *c)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_grid_t *grid = &c->g->inference.grid;
+    const bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    lines_t line = {NULL, 0, 0};
+    if (terminal)
+        lrd_info("A line is a prompt; /help lists the commands.");
+    while (!c->quit) {
+        if (terminal)
+            LRD_TRY(say(c, "> "));
+        if (grid->stage == 0)
+            read_line(&line);
+        if (grid->n_stages > 1)
+            LRD_TRY(share_line(grid->row, &line));
+        if (line.text == NULL || line.bytes < 0)
+            break;
+        if (line.text[0] == '\0')
+            continue;
+        const lrd_status_t one = line.text[0] == '/' ? run_line(c, line.text) : ask(c, line.text);
+        if (one != LRD_OK && grid->stage == 0) /* said, and on with the next line */
+            lrd_error("%s", lrd_error_text(one));
+        lrd_error_clear();
+    }
+out:
+    free(line.text);
+    return status;
+}
+
 lrd_status_t lrd_chat(lrd_generate_app_t *g)
 {
     lrd_status_t status = LRD_OK;
     chat_t c = {.g = g, .adapter = g->reader.fallback};
-    const bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
-    char *line = NULL;
-    size_t capacity = 0;
-    LRD_TRY(lrd_inference_reserve(
-        &g->inference, (lrd_generator_limits_t){.slots = 1,
-                                                .capacity = 512 + g->app->cli->max_new_tokens,
-                                                .rank = lrd_pool_rank(&g->inference.pool),
-                                                .penalty = g->sampling.repetition_penalty != 1}));
+    bool works = false;
+    LRD_TRY(lrd_generate_open_memory(
+        g,
+        (lrd_generator_limits_t){.slots = 1,
+                                 .capacity = 512 + g->app->cli->max_new_tokens,
+                                 .rank = lrd_pool_rank(&g->inference.pool),
+                                 .penalty = g->sampling.repetition_penalty != 1},
+        &works));
     g->app->work_began = true;
-    if (terminal)
-        lrd_info("A line is a prompt; /help lists the commands.");
-    while (!c.quit) {
-        if (terminal)
-            LRD_TRY(say("> "));
-        const ssize_t n = getline(&line, &capacity, stdin);
-        if (n < 0)
-            break;
-        if (n > 0 && line[n - 1] == '\n')
-            line[n - 1] = '\0';
-        if (line[0] == '\0')
-            continue;
-        const lrd_status_t one = line[0] == '/' ? run_line(&c, line) : ask(&c, line);
-        if (one != LRD_OK) { /* said, and on with the next line */
-            lrd_error("%s", lrd_error_text(one));
-            lrd_error_clear();
-        }
-    }
+    if (works)
+        LRD_TRY(talk(&c));
 out:
-    free(line);
     return status;
 }

@@ -19,11 +19,11 @@ typedef struct lrd_app {
 /* Collective. */
 lrd_status_t lrd_command_train(lrd_app_t *app);
 lrd_status_t lrd_command_eval(lrd_app_t *app);
+lrd_status_t lrd_command_score(lrd_app_t *app);
+lrd_status_t lrd_command_generate(lrd_app_t *app);
 
 /* Not collective: main runs them on rank 0 alone. Results go to standard output. */
 lrd_status_t lrd_command_inspect(lrd_app_t *app);
-lrd_status_t lrd_command_score(lrd_app_t *app);
-lrd_status_t lrd_command_generate(lrd_app_t *app);
 lrd_status_t lrd_command_merge(lrd_app_t *app);
 lrd_status_t lrd_command_tokenize(lrd_app_t *app);
 lrd_status_t lrd_command_tune(lrd_app_t *app);

@@ -118,14 +118,19 @@ out:
     return status;
 }
 
+/* Which ranks hold which layers, and memory. Collective. */
 static lrd_status_t open_memory(eval_t *e)
 {
+    lrd_status_t status = LRD_OK;
     const int32_t n = (int32_t)e->prompts.n, batch = e->app->cli->batch_size;
-    return lrd_inference_reserve(
-        &e->inference, (lrd_generator_limits_t){.slots = n < batch ? n : batch,
-                                                .capacity = lrd_squad_prompts_capacity(&e->prompts),
-                                                .rank = lrd_pool_rank(&e->inference.pool),
-                                                .penalty = e->sampling.repetition_penalty != 1});
+    const lrd_generator_limits_t limits = {.slots = n < batch ? n : batch,
+                                           .capacity = lrd_squad_prompts_capacity(&e->prompts),
+                                           .rank = lrd_pool_rank(&e->inference.pool),
+                                           .penalty = e->sampling.repetition_penalty != 1};
+    LRD_TRY(lrd_inference_spread(&e->inference, e->app->comm, &e->settings->parallel, limits));
+    status = lrd_inference_reserve(&e->inference, limits);
+out:
+    return lrd_agree(e->app->comm, status);
 }
 
 /* {"id": "text", ...}; of several questions of one id the last one's, as Python's dict keeps it. */
@@ -196,10 +201,12 @@ static lrd_status_t answer(eval_t *e)
     LRD_TRY(lrd_cpus_threads(comm, e->app->cli->threads, &n_threads));
     LRD_TRY(lrd_agree(comm, open_input(e, n_threads)));
     LRD_TRY(lrd_agree(comm, open_adapter(e)));
-    LRD_TRY(lrd_agree(comm, open_memory(e)));
+    LRD_TRY(open_memory(e));
     e->app->work_began = true;
-    LRD_TRY(lrd_squad_answer_all(comm, &e->prompts, e->inference.generator, &e->sampling, e->use,
-                                 e->app->stop, &e->replies));
+    /* The ranks of a row have the same answers: each of them gathers those of its column. */
+    status = lrd_squad_answer_all(e->inference.grid.column, &e->prompts, e->inference.generator,
+                                  &e->sampling, e->use, e->app->stop, &e->replies);
+    LRD_TRY(lrd_agree(comm, status));
     LRD_TRY(lrd_agree(comm, lrd_comm_rank(comm) == 0 ? put_result(e) : LRD_OK));
 out:
     return status;

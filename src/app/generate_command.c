@@ -13,6 +13,11 @@
 #include <string.h>
 #include <unistd.h>
 
+lrd_status_t lrd_generate_put(const lrd_generate_app_t *g, const char *text, size_t bytes)
+{
+    return lrd_comm_rank(g->app->comm) == 0 ? lrd_put_result(text, bytes) : LRD_OK;
+}
+
 /* The requests of a file or of --prompt. */
 typedef struct batch {
     lrd_generate_app_t *g;
@@ -30,7 +35,7 @@ static lrd_status_t show(batch_t *b, const lrd_text_stream_t *s)
 {
     lrd_status_t status = LRD_OK;
     if (b->live && s->shown > b->shown) {
-        LRD_TRY(lrd_put_result(s->text.data + b->shown, s->shown - b->shown));
+        LRD_TRY(lrd_generate_put(b->g, s->text.data + b->shown, s->shown - b->shown));
         b->shown = s->shown;
     }
 out:
@@ -84,23 +89,18 @@ out:
     return status;
 }
 
-static lrd_status_t open_all(lrd_generate_app_t *g)
+static lrd_status_t open_all(lrd_generate_app_t *g, int n_threads)
 {
     lrd_status_t status = LRD_OK;
     const lrd_cli_t *cli = g->app->cli;
-    lrd_settings_t *settings = NULL;
-    int n_threads = cli->threads;
-    LRD_TRY(lrd_ask_sampling(cli, &g->sampling));
-    LRD_TRY(lrd_cli_read_settings(cli, &settings));
-    if (lrd_comm_size(g->app->comm) == 1)
-        LRD_TRY(lrd_cpus_threads(g->app->comm, cli->threads, &n_threads));
-    LRD_TRY(
-        lrd_inference_open(&(lrd_engine_options_t){.folder = cli->model,
-                                                   .dtype = lrd_weights_dtype(&settings->model),
-                                                   .backend = cli->backend,
-                                                   .n_threads = n_threads > 0 ? n_threads : 1,
-                                                   .tuning_file = settings->parallel.tuning_file},
-                           &g->inference));
+    LRD_TRY(lrd_inference_open(
+        &(lrd_engine_options_t){.folder = cli->model,
+                                .dtype = lrd_weights_dtype(&g->settings->model),
+                                .backend = cli->backend,
+                                .device_index = lrd_comm_local_rank(g->app->comm),
+                                .n_threads = n_threads,
+                                .tuning_file = g->settings->parallel.tuning_file},
+        &g->inference));
     LRD_TRY(lrd_tokenizer_load(cli->model, &g->tokenizer));
     g->reader = (lrd_prompts_reader_t){.tokenizer = g->tokenizer,
                                        .pool = &g->inference.pool,
@@ -109,7 +109,15 @@ static lrd_status_t open_all(lrd_generate_app_t *g)
     LRD_TRY(lrd_encoder_new(g->tokenizer, &g->reader.encoder));
     LRD_TRY(load_adapters(g));
 out:
-    lrd_settings_free(settings);
+    return status;
+}
+
+static lrd_status_t read_options(lrd_generate_app_t *g)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_ask_sampling(g->app->cli, &g->sampling));
+    LRD_TRY(lrd_cli_read_settings(g->app->cli, &g->settings));
+out:
     return status;
 }
 
@@ -118,10 +126,24 @@ static void close_all(lrd_generate_app_t *g)
     lrd_encoder_free(g->reader.encoder);
     lrd_tokenizer_free(g->tokenizer);
     lrd_inference_close(&g->inference);
+    lrd_settings_free(g->settings);
 }
 
-/* Requests, and memory for them. */
-static lrd_status_t prepare(batch_t *b)
+lrd_status_t lrd_generate_open_memory(lrd_generate_app_t *g, lrd_generator_limits_t limits,
+                                      bool *works_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_inference_t *s = &g->inference;
+    LRD_TRY(lrd_inference_spread(s, g->app->comm, &g->settings->parallel, limits));
+    *works_out = s->grid.replica == 0;
+    if (*works_out)
+        status = lrd_inference_reserve(s, limits);
+out:
+    return lrd_agree(g->app->comm, status);
+}
+
+/* Requests, and what they need. */
+static lrd_status_t prepare(batch_t *b, lrd_generator_limits_t *limits_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_generate_app_t *g = b->g;
@@ -143,11 +165,10 @@ static lrd_status_t prepare(batch_t *b)
         lrd_text_stream_begin(&b->stream[i], g->tokenizer, cli->stop_text);
     }
     const size_t slots = n < (size_t)cli->batch_size ? n : (size_t)cli->batch_size;
-    LRD_TRY(lrd_inference_reserve(
-        &g->inference, (lrd_generator_limits_t){.slots = (int32_t)slots,
-                                                .capacity = longest + cli->max_new_tokens,
-                                                .rank = lrd_pool_rank(&g->inference.pool),
-                                                .penalty = g->sampling.repetition_penalty != 1}));
+    *limits_out = (lrd_generator_limits_t){.slots = (int32_t)slots,
+                                           .capacity = longest + cli->max_new_tokens,
+                                           .rank = lrd_pool_rank(&g->inference.pool),
+                                           .penalty = g->sampling.repetition_penalty != 1};
 out:
     return status;
 }
@@ -214,7 +235,7 @@ out:
     return status;
 }
 
-static lrd_status_t run_batch(batch_t *b)
+static lrd_status_t read_prompts(batch_t *b, lrd_generator_limits_t *limits_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_generate_app_t *g = b->g;
@@ -224,24 +245,51 @@ static lrd_status_t run_batch(batch_t *b)
                                 strlen(cli->prompt), g->reader.fallback));
     else
         LRD_TRY(lrd_prompts_read(&b->prompts, &g->reader, cli->prompt_file));
-    LRD_TRY(prepare(b));
-    LRD_TRY(report_memory(g));
-    g->app->work_began = true;
-    b->live = cli->prompt != NULL && cli->output == NULL && isatty(STDOUT_FILENO);
+    LRD_TRY(prepare(b, limits_out));
+out:
+    return status;
+}
+
+static lrd_status_t answer(batch_t *b)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_generate_app_t *g = b->g;
     const lrd_listener_t listener = {
         .context = b, .token = on_token, .done = on_done, .cancel = g->app->stop};
     if (!b->live)
         lrd_progress_begin(&b->progress, "Generating", b->prompts.n == 1 ? "reply" : "replies", 0,
                            (int64_t)b->prompts.n);
     const double begun = lrd_clock_seconds();
-    LRD_TRY(lrd_generate(g->inference.generator, &g->sampling, b->request, b->prompts.n, &listener,
-                         b->reply));
+    LRD_TRY(lrd_generator_abort(g->inference.generator,
+                                lrd_generate(g->inference.generator, &g->sampling, b->request,
+                                             b->prompts.n, &listener, b->reply)));
     const double seconds = lrd_clock_seconds() - begun;
     if (!b->live)
         lrd_progress_end(&b->progress, (int64_t)b->prompts.n);
-    LRD_TRY(put_replies(b));
+    if (lrd_comm_rank(g->app->comm) == 0)
+        LRD_TRY(put_replies(b));
     lrd_debug("%lld tokens in %.3f s: %.1f tokens/s", (long long)b->n_tokens, seconds,
               (double)b->n_tokens / seconds);
+out:
+    return status;
+}
+
+static lrd_status_t run_batch(batch_t *b)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_app_t *app = b->g->app;
+    lrd_generator_limits_t limits = {.slots = 0};
+    bool works = false;
+    lrd_comm_share_stop(app->comm, app->stop);
+    LRD_TRY(lrd_agree(app->comm,
+                      lrd_comm_limit_silence(app->comm, b->g->settings->parallel.timeout_seconds)));
+    LRD_TRY(lrd_agree(app->comm, read_prompts(b, &limits)));
+    LRD_TRY(lrd_generate_open_memory(b->g, limits, &works));
+    LRD_TRY(report_memory(b->g));
+    app->work_began = true;
+    b->live = app->cli->prompt != NULL && app->cli->output == NULL && isatty(STDOUT_FILENO);
+    if (works)
+        LRD_TRY(answer(b));
 out:
     for (size_t i = 0; b->stream != NULL && i < b->prompts.n; i++)
         lrd_text_stream_release(&b->stream[i]);
@@ -259,7 +307,10 @@ lrd_status_t lrd_command_generate(lrd_app_t *app)
     lrd_status_t status = LRD_OK;
     lrd_generate_app_t g = {.app = app};
     batch_t b = {.g = &g};
-    LRD_TRY(open_all(&g));
+    int n_threads;
+    LRD_TRY(lrd_agree(app->comm, read_options(&g)));
+    LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &n_threads));
+    LRD_TRY(lrd_agree(app->comm, open_all(&g, n_threads)));
     if (app->cli->prompt != NULL || app->cli->prompt_file != NULL)
         LRD_TRY(run_batch(&b));
     else

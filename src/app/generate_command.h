@@ -8,13 +8,22 @@
 
 typedef struct lrd_generate_app {
     lrd_app_t *app;
+    lrd_settings_t *settings;
     lrd_inference_t inference;
     lrd_tokenizer_t *tokenizer;
     lrd_prompts_reader_t reader;
     lrd_sampling_t sampling;
 } lrd_generate_app_t;
 
-/* Reads prompts and commands from standard input until it ends or says /quit. */
+/* What is said goes to standard output, of rank 0 alone: all ranks of its row have the same to say. */
+lrd_status_t lrd_generate_put(const lrd_generate_app_t *g, const char *text, size_t bytes);
+
+/* Which ranks hold which layers, and memory for requests like this; *works_out: this rank is among those
+ * that answer. Collective. */
+lrd_status_t lrd_generate_open_memory(lrd_generate_app_t *g, lrd_generator_limits_t limits,
+                                      bool *works_out);
+
+/* Reads prompts and commands from rank 0's standard input until it ends or says /quit. */
 lrd_status_t lrd_chat(lrd_generate_app_t *g);
 
 #endif /* LRD_APP_GENERATE_COMMAND_H */

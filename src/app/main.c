@@ -91,18 +91,19 @@ out:
 
 static lrd_status_t run_command(lrd_app_t *app)
 {
+    static lrd_status_t (*const together[LRD_N_COMMANDS])(lrd_app_t *) = {
+        [LRD_COMMAND_TRAIN] = lrd_command_train,
+        [LRD_COMMAND_EVAL] = lrd_command_eval,
+        [LRD_COMMAND_SCORE] = lrd_command_score,
+        [LRD_COMMAND_GENERATE] = lrd_command_generate};
     static lrd_status_t (*const alone[LRD_N_COMMANDS])(lrd_app_t *) = {
-        [LRD_COMMAND_INSPECT] = lrd_command_inspect,   [LRD_COMMAND_SCORE] = lrd_command_score,
-        [LRD_COMMAND_GENERATE] = lrd_command_generate, [LRD_COMMAND_MERGE] = lrd_command_merge,
+        [LRD_COMMAND_INSPECT] = lrd_command_inspect,   [LRD_COMMAND_MERGE] = lrd_command_merge,
         [LRD_COMMAND_TOKENIZE] = lrd_command_tokenize, [LRD_COMMAND_TUNE] = lrd_command_tune,
         [LRD_COMMAND_INFO] = lrd_command_info,         [LRD_COMMAND_PLAN] = lrd_command_plan};
-    if (app->cli->command == LRD_COMMAND_TRAIN)
-        return lrd_command_train(app);
-    if (app->cli->command == LRD_COMMAND_EVAL)
-        return lrd_command_eval(app);
-    if (lrd_comm_rank(app->comm) != 0)
-        return LRD_OK;
-    return alone[app->cli->command](app);
+    const lrd_command_t command = app->cli->command;
+    if (together[command] != NULL)
+        return together[command](app);
+    return lrd_comm_rank(app->comm) == 0 ? alone[command](app) : LRD_OK;
 }
 
 /* Failures that lie in what the user gave, found before any work began,

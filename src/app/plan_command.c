@@ -1,5 +1,6 @@
 /* Where every layer would go, what each rank would hold and how long an update would take: the run's own
  * planner and layout on ranks that need not be there. */
+#include "app/answering.h"
 #include "app/command.h"
 
 #include "base/log.h"
@@ -75,7 +76,7 @@ static lrd_status_t print(const lrd_session_t *s, int n_ranks, const lrd_planner
     lrd_status_t status = LRD_OK;
     const lrd_placement_t *p = &s->placement;
     LRD_TRY(lrd_buf_printf(text, "device_map = "));
-    LRD_TRY(lrd_planner_print_map(p, text));
+    LRD_TRY(lrd_placement_print_map(p, text));
     LRD_TRY(lrd_buf_printf(text,
                            "\n\n%d replica%s of %d stage%s, %d run%s of layers on each, computed "
                            "again: %s; MiB:\n",
@@ -112,6 +113,8 @@ lrd_status_t lrd_command_plan(lrd_app_t *app)
     lrd_settings_t *settings = NULL;
     lrd_session_t s = {.plans = true};
     lrd_session_options_t o = {.backend = app->cli->backend};
+    lrd_app_answering_t state = {.generator = NULL};
+    const lrd_answering_t answering = lrd_app_answering(&state);
     lrd_planner_row_t *row = NULL;
     lrd_memory_t fullest = {.backend = NULL};
     lrd_buf_t text = {0};
@@ -122,6 +125,8 @@ lrd_status_t lrd_command_plan(lrd_app_t *app)
     const int n_ranks = count_ranks(app->cli, settings);
     o.memory = memory;
     o.settings = settings;
+    if (lrd_app_answers(settings))
+        o.answering = &answering;
     LRD_TRY(lrd_comm_imagine(0, n_ranks, &o.comm));
     LRD_TRY(lrd_session_plan(&o, &s));
     LRD_NEW(row, n_ranks);

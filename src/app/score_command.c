@@ -10,53 +10,119 @@
 #include "lora/peft.h"
 #include "model/engine.h"
 #include "model/feed.h"
-#include "model/stage.h"
+#include "model/relay.h"
+#include "model/spread.h"
 
 #include <math.h>
 #include <stdio.h>
 
 typedef struct score {
+    lrd_app_t *app;
     const lrd_cli_t *cli;
     lrd_settings_t *settings, *adapter_settings;
     lrd_engine_t engine;
     lrd_adapter_t *adapter;
     lrd_dataset_t *set;
+    lrd_grid_t grid;
     lrd_stage_t *stage;
+    lrd_relay_t relay;
     lrd_feed_t feed;
     lrd_batch_t batch;
     float *params; /* device [n_params] */
     double *nll;   /* device [1] */
-    float *logits; /* device [longest, V], with --logits-out */
+    float *logits; /* device [longest, V], with --logits-out, where the head is */
     void *pinned;  /* of the larger of parameters and logits */
     size_t pinned_bytes;
     lrd_safetensors_writer_t *writer;
     size_t *order; /* records in the order of the file of logits */
 } score_t;
 
+static size_t params_bytes(const score_t *s)
+{
+    return s->adapter != NULL ? (size_t)s->adapter->n_params * sizeof *s->params : 0;
+}
+
+/* Of the longest record. */
+static size_t logits_bytes(const score_t *s)
+{
+    return s->cli->logits_out != NULL
+               ? (size_t)(lrd_dataset_info(s->set)->longest_tokens * s->engine.config.vocab_size) *
+                     sizeof *s->logits
+               : 0;
+}
+
+static bool has_head(const score_t *s)
+{
+    return s->grid.stage == s->grid.n_stages - 1;
+}
+
+static size_t largest(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static size_t pinned_bytes(const score_t *s)
+{
+    const size_t rest = (size_t)s->engine.config.n_heads * sizeof(float) + sizeof(double);
+    return largest(largest(params_bytes(s), logits_bytes(s)), rest);
+}
+
+/* What surrounds a stage. */
+static void lay_out(score_t *s, lrd_stage_t *stage, lrd_feed_t *feed, lrd_arena_t *model,
+                    lrd_arena_t *step)
+{
+    if (s->adapter != NULL)
+        s->params = lrd_arena_take(model, "adapter", params_bytes(s));
+    lrd_feed_layout(feed, step);
+    lrd_stage_layout(stage, model, step);
+    s->nll = lrd_arena_take(step, "buffers", sizeof *s->nll);
+    if (s->cli->logits_out != NULL && stage->weights->has_head)
+        s->logits = lrd_arena_take(step, "logits", logits_bytes(s));
+}
+
 static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
 {
     score_t *s = context;
-    const int64_t longest = s->stage->limits.tokens;
-    if (s->adapter != NULL)
-        s->params =
-            lrd_arena_take(model, "adapter", (size_t)s->adapter->n_params * sizeof *s->params);
-    lrd_feed_layout(&s->feed, step);
-    lrd_stage_layout(s->stage, model, step);
-    s->nll = lrd_arena_take(step, "buffers", sizeof *s->nll);
-    if (s->cli->logits_out != NULL)
-        s->logits = lrd_arena_take(
-            step, "logits", (size_t)(longest * s->engine.config.vocab_size) * sizeof *s->logits);
+    lay_out(s, s->stage, &s->feed, model, step);
+}
+
+static lrd_stage_limits_t find_limits(const score_t *s)
+{
+    const int64_t longest = lrd_dataset_info(s->set)->longest_tokens;
+    return (lrd_stage_limits_t){.tokens = longest, .sequences = 1, .max_seqlen = longest};
+}
+
+/* lrd_spread_options_t.measure */
+static lrd_status_t measure(void *context, lrd_weights_t *weights, lrd_memory_t *memory)
+{
+    lrd_status_t status = LRD_OK;
+    score_t *s = context;
+    lrd_stage_t *stage = NULL;
+    lrd_relay_t relay = {.stage = NULL};
+    lrd_feed_t feed = {.stream = NULL};
+    const lrd_stage_limits_t limits = find_limits(s);
+    LRD_TRY(lrd_stage_create(weights, s->adapter, s->engine.stream, limits, &stage));
+    LRD_TRY(lrd_relay_open(stage, &relay));
+    LRD_TRY(lrd_feed_open(s->engine.stream, limits.tokens, 1, &feed));
+    lay_out(s, stage, &feed, &memory->model, &memory->step);
+    memory->scratch.bytes = lrd_stage_scratch_bytes(stage);
+    memory->pinned_bytes = pinned_bytes(s) + relay.bytes + feed.bytes;
+out:
+    lrd_feed_close(&feed);
+    lrd_relay_close(&relay);
+    lrd_stage_destroy(stage);
+    return status;
 }
 
 static lrd_status_t open_input(score_t *s, int n_threads)
 {
     lrd_status_t status = LRD_OK;
     lrd_data_settings_t data;
-    LRD_TRY(lrd_cli_read_settings(s->cli, &s->settings));
     LRD_TRY(
         lrd_engine_open(&(lrd_engine_options_t){.folder = s->cli->model,
                                                 .dtype = lrd_weights_dtype(&s->settings->model),
                                                 .backend = s->cli->backend,
+                                                .device_index = lrd_comm_local_rank(s->app->comm),
                                                 .n_threads = n_threads,
                                                 .tuning_file = s->settings->parallel.tuning_file},
                         &s->engine));
@@ -80,11 +146,11 @@ out:
 static lrd_status_t open_stage(score_t *s)
 {
     lrd_status_t status = LRD_OK;
-    const int64_t longest = lrd_dataset_info(s->set)->longest_tokens;
-    LRD_TRY(lrd_stage_create(
-        s->engine.weights, s->adapter, s->engine.stream,
-        (lrd_stage_limits_t){.tokens = longest, .sequences = 1, .max_seqlen = longest}, &s->stage));
-    LRD_TRY(lrd_feed_open(s->engine.stream, longest, 1, &s->feed));
+    const lrd_stage_limits_t limits = find_limits(s);
+    LRD_TRY(lrd_stage_create(s->engine.weights, s->adapter, s->engine.stream, limits, &s->stage));
+    LRD_TRY(lrd_relay_open(s->stage, &s->relay));
+    s->relay.grid = &s->grid;
+    LRD_TRY(lrd_feed_open(s->engine.stream, limits.tokens, 1, &s->feed));
     lrd_engine_plan(&s->engine, layout, s, lrd_stage_scratch_bytes(s->stage));
     LRD_TRY(lrd_engine_allocate(&s->engine));
     s->stage->scratch = s->engine.memory.scratch;
@@ -93,27 +159,16 @@ out:
     return status;
 }
 
-static size_t largest(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 static lrd_status_t load_parameters(score_t *s)
 {
     lrd_status_t status = LRD_OK;
-    const size_t params = s->adapter != NULL ? (size_t)s->adapter->n_params * sizeof *s->params : 0;
-    const size_t logits =
-        s->logits != NULL
-            ? (size_t)(s->stage->limits.tokens * s->engine.config.vocab_size) * sizeof *s->logits
-            : 0;
-    s->pinned_bytes = largest(largest(params, logits),
-                              (size_t)s->engine.config.n_heads * sizeof(float) + sizeof(double));
+    s->pinned_bytes = pinned_bytes(s);
     LRD_TRY(lrd_mem_alloc(s->engine.backend, LRD_MEM_PINNED, s->pinned_bytes, &s->pinned));
     LRD_TRY(lrd_stage_prepare(s->stage, s->pinned));
     if (s->adapter == NULL)
         goto out;
     LRD_TRY(lrd_peft_read_params(s->cli->adapter, s->adapter, s->pinned));
-    LRD_TRY(lrd_copy(s->engine.stream, LRD_COPY_H2D, s->params, s->pinned, params));
+    LRD_TRY(lrd_copy(s->engine.stream, LRD_COPY_H2D, s->params, s->pinned, params_bytes(s)));
     LRD_TRY(lrd_stream_sync(s->engine.stream));
 out:
     return status;
@@ -127,9 +182,11 @@ static lrd_status_t begin_logits(score_t *s)
     char *names = NULL;
     if (s->cli->logits_out == NULL)
         goto out;
+    LRD_NEW(s->order, n);
+    if (s->grid.stage > 0)
+        goto out;
     LRD_NEW(spec, n);
     LRD_NEW(names, n * 24);
-    LRD_NEW(s->order, n);
     for (int64_t i = 0; i < n; i++) {
         snprintf(names + i * 24, 24, "%lld", (long long)i);
         spec[i] = (lrd_tensor_spec_t){
@@ -164,16 +221,11 @@ static void add_number(lrd_json_writer_t *w, const char *key, double value)
         lrd_json_null(w);
 }
 
-static lrd_status_t score_record(score_t *s, int64_t record)
+static lrd_status_t put_score(const score_t *s)
 {
     lrd_status_t status = LRD_OK;
-    lrd_micro_batch_t batch;
     lrd_buf_t line = {0};
     lrd_json_writer_t w = {.buf = &line};
-    LRD_TRY(upload(s, record, &batch));
-    LRD_TRY(lrd_stage_evaluate(s->stage, &batch, &(lrd_stage_loss_t){.nll = s->nll}));
-    LRD_TRY(lrd_copy(s->engine.stream, LRD_COPY_D2H, s->pinned, s->nll, sizeof(double)));
-    LRD_TRY(lrd_stream_sync(s->engine.stream));
     const double loss = *(const double *)s->pinned / (double)s->batch.n_targets;
     lrd_json_open(&w, '{');
     lrd_json_key(&w, "n_tokens");
@@ -189,18 +241,78 @@ out:
     return status;
 }
 
+/* lrd_relay_head_t: the record's loss. */
+static lrd_status_t find_loss(void *context, const lrd_micro_batch_t *batch)
+{
+    lrd_status_t status = LRD_OK;
+    score_t *s = context;
+    LRD_TRY(lrd_stage_forward(s->stage, batch, s->engine.weights->runs.n - 1, 0, false,
+                              &(lrd_stage_loss_t){.nll = s->nll}));
+    LRD_TRY(lrd_copy(s->engine.stream, LRD_COPY_D2H, s->pinned, s->nll, sizeof(double)));
+out:
+    return status;
+}
+
+/* The rank with the head tells rank 0, which prints. */
+static lrd_status_t score_record(score_t *s, int64_t record)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_micro_batch_t batch;
+    LRD_TRY(upload(s, record, &batch));
+    LRD_TRY(lrd_relay_run(&s->relay, &batch, find_loss, s));
+    LRD_TRY(lrd_stream_sync(s->engine.stream));
+    if (s->grid.n_stages > 1)
+        LRD_TRY(lrd_comm_broadcast(s->grid.row, s->pinned, sizeof(double), s->grid.n_stages - 1));
+    if (s->grid.stage == 0)
+        LRD_TRY(put_score(s));
+out:
+    return status;
+}
+
+/* lrd_relay_head_t */
+static lrd_status_t find_logits(void *context, const lrd_micro_batch_t *batch)
+{
+    lrd_status_t status = LRD_OK;
+    score_t *s = context;
+    const int64_t v = s->engine.config.vocab_size;
+    const size_t bytes = (size_t)(batch->n_tokens * v) * sizeof(float);
+    LRD_TRY(
+        lrd_stage_logits(s->stage, batch, (lrd_mat_t){s->logits, batch->n_tokens, v, v, LRD_F32}));
+    LRD_TRY(lrd_copy(s->engine.stream, LRD_COPY_D2H, s->pinned, s->logits, bytes));
+out:
+    return status;
+}
+
+/* From the rank with the head to rank 0, which writes. */
+static lrd_status_t pass_logits(score_t *s, size_t bytes)
+{
+    lrd_status_t status = LRD_OK;
+    const int head = s->grid.n_stages - 1;
+    enum { PIECE = 1 << 30 }; /* a message is no longer than INT_MAX */
+    for (size_t at = 0; at < bytes && head > 0; at += PIECE) {
+        const size_t n = bytes - at < PIECE ? bytes - at : PIECE;
+        lrd_message_t message = {.pending = false};
+        if (s->grid.stage == 0)
+            LRD_TRY(lrd_comm_receive(s->grid.row, (char *)s->pinned + at, n, head, 0, &message));
+        if (has_head(s))
+            LRD_TRY(lrd_comm_send(s->grid.row, (char *)s->pinned + at, n, 0, 0, &message));
+        LRD_TRY(lrd_comm_wait(s->grid.row, &message));
+    }
+out:
+    return status;
+}
+
 static lrd_status_t write_logits(score_t *s, int64_t record)
 {
     lrd_status_t status = LRD_OK;
     lrd_micro_batch_t batch;
     LRD_TRY(upload(s, record, &batch));
-    const int64_t v = s->engine.config.vocab_size;
-    const size_t bytes = (size_t)(batch.n_tokens * v) * sizeof(float);
-    LRD_TRY(
-        lrd_stage_logits(s->stage, &batch, (lrd_mat_t){s->logits, batch.n_tokens, v, v, LRD_F32}));
-    LRD_TRY(lrd_copy(s->engine.stream, LRD_COPY_D2H, s->pinned, s->logits, bytes));
+    const size_t bytes = (size_t)(batch.n_tokens * s->engine.config.vocab_size) * sizeof(float);
+    LRD_TRY(lrd_relay_run(&s->relay, &batch, find_logits, s));
     LRD_TRY(lrd_stream_sync(s->engine.stream));
-    LRD_TRY(lrd_safetensors_add(s->writer, s->pinned, bytes));
+    LRD_TRY(pass_logits(s, bytes));
+    if (s->grid.stage == 0)
+        LRD_TRY(lrd_safetensors_add(s->writer, s->pinned, bytes));
 out:
     return status;
 }
@@ -211,11 +323,14 @@ static lrd_status_t score_all(score_t *s)
     const int64_t n = lrd_dataset_info(s->set)->n_records;
     for (int64_t i = 0; i < n; i++)
         LRD_TRY(score_record(s, i));
-    if (s->writer == NULL)
+    if (s->cli->logits_out == NULL)
         goto out;
+    if (s->grid.n_stages > 1) /* rank 0 knows the order */
+        LRD_TRY(lrd_comm_broadcast(s->grid.row, s->order, (size_t)n * sizeof *s->order, 0));
     for (int64_t i = 0; i < n; i++)
         LRD_TRY(write_logits(s, (int64_t)s->order[i]));
-    LRD_TRY(lrd_safetensors_commit(&s->writer));
+    if (s->grid.stage == 0)
+        LRD_TRY(lrd_safetensors_commit(&s->writer));
 out:
     return status;
 }
@@ -228,6 +343,7 @@ static void close_all(score_t *s)
         lrd_mem_free(s->engine.backend, LRD_MEM_PINNED, s->pinned, s->pinned_bytes);
     lrd_batch_release(&s->batch);
     lrd_feed_close(&s->feed);
+    lrd_relay_close(&s->relay);
     lrd_stage_destroy(s->stage);
     lrd_engine_close(&s->engine);
     lrd_dataset_close(s->set);
@@ -239,16 +355,26 @@ static void close_all(score_t *s)
 lrd_status_t lrd_command_score(lrd_app_t *app)
 {
     lrd_status_t status = LRD_OK;
-    score_t s = {.cli = app->cli};
-    int n_threads = app->cli->threads;
-    if (lrd_comm_size(app->comm) == 1)
-        LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &n_threads));
-    LRD_TRY(open_input(&s, n_threads > 0 ? n_threads : 1));
-    LRD_TRY(open_stage(&s));
-    LRD_TRY(load_parameters(&s));
-    LRD_TRY(begin_logits(&s));
+    lrd_comm_t *comm = app->comm;
+    score_t s = {.app = app, .cli = app->cli};
+    int n_threads;
+    LRD_TRY(lrd_agree(comm, lrd_cli_read_settings(app->cli, &s.settings)));
+    LRD_TRY(lrd_agree(comm, lrd_comm_limit_silence(comm, s.settings->parallel.timeout_seconds)));
+    LRD_TRY(lrd_cpus_threads(comm, app->cli->threads, &n_threads));
+    LRD_TRY(lrd_agree(comm, open_input(&s, n_threads)));
+    LRD_TRY(lrd_spread_open(&(lrd_spread_options_t){.comm = comm,
+                                                    .settings = &s.settings->parallel,
+                                                    .engine = &s.engine,
+                                                    .context = &s,
+                                                    .measure = measure},
+                            &s.grid));
+    const bool works = s.grid.replica == 0; /* one replica has all records */
+    LRD_TRY(lrd_agree(comm, works ? open_stage(&s) : LRD_OK));
+    LRD_TRY(lrd_agree(comm, works ? load_parameters(&s) : LRD_OK));
+    LRD_TRY(lrd_agree(comm, works ? begin_logits(&s) : LRD_OK));
     app->work_began = true;
-    LRD_TRY(score_all(&s));
+    if (works)
+        LRD_TRY(lrd_comm_abort(s.grid.row, score_all(&s)));
 out:
     close_all(&s);
     return status;

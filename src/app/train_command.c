@@ -37,8 +37,7 @@ lrd_status_t lrd_command_train(lrd_app_t *app)
                       lrd_comm_limit_silence(app->comm, settings->parallel.timeout_seconds)));
     LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &options.n_threads));
     options.settings = settings;
-    if (settings->training.predict_with_generate ||
-        settings->training.metric_for_best_model != LRD_METRIC_LOSS)
+    if (lrd_app_answers(settings))
         options.answering = &answering;
     status = lrd_train(&options, &end);
     app->work_began = end != LRD_TRAIN_NOT_BEGUN;

@@ -36,14 +36,12 @@ struct lrd_generator {
     arrays_t device;
     uint8_t *pinned;
     size_t pinned_bytes;
-    int32_t *next_host, *next_device; /* [slots] tokens that were chosen */
+    int32_t *next_host, *next_device; /* [slots + 1] tokens that were chosen, and a word behind */
     uint32_t *seen_host, *seen_device;
     float *logits;          /* device [slots][vocab] */
     lrd_adapter_use_t *use; /* [slots] */
     int32_t *use_begin;     /* [slots + 1] */
-    const lrd_grid_t *grid; /* NULL: the whole model is here */
-    void *relay;            /* pinned: activations of a step on their way */
-    size_t relay_bytes;
+    lrd_relay_t relay;
 };
 
 lrd_sampling_t lrd_sampling_default(void)
@@ -119,11 +117,12 @@ lrd_status_t lrd_generator_create(lrd_weights_t *weights, lrd_stream_t *stream,
     for (size_t i = 0; i < n_eos; i++)
         g->eos[i] = eos[i];
     LRD_TRY(lrd_stage_create(weights, NULL, stream, stage_limits, &g->stage));
+    LRD_TRY(lrd_relay_open(g->stage, &g->relay));
     LRD_NEW(g->slots, n);
     LRD_NEW(g->order, n);
     LRD_NEW(g->use, n);
     LRD_NEW(g->use_begin, n + 1);
-    const size_t arrays = arrays_at(NULL, tokens, n).bytes, next = align((size_t)n * 4);
+    const size_t arrays = arrays_at(NULL, tokens, n).bytes, next = align((size_t)(n + 1) * 4);
     const size_t slopes = (size_t)weights->config->n_heads * sizeof(float);
     g->pinned_bytes = arrays + next + align(seen_words(g) * 4 + slopes);
     LRD_TRY(lrd_mem_alloc(stream->backend, LRD_MEM_PINNED, g->pinned_bytes, (void **)&g->pinned));
@@ -137,28 +136,27 @@ out:
     return status;
 }
 
-lrd_status_t lrd_generator_spread(lrd_generator_t *g, const lrd_grid_t *grid)
+void lrd_generator_spread(lrd_generator_t *g, const lrd_grid_t *grid)
 {
-    lrd_status_t status = LRD_OK;
-    const size_t bytes = (size_t)(g->stage->limits.tokens * g->stage->config->hidden) *
-                         lrd_dtype_bytes(g->stage->weights->dtype);
-    LRD_TRY(lrd_mem_alloc(g->stream->backend, LRD_MEM_PINNED, bytes, &g->relay));
-    g->relay_bytes = bytes;
-    g->grid = grid;
-out:
-    return status;
+    g->relay.grid = grid;
+}
+
+static bool is_spread(const lrd_generator_t *g)
+{
+    return g->relay.grid != NULL && g->relay.grid->n_stages > 1;
 }
 
 lrd_status_t lrd_generator_abort(const lrd_generator_t *g, lrd_status_t status)
 {
-    return g->grid != NULL ? lrd_comm_abort(g->grid->world, status) : status;
+    const bool is_shared = status == LRD_ERR_INTERRUPTED || status == LRD_ERR_NONFINITE;
+    return is_spread(g) && !is_shared ? lrd_comm_abort(g->relay.grid->world, status) : status;
 }
 
 void lrd_generator_destroy(lrd_generator_t *g)
 {
     if (g == NULL)
         return;
-    lrd_mem_free(g->stream->backend, LRD_MEM_PINNED, g->relay, g->relay_bytes);
+    lrd_relay_close(&g->relay);
     lrd_mem_free(g->stream->backend, LRD_MEM_PINNED, g->pinned, g->pinned_bytes);
     lrd_stage_destroy(g->stage);
     lrd_free(g->use_begin);
@@ -188,7 +186,7 @@ size_t lrd_generator_scratch_bytes(const lrd_generator_t *g)
 
 size_t lrd_generator_pinned_bytes(const lrd_generator_t *g)
 {
-    return g->pinned_bytes + g->relay_bytes;
+    return g->pinned_bytes + g->relay.bytes;
 }
 
 lrd_status_t lrd_generator_prepare(lrd_generator_t *g, lrd_scratch_t scratch)
@@ -380,14 +378,21 @@ static int64_t pack(const run_t *r, int32_t n_seqs, lrd_micro_batch_t *batch)
 }
 
 /* The head's run: logits, and a token for each row. */
-static lrd_status_t choose(lrd_generator_t *g, const lrd_micro_batch_t *batch, int64_t n_rows)
+typedef struct choice {
+    lrd_generator_t *g;
+    int64_t n_rows;
+} choice_t;
+
+static lrd_status_t choose(void *context, const lrd_micro_batch_t *batch)
 {
     lrd_status_t status = LRD_OK;
+    const choice_t *c = context;
+    lrd_generator_t *g = c->g;
     const int64_t v = g->vocab;
-    const lrd_mat_t logits = {g->logits, n_rows, v, v, LRD_F32};
-    if (n_rows == 0) /* pieces of long prompts only */
+    const lrd_mat_t logits = {g->logits, c->n_rows, v, v, LRD_F32};
+    if (c->n_rows == 0) /* pieces of long prompts only */
         return lrd_stage_take_in(g->stage, batch);
-    LRD_TRY(lrd_stage_next(g->stage, batch, g->device.last, n_rows, logits));
+    LRD_TRY(lrd_stage_next(g->stage, batch, g->device.last, c->n_rows, logits));
     LRD_TRY(lrd_sample(g->stream, g->stage->scratch,
                        &(lrd_sample_t){.logits = lrd_const(logits),
                                        .row = g->device.row,
@@ -395,65 +400,40 @@ static lrd_status_t choose(lrd_generator_t *g, const lrd_micro_batch_t *batch, i
                                        .n_slots = g->limits.slots,
                                        .token = g->next_device}));
     LRD_TRY(lrd_copy(g->stream, LRD_COPY_D2H, g->next_host, g->next_device,
-                     (size_t)n_rows * sizeof(int32_t)));
+                     (size_t)c->n_rows * sizeof(int32_t)));
 out:
     return status;
 }
 
-static size_t bytes_of(const lrd_mat_t *m)
+static bool is_cancelled(const run_t *r)
 {
-    return (size_t)(m->rows * m->cols) * lrd_dtype_bytes(m->dtype);
+    return r->listener != NULL && r->listener->cancel != NULL && *r->listener->cancel != 0;
 }
 
-/* What the run below has made, from the rank that has it. */
-static lrd_status_t receive(lrd_generator_t *g, const lrd_micro_batch_t *batch, int run)
+/* The last stage tells the others what it chose, and whether to go on: all leave at the same step. */
+static lrd_status_t tell(const run_t *r, int64_t n_rows)
 {
     lrd_status_t status = LRD_OK;
-    const int n = g->grid->n_stages, from = (g->grid->stage + n - 1) % n;
-    const lrd_mat_t x = lrd_stage_input(g->stage, batch, run, 0);
-    lrd_message_t message = {.pending = false};
-    LRD_TRY(lrd_comm_receive(g->grid->row, g->relay, bytes_of(&x), from, 0, &message));
-    LRD_TRY(lrd_comm_wait(g->grid->row, &message));
-    LRD_TRY(lrd_copy(g->stream, LRD_COPY_H2D, x.data, g->relay, bytes_of(&x)));
+    lrd_generator_t *g = r->g;
+    const lrd_grid_t *grid = g->relay.grid;
+    g->next_host[n_rows] = is_cancelled(r);
+    LRD_TRY(lrd_comm_broadcast(grid->row, g->next_host, (size_t)(n_rows + 1) * sizeof(int32_t),
+                               grid->n_stages - 1));
+    LRD_CHECK(g->next_host[n_rows] == 0, LRD_ERR_INTERRUPTED, "interrupted");
 out:
     return status;
 }
 
-static lrd_status_t send_on(lrd_generator_t *g, const lrd_micro_batch_t *batch)
+/* The model's part of a step: next_host[i] is the token of row i. */
+static lrd_status_t compute(const run_t *r, const lrd_micro_batch_t *batch, int64_t n_rows)
 {
     lrd_status_t status = LRD_OK;
-    const lrd_mat_t x = lrd_stage_output(g->stage, batch);
-    lrd_message_t message = {.pending = false};
-    LRD_TRY(lrd_copy(g->stream, LRD_COPY_D2H, g->relay, x.data, bytes_of(&x)));
-    LRD_TRY(lrd_stream_sync(g->stream));
-    LRD_TRY(lrd_comm_send(g->grid->row, g->relay, bytes_of(&x),
-                          (g->grid->stage + 1) % g->grid->n_stages, 0, &message));
-    LRD_TRY(lrd_comm_wait(g->grid->row, &message));
-out:
-    return status;
-}
-
-/* The model's part of a step: next_host[i] is the token of row i. Where the layers are spread, a step goes
- * from rank to rank, and the last one tells all what it chose. */
-static lrd_status_t compute(lrd_generator_t *g, const lrd_micro_batch_t *batch, int64_t n_rows)
-{
-    lrd_status_t status = LRD_OK;
-    const lrd_runs_t *runs = &g->stage->weights->runs;
+    lrd_generator_t *g = r->g;
     LRD_TRY(lrd_copy(g->stream, LRD_COPY_H2D, g->device.row, g->host.row, g->host.bytes));
-    for (int r = 0; r < runs->n; r++) {
-        if (!runs->run[r].embed)
-            LRD_TRY(receive(g, batch, r));
-        if (runs->run[r].head) {
-            LRD_TRY(choose(g, batch, n_rows));
-            continue;
-        }
-        LRD_TRY(lrd_stage_forward(g->stage, batch, r, 0, false, NULL));
-        LRD_TRY(send_on(g, batch));
-    }
+    LRD_TRY(lrd_relay_run(&g->relay, batch, choose, &(choice_t){g, n_rows}));
     LRD_TRY(lrd_stream_sync(g->stream));
-    if (g->grid != NULL)
-        LRD_TRY(lrd_comm_broadcast(g->grid->row, g->next_host, (size_t)n_rows * sizeof(int32_t),
-                                   g->grid->n_stages - 1));
+    if (is_spread(g))
+        LRD_TRY(tell(r, n_rows));
 out:
     return status;
 }
@@ -501,13 +481,12 @@ static lrd_status_t step(run_t *r)
     lrd_status_t status = LRD_OK;
     lrd_generator_t *g = r->g;
     lrd_micro_batch_t batch;
-    LRD_CHECK(r->listener == NULL || r->listener->cancel == NULL || *r->listener->cancel == 0,
-              LRD_ERR_INTERRUPTED, "interrupted");
+    LRD_CHECK(is_spread(g) || !is_cancelled(r), LRD_ERR_INTERRUPTED, "interrupted");
     LRD_TRY(admit(r));
     share_tokens(r);
     const int32_t n_seqs = group(r);
     const int64_t n_rows = pack(r, n_seqs, &batch);
-    LRD_TRY(compute(g, &batch, n_rows));
+    LRD_TRY(compute(r, &batch, n_rows));
     int64_t row = 0;
     for (int32_t i = 0; i < n_seqs; i++) {
         slot_t *x = &g->slots[g->order[i]];

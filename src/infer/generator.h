@@ -10,8 +10,7 @@
 #ifndef LRD_INFER_GENERATOR_H
 #define LRD_INFER_GENERATOR_H
 
-#include "comm/grid.h"
-#include "model/stage.h"
+#include "model/relay.h"
 
 #include <signal.h>
 
@@ -73,12 +72,13 @@ lrd_status_t lrd_generator_create(lrd_weights_t *weights, lrd_stream_t *stream,
                                   lrd_generator_t **generator_out);
 void lrd_generator_destroy(lrd_generator_t *generator); /* NULL is fine */
 
-/* The model's layers are spread over the ranks of the grid's row: each of them answers the same requests,
- * with its own layers, and lrd_generate is collective on the row. The grid must outlive the generator. */
-lrd_status_t lrd_generator_spread(lrd_generator_t *generator, const lrd_grid_t *grid);
+/* The weights are a stage's: the layers are spread over the ranks of the grid's row, each of which answers
+ * the same requests with its own, and lrd_generate is collective on the row. All leave it at the same step
+ * with LRD_ERR_INTERRUPTED when the last stage is asked to stop. The grid must outlive the generator. */
+void lrd_generator_spread(lrd_generator_t *generator, const lrd_grid_t *grid);
 
-/* For a failure of this rank alone: ends the job where other ranks of the row wait for it, else returns
- * the status. */
+/* For a failure of lrd_generate: one that is this rank's alone ends the job where other ranks of the row
+ * wait for it; else returns the status. */
 lrd_status_t lrd_generator_abort(const lrd_generator_t *generator, lrd_status_t status);
 
 /* Memory, as lrd_stage_layout takes it; may be called twice, measuring first. Scratch that its ops
@@ -92,7 +92,7 @@ lrd_status_t lrd_generator_prepare(lrd_generator_t *generator, lrd_scratch_t scr
 
 /* Answers n requests; reply[n] is filled, each token list allocated: lrd_replies_release frees them,
  * also after a failure. LRD_ERR_ARG: a request exceeds the limits. LRD_ERR_NONFINITE: a model's
- * logits are not numbers. Not collective. */
+ * logits are not numbers. Collective on the row where layers are spread. */
 lrd_status_t lrd_generate(lrd_generator_t *generator, const lrd_sampling_t *sampling,
                           const lrd_request_t *request, size_t n, const lrd_listener_t *listener,
                           lrd_reply_t *reply);

@@ -75,6 +75,38 @@ static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
     lrd_generator_layout(s->generator, model, step);
 }
 
+typedef struct sizing {
+    const lrd_inference_t *s;
+    lrd_generator_limits_t limits;
+} sizing_t;
+
+/* lrd_spread_options_t.measure */
+static lrd_status_t measure(void *context, lrd_weights_t *weights, lrd_memory_t *memory)
+{
+    lrd_status_t status = LRD_OK;
+    const sizing_t *z = context;
+    lrd_generator_t *g = NULL;
+    LRD_TRY(lrd_generator_create(weights, z->s->engine.stream, z->limits, NULL, 0, &g));
+    lrd_generator_layout(g, &memory->model, &memory->step);
+    memory->scratch.bytes = lrd_generator_scratch_bytes(g);
+    memory->pinned_bytes = lrd_generator_pinned_bytes(g);
+out:
+    lrd_generator_destroy(g);
+    return status;
+}
+
+lrd_status_t lrd_inference_spread(lrd_inference_t *s, lrd_comm_t *comm,
+                                  const lrd_parallel_settings_t *settings,
+                                  lrd_generator_limits_t limits)
+{
+    return lrd_spread_open(&(lrd_spread_options_t){.comm = comm,
+                                                   .settings = settings,
+                                                   .engine = &s->engine,
+                                                   .context = &(sizing_t){s, limits},
+                                                   .measure = measure},
+                           &s->grid);
+}
+
 /* Memory for the generator there is now. */
 static lrd_status_t allocate(lrd_inference_t *s)
 {
@@ -101,7 +133,7 @@ static int64_t larger(int64_t a, int64_t b)
 lrd_status_t lrd_inference_reserve(lrd_inference_t *s, lrd_generator_limits_t limits)
 {
     lrd_status_t status = LRD_OK;
-    lrd_generator_t *before = s->generator, *grown;
+    lrd_generator_t *before = s->generator, *grown = NULL;
     const lrd_generator_limits_t all = {.slots = (int32_t)larger(limits.slots, s->limits.slots),
                                         .capacity =
                                             (int32_t)larger(limits.capacity, s->limits.capacity),
@@ -110,10 +142,15 @@ lrd_status_t lrd_inference_reserve(lrd_inference_t *s, lrd_generator_limits_t li
     if (all.slots == s->limits.slots && all.capacity == s->limits.capacity &&
         all.rank == s->limits.rank && all.penalty == s->limits.penalty)
         return LRD_OK;
-    LRD_TRY(
-        lrd_generator_create(s->engine.weights, s->engine.stream, all, s->eos, s->n_eos, &grown));
+    status = lrd_agree(s->grid.row, lrd_generator_create(s->engine.weights, s->engine.stream, all,
+                                                         s->eos, s->n_eos, &grown));
+    if (status != LRD_OK) {
+        lrd_generator_destroy(grown);
+        return status;
+    }
+    lrd_generator_spread(grown, &s->grid);
     s->generator = grown;
-    status = allocate(s);
+    status = lrd_agree(s->grid.row, allocate(s));
     if (status == LRD_OK) {
         lrd_generator_destroy(before);
         s->limits = all;
@@ -124,7 +161,7 @@ lrd_status_t lrd_inference_reserve(lrd_inference_t *s, lrd_generator_limits_t li
     /* What was there before fits again. */
     const lrd_status_t cause = status;
     if (before != NULL)
-        LRD_TRY(allocate(s));
+        LRD_TRY(lrd_agree(s->grid.row, allocate(s)));
     status = cause;
 out:
     return status;

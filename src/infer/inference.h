@@ -5,12 +5,14 @@
 
 #include "infer/adapter_pool.h"
 #include "infer/generator.h"
+#include "model/spread.h"
 
 enum { LRD_MAX_EOS = 8 };
 
 typedef struct lrd_inference {
     lrd_engine_t engine;
     lrd_pool_t pool;
+    lrd_grid_t grid; /* from lrd_inference_spread on */
     int32_t eos[LRD_MAX_EOS];
     size_t n_eos;
     lrd_generator_t *generator;
@@ -26,8 +28,15 @@ lrd_status_t lrd_inference_find_eos(const char *folder, const lrd_model_config_t
 lrd_status_t lrd_inference_open(const lrd_engine_options_t *options, lrd_inference_t *inference);
 void lrd_inference_close(lrd_inference_t *inference); /* {0} is fine */
 
+/* Says which ranks hold which layers, by the memory that these limits take; once, before the first
+ * lrd_inference_reserve. The whole of each adapter is on all of them. Collective; failures are agreed on. */
+lrd_status_t lrd_inference_spread(lrd_inference_t *inference, lrd_comm_t *comm,
+                                  const lrd_parallel_settings_t *settings,
+                                  lrd_generator_limits_t limits);
+
 /* Makes room for what the limits say, and at least for what there was room for before; loads the
- * weights the first time. On failure the room is what it was. */
+ * weights the first time. On failure the room is what it was. Collective on the grid's row; failures are
+ * agreed on. */
 lrd_status_t lrd_inference_reserve(lrd_inference_t *inference, lrd_generator_limits_t limits);
 
 /* Appends the memory of base, adapters and generation, a line each. */

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* The best way to put the first `last` blocks into the first `runs` runs. */
 typedef struct best {
@@ -102,4 +103,30 @@ int lrd_placement_stage_of(const lrd_placement_t *p, int layer)
     while (layer >= p->begin[run + 1])
         run++;
     return run % p->n_stages;
+}
+
+static lrd_status_t put(lrd_buf_t *text, int part, const char *module, int stage)
+{
+    return lrd_buf_printf(text, "%s'%s': %d", part > 0 ? ", " : "{", module, stage);
+}
+
+/* accelerate's order: of assignment, a tied head beside the embedding. */
+lrd_status_t lrd_placement_print_map(const lrd_placement_t *p, lrd_buf_t *text)
+{
+    lrd_status_t status = LRD_OK;
+    const int last = p->n_stages - 1, n_layers = p->begin[p->n_runs];
+    if (p->n_stages == 1)
+        return lrd_buf_printf(text, "{'': 0}");
+    LRD_TRY(put(text, 0, "transformer.word_embeddings", 0));
+    LRD_TRY(put(text, 1, "transformer.word_embeddings_layernorm", 0));
+    for (int layer = 0; layer < n_layers; layer++) {
+        char name[32];
+        snprintf(name, sizeof name, "transformer.h.%d", layer);
+        LRD_TRY(put(text, 2, name, lrd_placement_stage_of(p, layer)));
+    }
+    LRD_TRY(put(text, 3, "transformer.ln_f", last));
+    LRD_TRY(put(text, 4, "lm_head", last));
+    LRD_TRY(lrd_buf_printf(text, "}"));
+out:
+    return status;
 }

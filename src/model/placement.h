@@ -6,6 +6,7 @@
 #ifndef LRD_MODEL_PLACEMENT_H
 #define LRD_MODEL_PLACEMENT_H
 
+#include "base/buf.h"
 #include "model/weights.h"
 
 typedef struct lrd_placement {
@@ -41,5 +42,9 @@ lrd_status_t lrd_placement_stage(const lrd_placement_t *placement, int stage, lr
 
 /* The stage that has a block. */
 int lrd_placement_stage_of(const lrd_placement_t *placement, int layer);
+
+/* Appends the map as accelerate writes it, {'transformer.word_embeddings': 0, ...}; its devices are the
+ * ranks of a replica. */
+lrd_status_t lrd_placement_print_map(const lrd_placement_t *placement, lrd_buf_t *text);
 
 #endif /* LRD_MODEL_PLACEMENT_H */

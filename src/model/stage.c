@@ -465,12 +465,6 @@ out:
     return status;
 }
 
-lrd_status_t lrd_stage_evaluate(lrd_stage_t *s, const lrd_micro_batch_t *batch,
-                                const lrd_stage_loss_t *loss)
-{
-    return lrd_stage_forward(s, batch, 0, 0, false, loss);
-}
-
 lrd_status_t lrd_stage_logits(lrd_stage_t *s, const lrd_micro_batch_t *batch, lrd_mat_t logits)
 {
     lrd_status_t status = LRD_OK;

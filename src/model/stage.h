@@ -130,11 +130,9 @@ lrd_mat_t lrd_stage_gradient(const lrd_stage_t *stage, const lrd_micro_batch_t *
                              int64_t place);
 
 /* The rest is for the run with the head, which a stage has last: the whole model, or what follows where
- * lrd_stage_input is. Losses of a micro-batch, without gradients; of a whole model. Enqueues. */
-lrd_status_t lrd_stage_evaluate(lrd_stage_t *stage, const lrd_micro_batch_t *batch,
-                                const lrd_stage_loss_t *loss);
-
-/* logits [T, V] in float32 (device). Enqueues. */
+ * lrd_stage_input is.
+ *
+ * Logits [T, V] in float32 (device). Enqueues. */
 lrd_status_t lrd_stage_logits(lrd_stage_t *stage, const lrd_micro_batch_t *batch, lrd_mat_t logits);
 
 /* Generation: takes the batch's tokens into the cache. Enqueues. */

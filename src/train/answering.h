@@ -10,29 +10,38 @@
 #include "comm/grid.h"
 #include "model/engine.h"
 
-/* Whose answers, to what; borrowed for as long as the run. */
+/* Answers to what; borrowed for as long as the run. */
 typedef struct lrd_answering_task {
-    const lrd_grid_t *grid;
-    lrd_engine_t *engine; /* with this rank's layers */
     const lrd_settings_t *settings;
-    const lrd_adapter_t *adapter; /* what lies in them */
-    const char *file;             /* SQuAD v2.0 */
-    const int64_t *question;      /* [n_questions] of the file, ascending; NULL: all */
+    const char *file;        /* SQuAD v2.0 */
+    const int64_t *question; /* [n_questions] of the file, ascending; NULL: all */
     size_t n_questions;
+    const lrd_model_config_t *config;
     int n_threads;
     const lrd_stop_t *stop; /* non-zero: open and run leave with LRD_ERR_INTERRUPTED */
 } lrd_answering_task_t;
 
+/* Whose answers: a rank of the run, or of one that is only measured; borrowed until it is left. */
+typedef struct lrd_answering_place {
+    const lrd_grid_t *grid;
+    lrd_engine_t *engine;         /* with this rank's layers */
+    const lrd_adapter_t *adapter; /* what lies in them */
+} lrd_answering_place_t;
+
 typedef struct lrd_answering {
     void *context;
-    lrd_status_t (*open)(void *context, const lrd_answering_task_t *task); /* not collective */
+    /* Not collective: reads the questions; takes a place, one at a time, and leaves it. What follows is
+     * between the two. */
+    lrd_status_t (*open)(void *context, const lrd_answering_task_t *task);
+    lrd_status_t (*take)(void *context, const lrd_answering_place_t *place);
+    void (*leave)(void *context);
     size_t (*scratch_bytes)(void *context);
     size_t (*pinned_bytes)(void *context);
     void (*layout)(void *context, lrd_arena_t *model, lrd_arena_t *step);
     lrd_status_t (*prepare)(void *context, lrd_scratch_t scratch);
     /* Percentages, as the official script counts them. Collective; failures are agreed on. */
     lrd_status_t (*run)(void *context, float *params, double *exact_out, double *f1_out);
-    void (*close)(void *context);
+    void (*close)(void *context); /* leaves first */
 } lrd_answering_t;
 
 #endif /* LRD_TRAIN_ANSWERING_H */

@@ -1,8 +1,7 @@
 #include "train/planner.h"
 
-#include "base/log.h"
 #include "base/mem.h"
-#include "model/device_map.h"
+#include "model/ranks.h"
 
 #include <math.h>
 #include <string.h>
@@ -22,108 +21,21 @@ typedef struct trial {
 
 /* ---- what the settings ask for ----------------------------------------------------------------- */
 
-/* The least and the most stages that the settings allow. */
-static lrd_status_t count_stages(const lrd_session_t *s, int n_ranks, int *least_out, int *most_out)
-{
-    lrd_status_t status = LRD_OK;
-    const lrd_parallel_settings_t *p = &s->o.settings->parallel;
-    const bool has_data = p->data != LRD_SETTING_AUTO, has_stages = p->pipeline != LRD_SETTING_AUTO;
-    const int64_t stages = has_stages ? p->pipeline : has_data ? n_ranks / p->data : 0;
-    const int64_t data = has_data ? p->data : has_stages ? n_ranks / stages : 0;
-    LRD_CHECK((!has_data && !has_stages) || data * stages == n_ranks, LRD_ERR_CONFIG,
-              "parallel.data and parallel.pipeline: %lld x %lld is not the %d rank%s of this run. "
-              "Start as many, or leave one of the two out",
-              (long long)data, (long long)stages, n_ranks, n_ranks == 1 ? "" : "s");
-    *least_out = stages > 0 ? (int)stages : 1;
-    *most_out = stages > 0 ? (int)stages : n_ranks;
-out:
-    return status;
-}
-
-static int count_chunks(const lrd_session_t *s)
-{
-    const int64_t chunks = s->o.settings->parallel.pipeline_chunks;
-    return chunks != LRD_SETTING_AUTO ? (int)chunks : 1;
-}
-
 lrd_status_t lrd_planner_check(const lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     int least, most;
-    LRD_TRY(count_stages(s, lrd_comm_size(s->o.comm), &least, &most));
-    LRD_CHECK(count_chunks(s) == 1 || most > 1, LRD_ERR_CONFIG,
+    const lrd_parallel_settings_t *x = &s->o.settings->parallel;
+    LRD_TRY(lrd_ranks_stages(x, lrd_comm_size(s->o.comm), &least, &most));
+    LRD_CHECK(lrd_ranks_chunks(x) == 1 || most > 1, LRD_ERR_CONFIG,
               "parallel.pipeline_chunks: %d runs of layers on one stage: leave it out, or raise "
               "parallel.pipeline",
-              count_chunks(s));
+              lrd_ranks_chunks(x));
 out:
     return status;
 }
 
 /* ---- room and needs ---------------------------------------------------------------------------- */
-
-/* No more than parallel.max_memory says of a device: that of the rank on its host. */
-static int64_t limit(const lrd_session_t *s, int device, int64_t bytes)
-{
-    const lrd_max_memory_t *max = &s->o.settings->parallel.max_memory;
-    for (size_t i = 0; i < max->n; i++) {
-        if (max->entry[i].device == device && max->entry[i].bytes < bytes)
-            bytes = max->entry[i].bytes;
-    }
-    return bytes;
-}
-
-/* Bytes of each rank, [ranks]. */
-typedef struct rooms {
-    int64_t *free;    /* what there is */
-    int64_t *limited; /* and no more than parallel.max_memory */
-} rooms_t;
-
-/* Collective. */
-static lrd_status_t find_rooms(const lrd_session_t *s, rooms_t rooms)
-{
-    lrd_status_t status = LRD_OK;
-    const lrd_session_options_t *o = &s->o;
-    const int rank = lrd_comm_rank(o->comm), size = lrd_comm_size(o->comm);
-    size_t free_bytes = 0, total_bytes;
-    size_t *offset = NULL;
-    for (int r = 0; r < size && o->memory != NULL; r++) {
-        rooms.free[r] = o->memory[r < o->n_memory ? r : o->n_memory - 1];
-        rooms.limited[r] = limit(s, r, rooms.free[r]);
-    }
-    if (o->memory != NULL)
-        return LRD_OK;
-    LRD_NEW(offset, size + 1);
-    for (int r = 0; r <= size; r++)
-        offset[r] = (size_t)r * sizeof(int64_t);
-    LRD_TRY(lrd_mem_info(s->engine.backend, &free_bytes, &total_bytes));
-out:
-    status = lrd_agree(o->comm, status);
-    if (status == LRD_OK) {
-        /* A host's memory is for all of its ranks. */
-        const bool shared = s->engine.backend->ops->reads_host_memory;
-        rooms.free[rank] = (int64_t)free_bytes / (shared ? lrd_comm_local_size(o->comm) : 1);
-        rooms.limited[rank] = limit(s, lrd_comm_local_rank(o->comm), rooms.free[rank]);
-        status = lrd_comm_all_gather(o->comm, &rooms.free[rank], rooms.free, offset);
-    }
-    if (status == LRD_OK)
-        status = lrd_comm_all_gather(o->comm, &rooms.limited[rank], rooms.limited, offset);
-    for (int r = 1; r < size && s->plans && status == LRD_OK; r++) { /* ranks like this one */
-        rooms.free[r] = rooms.free[0];
-        rooms.limited[r] = limit(s, r, rooms.free[0]);
-    }
-    lrd_free(offset);
-    return status;
-}
-
-/* Of a stage: the least that any replica has. */
-static void find_room(const trial_t *t, const int64_t *of_rank)
-{
-    for (int stage = 0; stage < t->n_stages; stage++) {
-        t->room[stage] = of_rank[stage];
-        for (int rank = stage; rank < t->n_ranks; rank += t->n_stages)
-            t->room[stage] = of_rank[rank] < t->room[stage] ? of_rank[rank] : t->room[stage];
-    }
-}
 
 static int64_t count_needs(const trial_t *t, const lrd_memory_t *m, const lrd_arena_t *weights)
 {
@@ -294,7 +206,8 @@ static lrd_status_t open_trial(const lrd_session_t *s, const int64_t *room, int 
     LRD_NEW(t->last, n_stages * s->engine.config.n_layers);
     LRD_TRY(lrd_session_limits(s, n_ranks / n_stages, &t->limits, &t->micro_batches));
     t->micro_batches = (t->micro_batches * n_stages + n_ranks - 1) / n_ranks;
-    find_room(t, room);
+    for (int stage = 0; stage < n_stages; stage++)
+        t->room[stage] = lrd_ranks_room(room, n_ranks, n_stages, stage);
 out:
     return status;
 }
@@ -304,27 +217,12 @@ static lrd_status_t try_with(const lrd_session_t *s, const int64_t *room, int n_
 {
     lrd_status_t status = LRD_OK;
     trial_t t;
-    LRD_TRY(open_trial(s, room, n_stages, n_stages > 1 ? count_chunks(s) : 1, mapped, &t));
+    LRD_TRY(open_trial(s, room, n_stages,
+                       n_stages > 1 ? lrd_ranks_chunks(&s->o.settings->parallel) : 1, mapped, &t));
     LRD_TRY(try_stages(&t, placement_out));
 out:
     close_trial(&t);
     return status;
-}
-
-/* Does the backend use the model's files as they are? */
-static bool uses_files(const lrd_session_t *s)
-{
-    lrd_arena_t arena = {0};
-    lrd_weights_layout(s->engine.weights, s->engine.backend, &arena);
-    return s->engine.weights->mapped_bytes > 0;
-}
-
-static void warn_of_files(const lrd_session_t *s)
-{
-    if (lrd_comm_rank(s->o.comm) == 0)
-        lrd_warn(
-            "The weights do not fit into memory beside the rest: they are read from the model's "
-            "files as they are needed, which is slow");
 }
 
 /* ---- a map that the settings give -------------------------------------------------------------- */
@@ -343,62 +241,28 @@ out:
     return status;
 }
 
-static lrd_status_t read_map(const lrd_session_t *s, const int64_t *room, int n_devices,
-                             int *device)
-{
-    const lrd_device_map_t *map = &s->o.settings->parallel.device_map;
-    const lrd_weights_t *w = s->engine.weights;
-    return map->kind == LRD_DEVICE_MAP_EXPLICIT
-               ? lrd_device_map_read(map, &s->engine.config, device)
-               : lrd_device_map_infer(&s->engine.config, lrd_dtype_bytes(w->dtype), w->tied,
-                                      map->kind == LRD_DEVICE_MAP_BALANCED, room, n_devices,
-                                      device);
-}
-
 /* device_map: balanced, sequential, or modules by name. */
-static lrd_status_t take_map(lrd_session_t *s, rooms_t rooms)
+static lrd_status_t take_map(lrd_session_t *s, lrd_rooms_t rooms)
 {
     lrd_status_t status = LRD_OK;
-    const int n_ranks = lrd_comm_size(s->o.comm);
-    const lrd_placement_t *p = &s->placement;
-    int least, most, *device = NULL;
     int64_t missing;
-    LRD_TRY(count_stages(s, n_ranks, &least, &most));
-    LRD_NEW(device, lrd_device_map_parts(&s->engine.config));
-    LRD_TRY(read_map(s, rooms.limited, most, device));
-    LRD_TRY(lrd_device_map_place(&s->engine.config, device, &s->placement));
-    LRD_CHECK(p->n_stages >= least && p->n_stages <= most && n_ranks % p->n_stages == 0,
-              LRD_ERR_CONFIG,
-              "parallel.device_map: the layers are on %d device%s, which the %d rank%s of this run "
-              "(parallel.data, parallel.pipeline) cannot be divided into",
-              p->n_stages, p->n_stages == 1 ? "" : "s", n_ranks, n_ranks == 1 ? "" : "s");
-    LRD_CHECK(s->o.settings->parallel.pipeline_chunks == LRD_SETTING_AUTO ||
-                  count_chunks(s) == p->n_runs / p->n_stages,
-              LRD_ERR_CONFIG, "parallel.pipeline_chunks: %d, and device_map has %d",
-              count_chunks(s), p->n_runs / p->n_stages);
+    LRD_TRY(lrd_ranks_map(&s->o.settings->parallel, &s->engine, rooms.limited,
+                          lrd_comm_size(s->o.comm), &s->placement));
     LRD_TRY(find_missing(s, rooms.free, false, &missing));
     if (missing <= 0)
         goto out;
-    if (uses_files(s))
+    if (lrd_ranks_use_files(&s->engine))
         LRD_TRY(find_missing(s, rooms.free, true, &missing));
     LRD_CHECK(missing <= 0, LRD_ERR_CONFIG,
               "parallel.device_map: a device lacks %.1f MiB for the layers that the map gives it. "
               "device_map: auto counts activations too; smaller micro-batches need less",
               (double)missing / 0x1p20);
-    warn_of_files(s);
+    lrd_ranks_warn_of_files();
 out:
-    lrd_free(device);
     return status;
 }
 
 /* ---- our own choice ---------------------------------------------------------------------------- */
-
-/* A number of stages that is ours to choose; what the settings ask for is tried, and refused by name. */
-static bool is_possible(const lrd_session_t *s, int n_stages)
-{
-    const int n_runs = n_stages > 1 ? n_stages * count_chunks(s) : 1;
-    return lrd_comm_size(s->o.comm) % n_stages == 0 && n_runs <= s->engine.config.n_layers + 1;
-}
 
 /* How much longer an update takes than without pipeline and recomputation: the stages' waiting
  * (docs/pipeline.md), and the products that are formed again, of 24 C^2 in a block. */
@@ -414,7 +278,8 @@ static lrd_status_t rate(const lrd_session_t *s, int n_stages, lrd_checkpointing
     int64_t micro_batches;
     LRD_TRY(lrd_session_limits(s, n_replicas, &limits, &micro_batches));
     const double m = (double)micro_batches / n_replicas;
-    const double waiting = (n_stages - 1.0) / (n_stages > 1 ? count_chunks(s) : 1);
+    const double waiting =
+        (n_stages - 1.0) / (n_stages > 1 ? lrd_ranks_chunks(&s->o.settings->parallel) : 1);
     *slowness_out = (1 + again[recompute]) * (m + waiting) / m;
 out:
     return status;
@@ -427,15 +292,17 @@ static lrd_status_t choose_among(lrd_session_t *s, const int64_t *room, bool map
     const lrd_checkpointing_t asked =
         (lrd_checkpointing_t)s->o.settings->training.gradient_checkpointing;
     const bool any = asked == LRD_CHECKPOINTING_AUTO;
+    const lrd_parallel_settings_t *x = &s->o.settings->parallel;
+    const int size = lrd_comm_size(s->o.comm);
     lrd_checkpointing_t chosen = LRD_CHECKPOINTING_NONE;
     lrd_placement_t found = {.begin = NULL};
     double least = INFINITY, slowness;
     int first, most;
-    LRD_TRY(count_stages(s, lrd_comm_size(s->o.comm), &first, &most));
+    LRD_TRY(lrd_ranks_stages(x, size, &first, &most));
     for (int n = first; n <= most; n++) {
         const int last = any ? LRD_CHECKPOINTING_BLOCK : asked;
         bool fits_here = false;
-        if (first < most && !is_possible(s, n))
+        if (first < most && !lrd_ranks_may_be(x, &s->engine.config, size, n))
             continue;
         for (int r = any ? LRD_CHECKPOINTING_NONE : asked; r <= last && !fits_here; r++) {
             s->recompute = (lrd_checkpointing_t)r;
@@ -462,25 +329,27 @@ static lrd_status_t choose(lrd_session_t *s, const int64_t *room)
 {
     lrd_status_t status = LRD_OK;
     int least, most;
-    LRD_TRY(count_stages(s, lrd_comm_size(s->o.comm), &least, &most));
+    LRD_TRY(lrd_ranks_stages(&s->o.settings->parallel, lrd_comm_size(s->o.comm), &least, &most));
     LRD_TRY(choose_among(s, room, false));
     if (s->placement.begin != NULL)
         goto out;
-    if (uses_files(s))
+    if (lrd_ranks_use_files(&s->engine))
         LRD_TRY(choose_among(s, room, true));
-    LRD_CHECK(s->placement.begin != NULL, LRD_ERR_CONFIG,
-              "the model does not fit: not into the %.2f GiB of rank 0, nor spread over up to %d "
-              "rank%s. More ranks with parallel.pipeline, smaller micro-batches "
-              "(training.per_device_train_batch_size, max_tokens_per_micro_batch), a shorter "
-              "data.max_length, training.gradient_checkpointing or model.dtype bfloat16 or float16 "
-              "need less memory on each",
-              (double)room[0] / 0x1p30, most, most == 1 ? "" : "s");
-    warn_of_files(s);
+    LRD_CHECK(
+        s->placement.begin != NULL, LRD_ERR_CONFIG,
+        "the model does not fit: not into the %.2f GiB that the rank with the least has, nor "
+        "spread over up to %d rank%s. More ranks with parallel.pipeline, smaller micro-batches "
+        "(training.per_device_train_batch_size, max_tokens_per_micro_batch), a shorter "
+        "data.max_length, training.gradient_checkpointing or model.dtype bfloat16 or float16 "
+        "need less memory on each",
+        (double)lrd_ranks_room(room, lrd_comm_size(s->o.comm), 1, 0) / 0x1p30, most,
+        most == 1 ? "" : "s");
+    lrd_ranks_warn_of_files();
 out:
     return status;
 }
 
-static lrd_status_t place(lrd_session_t *s, rooms_t rooms)
+static lrd_status_t place(lrd_session_t *s, lrd_rooms_t rooms)
 {
     lrd_status_t status = LRD_OK;
     const lrd_parallel_settings_t *x = &s->o.settings->parallel;
@@ -505,14 +374,20 @@ lrd_status_t lrd_planner_place(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     const int size = lrd_comm_size(s->o.comm);
-    rooms_t rooms = {NULL, NULL};
+    lrd_rooms_t rooms = {NULL, NULL};
     LRD_NEW(rooms.free, size);
     LRD_NEW(s->rooms, size);
     rooms.limited = s->rooms;
 out:
     status = lrd_agree(s->o.comm, status);
     if (status == LRD_OK)
-        status = find_rooms(s, rooms);
+        status = lrd_ranks_rooms(&(lrd_rooms_options_t){.comm = s->o.comm,
+                                                        .settings = &s->o.settings->parallel,
+                                                        .backend = s->engine.backend,
+                                                        .memory = s->o.memory,
+                                                        .n_memory = s->o.n_memory,
+                                                        .imagined = s->plans},
+                                 rooms);
     if (status == LRD_OK)
         status = lrd_agree(s->o.comm, place(s, rooms));
     lrd_free(rooms.free);

@@ -30,10 +30,6 @@ typedef struct lrd_planner_row {
 
 lrd_planner_row_t lrd_planner_row(const lrd_memory_t *memory, int64_t room);
 
-/* Appends the map as accelerate writes it, {'transformer.word_embeddings': 0, ...}; its devices are the
- * ranks of a replica. */
-lrd_status_t lrd_planner_print_map(const lrd_placement_t *placement, lrd_buf_t *text);
-
 /* What is computed again: "nothing", "attention" or "block". */
 const char *lrd_planner_recompute_name(lrd_checkpointing_t recompute);
 

@@ -35,32 +35,6 @@ lrd_planner_row_t lrd_planner_row(const lrd_memory_t *m, int64_t room)
     return row;
 }
 
-static lrd_status_t put(lrd_buf_t *text, int part, const char *module, int stage)
-{
-    return lrd_buf_printf(text, "%s'%s': %d", part > 0 ? ", " : "{", module, stage);
-}
-
-/* accelerate's order: of assignment, a tied head beside the embedding. */
-lrd_status_t lrd_planner_print_map(const lrd_placement_t *p, lrd_buf_t *text)
-{
-    lrd_status_t status = LRD_OK;
-    const int last = p->n_stages - 1, n_layers = p->begin[p->n_runs];
-    if (p->n_stages == 1)
-        return lrd_buf_printf(text, "{'': 0}");
-    LRD_TRY(put(text, 0, "transformer.word_embeddings", 0));
-    LRD_TRY(put(text, 1, "transformer.word_embeddings_layernorm", 0));
-    for (int layer = 0; layer < n_layers; layer++) {
-        char name[32];
-        snprintf(name, sizeof name, "transformer.h.%d", layer);
-        LRD_TRY(put(text, 2, name, lrd_placement_stage_of(p, layer)));
-    }
-    LRD_TRY(put(text, 3, "transformer.ln_f", last));
-    LRD_TRY(put(text, 4, "lm_head", last));
-    LRD_TRY(lrd_buf_printf(text, "}"));
-out:
-    return status;
-}
-
 static void append(char out[64], const char *text)
 {
     const size_t at = strlen(out);
@@ -130,7 +104,7 @@ static lrd_status_t say(const lrd_session_t *s, const lrd_planner_row_t *row)
     lrd_buf_t map = {0}, table = {0};
     if (lrd_comm_rank(s->o.comm) != 0)
         goto out;
-    LRD_TRY(lrd_planner_print_map(&s->placement, &map));
+    LRD_TRY(lrd_placement_print_map(&s->placement, &map));
     LRD_TRY(lrd_planner_print_table(&s->placement, row, lrd_comm_size(s->o.comm), &table));
     lrd_info("device_map = %s", map.data);
     lrd_info("Memory of each rank, in MiB:\n%s", table.data);

@@ -7,6 +7,7 @@
 #include "lora/peft.h"
 #include "train/planner.h"
 #include "train/resume.h"
+#include "train/session_answering.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -344,35 +345,6 @@ out:
     return status;
 }
 
-/* Exact match and F1 in evaluations: of the whole eval_file, or of what validation_split took. */
-static lrd_status_t open_answering(lrd_session_t *s)
-{
-    lrd_status_t status = LRD_OK;
-    const lrd_settings_t *x = s->o.settings;
-    lrd_answering_task_t task = {.grid = &s->grid,
-                                 .engine = &s->engine,
-                                 .settings = x,
-                                 .adapter = s->part,
-                                 .file = x->data.eval_file,
-                                 .n_threads = s->o.n_threads,
-                                 .stop = s->o.stop};
-    if (s->o.answering == NULL || s->eval == NULL)
-        goto out;
-    if (task.file == NULL) {
-        const int64_t n = lrd_dataset_info(s->eval)->n_records;
-        LRD_NEW(s->eval_question, n);
-        for (int64_t i = 0; i < n; i++)
-            s->eval_question[i] = lrd_dataset_record(s->eval, i).source;
-        task.file = x->data.train_file;
-        task.question = s->eval_question;
-        task.n_questions = (size_t)n;
-    }
-    s->answering = true; /* to be closed, also half open */
-    LRD_TRY(s->o.answering->open(s->o.answering->context, &task));
-out:
-    return status;
-}
-
 static size_t count_pinned(const lrd_session_t *s)
 {
     const bool saves = lrd_comm_rank(s->o.comm) == 0;
@@ -482,6 +454,7 @@ lrd_status_t lrd_session_plan(const lrd_session_options_t *options, lrd_session_
     *s = (lrd_session_t){.o = *options, .plans = true};
     LRD_TRY(lrd_agree(options->comm, open_model(s)));
     LRD_TRY(open_data(s));
+    LRD_TRY(end_phase(s, lrd_session_open_answering(s)));
     LRD_TRY(lrd_planner_place(s));
 out:
     if (status != LRD_OK)
@@ -499,13 +472,14 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
                               options->settings->parallel.ranks_per_device));
     LRD_TRY(end_phase(s, lrd_resume_find(s)));
     LRD_TRY(open_data(s));
+    LRD_TRY(end_phase(s, lrd_session_open_answering(s)));
     LRD_TRY(lrd_planner_place(s));
     LRD_TRY(
         lrd_agree(options->comm, lrd_grid_open(options->comm, s->placement.n_stages, &s->grid)));
     LRD_TRY(end_phase(s, open_layers(s)));
     LRD_TRY(end_phase(s, open_loader(s)));
     LRD_TRY(end_phase(s, open_stage(s)));
-    LRD_TRY(end_phase(s, open_answering(s)));
+    LRD_TRY(end_phase(s, lrd_session_take_place(s)));
     measure(s);
     LRD_TRY(lrd_planner_report(s));
     LRD_TRY(end_phase(s, open_memory(s)));
@@ -563,7 +537,8 @@ lrd_status_t lrd_session_measure(const lrd_session_t *s, const lrd_placement_t *
                        .resumes = s->resumes,
                        .checkpoint = s->checkpoint,
                        .train = s->train,
-                       .eval = s->eval};
+                       .eval = s->eval,
+                       .answering = s->answering};
     m.engine.weights = NULL;
     memcpy(m.data_key, s->data_key, sizeof m.data_key);
     LRD_TRY(lrd_comm_imagine(rank, n_ranks, &m.o.comm));
@@ -573,9 +548,12 @@ lrd_status_t lrd_session_measure(const lrd_session_t *s, const lrd_placement_t *
     LRD_TRY(lrd_weights_like(s->engine.weights, &m.runs, &m.engine.weights));
     LRD_TRY(open_loader(&m));
     LRD_TRY(open_stage(&m));
+    LRD_TRY(lrd_session_take_place(&m));
     measure(&m);
     *memory_out = m.engine.memory;
 out:
+    if (m.answering)
+        m.o.answering->leave(m.o.answering->context);
     close_stage(&m);
     lrd_weights_close(m.engine.weights);
     lrd_comm_close(m.o.comm != s->o.comm ? m.o.comm : NULL);

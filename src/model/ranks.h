@@ -1,0 +1,57 @@
+/* model/ranks.h -- what the settings ask of the ranks and what the ranks have: how many stages a replica may
+ * consist of, a map of layers that the settings give, and memory. Training and inference place layers by
+ * these.
+ */
+#ifndef LRD_MODEL_RANKS_H
+#define LRD_MODEL_RANKS_H
+
+#include "comm/comm.h"
+#include "model/engine.h"
+#include "model/placement.h"
+
+/* The least and the most stages of a replica that parallel.data and parallel.pipeline allow on so many ranks.
+ * LRD_ERR_CONFIG: they contradict the number of ranks. */
+lrd_status_t lrd_ranks_stages(const lrd_parallel_settings_t *settings, int n_ranks, int *least_out,
+                              int *most_out);
+
+/* Runs of layers on a stage. */
+int lrd_ranks_chunks(const lrd_parallel_settings_t *settings);
+
+/* May a choice among numbers of stages fall on this one? */
+bool lrd_ranks_may_be(const lrd_parallel_settings_t *settings, const lrd_model_config_t *config,
+                      int n_ranks, int n_stages);
+
+/* Bytes of each rank, [ranks]; owned by the caller. */
+typedef struct lrd_rooms {
+    int64_t *free;    /* what there is */
+    int64_t *limited; /* and no more than parallel.max_memory */
+} lrd_rooms_t;
+
+typedef struct lrd_rooms_options {
+    lrd_comm_t *comm;
+    const lrd_parallel_settings_t *settings;
+    lrd_backend_t *backend;
+    const int64_t *
+        memory; /* [n_memory] of each rank, the last entry for all that follow; NULL: what is free */
+    int n_memory;
+    bool imagined; /* the other ranks are not there: they have what this one has */
+} lrd_rooms_options_t;
+
+/* Collective; failures are agreed on. */
+lrd_status_t lrd_ranks_rooms(const lrd_rooms_options_t *options, lrd_rooms_t rooms);
+
+/* The least of the ranks that would hold this stage. */
+int64_t lrd_ranks_room(const int64_t *room, int n_ranks, int n_stages, int stage);
+
+/* The placement that parallel.device_map gives where it is not auto. LRD_ERR_CONFIG: the ranks cannot be
+ * divided into as many stages, or pipeline_chunks says otherwise. */
+lrd_status_t lrd_ranks_map(const lrd_parallel_settings_t *settings, const lrd_engine_t *engine,
+                           const int64_t *limited, int n_ranks, lrd_placement_t *placement_out);
+
+/* Does the backend use the model's files as they are? */
+bool lrd_ranks_use_files(const lrd_engine_t *engine);
+
+/* Says so where they are read in the middle of the work. */
+void lrd_ranks_warn_of_files(void);
+
+#endif /* LRD_MODEL_RANKS_H */

@@ -1,0 +1,78 @@
+#include "model/relay.h"
+
+lrd_status_t lrd_relay_open(lrd_stage_t *stage, lrd_relay_t *relay_out)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_weights_t *w = stage->weights;
+    lrd_relay_t relay = {.stage = stage};
+    const size_t bytes =
+        (size_t)(stage->limits.tokens * stage->config->hidden) * lrd_dtype_bytes(w->dtype);
+    if (w->runs.n > 1 || !w->has_embed || !w->has_head) {
+        LRD_TRY(lrd_mem_alloc(stage->stream->backend, LRD_MEM_PINNED, bytes, &relay.data));
+        relay.bytes = bytes;
+    }
+    *relay_out = relay;
+out:
+    return status;
+}
+
+void lrd_relay_close(lrd_relay_t *relay)
+{
+    if (relay->data != NULL)
+        lrd_mem_free(relay->stage->stream->backend, LRD_MEM_PINNED, relay->data, relay->bytes);
+    *relay = (lrd_relay_t){0};
+}
+
+static size_t bytes_of(const lrd_mat_t *m)
+{
+    return (size_t)(m->rows * m->cols) * lrd_dtype_bytes(m->dtype);
+}
+
+/* What the run below has made, from the rank that has it. */
+static lrd_status_t receive(lrd_relay_t *relay, const lrd_micro_batch_t *batch, int run)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_grid_t *g = relay->grid;
+    const int from = (g->stage + g->n_stages - 1) % g->n_stages;
+    const lrd_mat_t x = lrd_stage_input(relay->stage, batch, run, 0);
+    lrd_message_t message = {.pending = false};
+    LRD_TRY(lrd_comm_receive(g->row, relay->data, bytes_of(&x), from, 0, &message));
+    LRD_TRY(lrd_comm_wait(g->row, &message));
+    LRD_TRY(lrd_copy(relay->stage->stream, LRD_COPY_H2D, x.data, relay->data, bytes_of(&x)));
+out:
+    return status;
+}
+
+static lrd_status_t send_on(lrd_relay_t *relay, const lrd_micro_batch_t *batch)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_grid_t *g = relay->grid;
+    const lrd_mat_t x = lrd_stage_output(relay->stage, batch);
+    lrd_message_t message = {.pending = false};
+    LRD_TRY(lrd_copy(relay->stage->stream, LRD_COPY_D2H, relay->data, x.data, bytes_of(&x)));
+    LRD_TRY(lrd_stream_sync(relay->stage->stream));
+    LRD_TRY(lrd_comm_send(g->row, relay->data, bytes_of(&x), (g->stage + 1) % g->n_stages, 0,
+                          &message));
+    LRD_TRY(lrd_comm_wait(g->row, &message));
+out:
+    return status;
+}
+
+lrd_status_t lrd_relay_run(lrd_relay_t *relay, const lrd_micro_batch_t *batch,
+                           lrd_relay_head_t *head, void *context)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_runs_t *runs = &relay->stage->weights->runs;
+    for (int r = 0; r < runs->n; r++) {
+        if (!runs->run[r].embed)
+            LRD_TRY(receive(relay, batch, r));
+        if (runs->run[r].head) {
+            LRD_TRY(head(context, batch));
+            continue;
+        }
+        LRD_TRY(lrd_stage_forward(relay->stage, batch, r, 0, false, NULL));
+        LRD_TRY(send_on(relay, batch));
+    }
+out:
+    return status;
+}
