@@ -16,8 +16,8 @@ start_slurm() {
   host=$(hostname -s)
   mkdir -p "$folder"/{state,log} /run/munge
   chown munge:munge /run/munge
-  [[ -f /etc/munge/munge.key ]] || /usr/sbin/mungekey --create
-  pidof munged >/dev/null || su -s /bin/sh munge -c /usr/sbin/munged
+  [[ -f /etc/munge/munge.key ]] || /usr/sbin/mungekey --create || skip "no key for munge here"
+  pidof munged >/dev/null || su -s /bin/sh munge -c /usr/sbin/munged || skip "munged does not start here"
   {
     cat <<END
 ClusterName=test
@@ -56,7 +56,7 @@ END
   } >"$folder/slurm.conf"
   printf 'Name=gpu File=%s\n' /dev/zero /dev/full >"$folder/gres.conf"
   export SLURM_CONF=$folder/slurm.conf
-  /usr/sbin/slurmctld -c
+  /usr/sbin/slurmctld -c || skip "slurmctld does not start here"
   for node in "$@"; do
     mkdir -p "$folder/spool-$node"
     /usr/sbin/slurmd -N "$node" || true

@@ -41,9 +41,14 @@ for ranks in 1 2; do
 done
 cmp "$work/all1/adapter_model.safetensors" "$work/all2/adapter_model.safetensors" || fail "two ranks are not one"
 
-# Interrupted among them, the run goes on counting.
-run cut 1 4 75 0:35:15
-at=$(ls "$work/cut" | sed -n 's/^checkpoint-//p' | sort -n | tail -1)
+# Interrupted among them, the run goes on counting. How many meetings the start takes is not this test's business.
+at=0
+for ((n = 20; n < 100 && at < 2; n += 2)); do
+  rm -rf "$work/cut"
+  run cut 1 4 75 0:$n:15
+  at=$(ls "$work/cut" 2> /dev/null | sed -n 's/^checkpoint-//p' | sort -n | tail -1)
+  at=${at:-0}
+done
 ((at >= 2 && at <= 4)) || fail "interrupted at update $at, expected one of 2 to 4"
 run cut 1 4 1
 grep -q 'error: .*update 5: .* not finite in 4 updates in a row' "$work/log" || fail "the count began anew: $(tail -3 "$work/log")"
