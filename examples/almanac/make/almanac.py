@@ -4,7 +4,7 @@
 import os
 import re
 
-from words import Words, WOMEN, with_article
+from words import WOMEN, with_article
 
 
 class Fact:
