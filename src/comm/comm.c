@@ -255,6 +255,15 @@ out:
     return status;
 }
 
+lrd_status_t lrd_agree_unless_stopped(lrd_comm_t *comm, lrd_status_t mine, const lrd_stop_t *stop)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(mine);
+    LRD_CHECK_STOP(stop);
+out:
+    return lrd_agree(comm, status);
+}
+
 lrd_status_t lrd_comm_abort(lrd_comm_t *comm, lrd_status_t status)
 {
     if (comm->size == 1 || status == LRD_OK)

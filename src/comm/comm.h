@@ -15,6 +15,7 @@
 #define LRD_COMM_H
 
 #include "base/status.h"
+#include "base/stop.h"
 
 #include <signal.h>
 #include <stdbool.h>
@@ -72,6 +73,11 @@ static inline lrd_status_t lrd_agree_seen(lrd_comm_t *comm, lrd_status_t status)
 }
 #define lrd_agree(comm, status) lrd_agree_seen(comm, status)
 #endif
+
+/* The same at the end of a phase that takes long: a rank whose *stop is non-zero (base/stop.h) takes part with
+ * LRD_ERR_INTERRUPTED, so that all leave together. Collective. */
+lrd_status_t lrd_agree_unless_stopped(lrd_comm_t *comm, lrd_status_t status,
+                                      const lrd_stop_t *stop);
 
 /* For a failure that this rank alone knows of, in a place where the others wait for it: logs the
  * recorded cause and ends the job with exit code 1. In a world of one it returns the status, for
