@@ -1,15 +1,13 @@
 /* Causal attention with ALiBi inside packed sequences, and against a cache of keys and values.
  *
  * A block of threads has 64 queries of one head of one sequence and takes the keys before them in
- * tiles of 64, from the first on, with a running maximum and sum. What a query gets depends on its
+ * tiles, from the first on, with a running maximum and sum. What a query gets depends on its
  * own sequence and place alone: tiles begin at the sequence's first key, and keys after the query
  * contribute exact zeros. So attention with a cache, in pieces or token by token, has the same bits.
  */
 #include "kernels/cuda/cuda_attention.h"
 
 #include "kernels/cuda/cuda_tile.cuh"
-
-enum { KEYS = 64 };
 
 /* Where a sequence's tensors are: packed rows, or slots of a cache. */
 template <class T> struct attn_t {
@@ -72,6 +70,7 @@ __device__ static __forceinline__ float quad_sum(float x)
 
 /* Scores of one tile to exponentials; `shrink` is what earlier sums are multiplied with. position: of
  * the lane's first row in its sequence; first_key: of the tile. */
+template <int KEYS>
 __device__ static __forceinline__ void softmax_tile(float (*s)[4], softmax_t *x, float *shrink,
                                                     float scale, float slope, int position,
                                                     int first_key)
@@ -104,15 +103,17 @@ __device__ static __forceinline__ void softmax_tile(float (*s)[4], softmax_t *x,
     CUDA_UNROLL for (int r = 0; r < 2; r++) x->sum[r] = x->sum[r] * shrink[r] + quad_sum(sum[r]);
 }
 
-/* Shared memory: queries, two tiles of keys, two of values, exponentials. */
+/* Shared memory: queries, tiles of keys and of values, one or two of each, exponentials. */
 template <class T, int D> struct attn_tiles_t {
+    enum { KEYS = attn_tiling_t<T>::KEYS, STAGES = attn_tiling_t<T>::STAGES };
     T *q, *k, *v, *p;
 };
 
 template <class T, int D> __host__ static constexpr size_t attn_shared_bytes()
 {
-    return tile_bytes<T>(ATTN_ROWS, D) + 4 * tile_bytes<T>(KEYS, D) +
-           tile_bytes<T>(ATTN_ROWS, KEYS);
+    typedef attn_tiles_t<T, D> tiles;
+    return tile_bytes<T>(ATTN_ROWS, D) + 2 * tiles::STAGES * tile_bytes<T>(tiles::KEYS, D) +
+           tile_bytes<T>(ATTN_ROWS, tiles::KEYS);
 }
 
 template <class T, int D> __device__ static attn_tiles_t<T, D> lay_out_tiles(unsigned char *shared)
@@ -120,8 +121,8 @@ template <class T, int D> __device__ static attn_tiles_t<T, D> lay_out_tiles(uns
     attn_tiles_t<T, D> m;
     m.q = (T *)shared;
     m.k = m.q + ATTN_ROWS * tile_ld<T>(D);
-    m.v = m.k + 2 * KEYS * tile_ld<T>(D);
-    m.p = m.v + 2 * KEYS * tile_ld<T>(D);
+    m.v = m.k + m.STAGES * m.KEYS * tile_ld<T>(D);
+    m.p = m.v + m.STAGES * m.KEYS * tile_ld<T>(D);
     return m;
 }
 
@@ -129,10 +130,10 @@ template <class T, int D>
 __device__ static void load_keys(const attn_t<T> &a, const attn_head_t<T> &h,
                                  const attn_tiles_t<T, D> &m, int first, int n_keys)
 {
-    const int at = first % (2 * KEYS) * tile_ld<T>(D);
-    const int n = n_keys - first < KEYS ? n_keys - first : (int)KEYS;
-    load_tile(m.k + at, KEYS, D, h.k + first * h.ld_kv, h.ld_kv, n, a.d, a.wide);
-    load_tile(m.v + at, KEYS, D, h.v + first * h.ld_kv, h.ld_kv, n, a.d, a.wide);
+    const int at = first % (m.STAGES * m.KEYS) * tile_ld<T>(D);
+    const int n = n_keys - first < m.KEYS ? n_keys - first : (int)m.KEYS;
+    load_tile(m.k + at, m.KEYS, D, h.k + first * h.ld_kv, h.ld_kv, n, a.d, a.wide);
+    load_tile(m.v + at, m.KEYS, D, h.v + first * h.ld_kv, h.ld_kv, n, a.d, a.wide);
 }
 
 /* o / sum to memory, and the log-sum-exp. row: of the warp's first among the new tokens. */
@@ -166,6 +167,7 @@ template <class T, int D>
 __global__ void __launch_bounds__(ATTN_THREADS) attn_forward_kernel(attn_t<T> a)
 {
     CUDA_DYNAMIC_SHARED(shared);
+    constexpr int KEYS = attn_tiling_t<T>::KEYS, STAGES = attn_tiling_t<T>::STAGES;
     const int sequence = (int)blockIdx.z, head = (int)blockIdx.y;
     const int first = (int)(gridDim.x - 1 - blockIdx.x) * ATTN_ROWS; /* the longest begin first */
     const attn_head_t<T> h = find_head(a, sequence, head);
@@ -178,19 +180,18 @@ __global__ void __launch_bounds__(ATTN_THREADS) attn_forward_kernel(attn_t<T> a)
     float o[D / 8][4] = {};
     softmax_t x = {{-INFINITY, -INFINITY}, {0, 0}};
     load_tile(m.q, ATTN_ROWS, D, h.q + first * a.ld_qkv, a.ld_qkv, n_rows, a.d, a.wide);
-    load_keys(a, h, m, 0, n_keys);
+    const auto load = [&](int at) { load_keys(a, h, m, at, n_keys); };
+    if (STAGES > 1)
+        load(0);
     for (int key = 0; key < n_keys; key += KEYS) {
-        const int at = key % (2 * KEYS) * ld;
+        const int at = key % (STAGES * KEYS) * ld;
         float s[KEYS / 8][4] = {}, shrink[2];
-        copies_wait();
-        __syncthreads(); /* this tile is there; nobody reads the other one any more */
-        if (key + KEYS < n_keys)
-            load_keys(a, h, m, key + KEYS, n_keys);
+        turn_to_tile<STAGES>(key, KEYS, n_keys, load);
         if (first + warp_row >= h.n_new)
             continue; /* a single new token keeps one warp busy, not four */
         warp_product_t<T, KEYS, D, true>::add(s, m.q + warp_row * ld, ld, m.k + at, ld);
-        softmax_tile(s, &x, shrink, a.scale, a.slope[head], h.past + first + warp_row + lane / 4,
-                     key);
+        softmax_tile<KEYS>(s, &x, shrink, a.scale, a.slope[head],
+                           h.past + first + warp_row + lane / 4, key);
         CUDA_UNROLL for (int n = 0; n < D / 8; n++)
         {
             for (int i = 0; i < 4; i++)

@@ -1,9 +1,9 @@
 /* Backward of causal attention with ALiBi. Two kernels, each of which makes the scores again from the
  * forward's log-sum-exp, so that every sum has one owner and one order:
  *
- *   keys:     a block has 64 keys and takes the queries from them on in tiles of 32, on transposed
+ *   keys:     a block has 64 keys and takes the queries from them on in tiles, on transposed
  *             scores (' = transposed):  S' = K Q'   dP' = V dO'   dV += P' dO   dK += dS' Q
- *   queries:  a block has 64 queries and takes the keys up to them in tiles of 32:
+ *   queries:  a block has 64 queries and takes the keys up to them in tiles:
  *             S = Q K'   dP = dO V'   dQ += dS K
  *
  * with P = exp(S - lse), dS = P (dP - delta), delta = dot product of dO and the forward's output.
@@ -11,8 +11,6 @@
 #include "kernels/cuda/cuda_attention.h"
 
 #include "kernels/cuda/cuda_tile.cuh"
-
-enum { STEP = 32 };
 
 template <class T> struct attn_backward_t {
     const T *qkv, *out, *dout;
@@ -70,16 +68,18 @@ __device__ static backward_head_t<T> find_backward_head(const attn_backward_t<T>
     return h;
 }
 
-/* Shared memory: 64 rows of two tensors that stay, two stages of 32 rows of two that pass by, and a
- * piece [64][32] each of P and dS. */
+/* Shared memory: 64 rows of two tensors that stay, one or two tiles each of two that pass by, and a piece each of P
+ * and dS. */
 template <class T, int D> struct backward_tiles_t {
+    enum { STEP = attn_tiling_t<T>::STEP, STAGES = attn_tiling_t<T>::STAGES };
     T *stay[2], *pass[2], *p, *ds;
 };
 
 template <class T, int D> __host__ static constexpr size_t backward_shared_bytes()
 {
-    return 2 * tile_bytes<T>(ATTN_ROWS, D) + 4 * tile_bytes<T>(STEP, D) +
-           2 * tile_bytes<T>(ATTN_ROWS, STEP);
+    typedef backward_tiles_t<T, D> tiles;
+    return 2 * tile_bytes<T>(ATTN_ROWS, D) + 2 * tiles::STAGES * tile_bytes<T>(tiles::STEP, D) +
+           2 * tile_bytes<T>(ATTN_ROWS, tiles::STEP);
 }
 
 template <class T, int D>
@@ -89,22 +89,22 @@ __device__ static backward_tiles_t<T, D> lay_out_backward(unsigned char *shared)
     m.stay[0] = (T *)shared;
     m.stay[1] = m.stay[0] + ATTN_ROWS * tile_ld<T>(D);
     m.pass[0] = m.stay[1] + ATTN_ROWS * tile_ld<T>(D);
-    m.pass[1] = m.pass[0] + 2 * STEP * tile_ld<T>(D);
-    m.p = m.pass[1] + 2 * STEP * tile_ld<T>(D);
-    m.ds = m.p + ATTN_ROWS * tile_ld<T>(STEP);
+    m.pass[1] = m.pass[0] + m.STAGES * m.STEP * tile_ld<T>(D);
+    m.p = m.pass[1] + m.STAGES * m.STEP * tile_ld<T>(D);
+    m.ds = m.p + ATTN_ROWS * tile_ld<T>(m.STEP);
     return m;
 }
 
-/* Rows first .. of two tensors into one of the two stages. */
+/* Rows first .. of two tensors into their place among the tiles that pass by. */
 template <class T, int D>
 __device__ static void load_pass(const attn_backward_t<T> &a, const backward_tiles_t<T, D> &m,
                                  const T *x, int64_t ld_x, bool wide_x, const T *y, int64_t ld_y,
                                  bool wide_y, int first, int length)
 {
-    const int at = first % (2 * STEP) * tile_ld<T>(D);
-    const int n = length - first < STEP ? length - first : (int)STEP;
-    load_tile(m.pass[0] + at, STEP, D, x + first * ld_x, ld_x, n, a.d, wide_x);
-    load_tile(m.pass[1] + at, STEP, D, y + first * ld_y, ld_y, n, a.d, wide_y);
+    const int at = first % (m.STAGES * m.STEP) * tile_ld<T>(D);
+    const int n = length - first < m.STEP ? length - first : (int)m.STEP;
+    load_tile(m.pass[0] + at, m.STEP, D, x + first * ld_x, ld_x, n, a.d, wide_x);
+    load_tile(m.pass[1] + at, m.STEP, D, y + first * ld_y, ld_y, n, a.d, wide_y);
 }
 
 template <class T, int D>
@@ -149,6 +149,7 @@ template <class T, int D>
 __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_keys_kernel(attn_backward_t<T> a)
 {
     CUDA_DYNAMIC_SHARED(shared);
+    constexpr int STEP = attn_tiling_t<T>::STEP, STAGES = attn_tiling_t<T>::STAGES;
     const backward_head_t<T> h = find_backward_head(a);
     const int first = (int)blockIdx.x * ATTN_ROWS;
     if (first >= h.length)
@@ -159,15 +160,15 @@ __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_keys_kernel(attn_b
     T *const p = m.p + warp_row * ld_p, *const ds = m.ds + warp_row * ld_p;
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
     load_stay(a, m, h.k, a.ld_qkv, a.wide_qkv, h.v, a.ld_qkv, a.wide_qkv, first, h.length);
-    load_pass(a, m, h.q, a.ld_qkv, a.wide_qkv, h.dout, a.ld_dout, a.wide_dout, first, h.length);
+    const auto load = [&](int at) {
+        load_pass(a, m, h.q, a.ld_qkv, a.wide_qkv, h.dout, a.ld_dout, a.wide_dout, at, h.length);
+    };
+    if (STAGES > 1)
+        load(first);
     for (int query = first; query < h.length; query += STEP) {
-        const int at = query % (2 * STEP) * ld;
+        const int at = query % (STAGES * STEP) * ld;
         float s[STEP / 8][4] = {}, dp[STEP / 8][4] = {};
-        copies_wait();
-        __syncthreads(); /* this tile is there; nobody reads the other one any more */
-        if (query + STEP < h.length)
-            load_pass(a, m, h.q, a.ld_qkv, a.wide_qkv, h.dout, a.ld_dout, a.wide_dout, query + STEP,
-                      h.length);
+        turn_to_tile<STAGES>(query, STEP, h.length, load);
         warp_product_t<T, STEP, D, true>::add(s, m.stay[0] + warp_row * ld, ld, m.pass[0] + at, ld);
         warp_product_t<T, STEP, D, true>::add(dp, m.stay[1] + warp_row * ld, ld, m.pass[1] + at,
                                               ld);
@@ -197,6 +198,7 @@ template <class T, int D>
 __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_queries_kernel(attn_backward_t<T> a)
 {
     CUDA_DYNAMIC_SHARED(shared);
+    constexpr int STEP = attn_tiling_t<T>::STEP, STAGES = attn_tiling_t<T>::STAGES;
     const backward_head_t<T> h = find_backward_head(a);
     const int first = (int)(gridDim.x - 1 - blockIdx.x) * ATTN_ROWS; /* the longest begin first */
     if (first >= h.length)
@@ -214,15 +216,15 @@ __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_queries_kernel(att
         delta[r] = h.delta[q_read];
     }
     load_stay(a, m, h.q, a.ld_qkv, a.wide_qkv, h.dout, a.ld_dout, a.wide_dout, first, h.length);
-    load_pass(a, m, h.k, a.ld_qkv, a.wide_qkv, h.v, a.ld_qkv, a.wide_qkv, 0, n_keys);
+    const auto load = [&](int at) {
+        load_pass(a, m, h.k, a.ld_qkv, a.wide_qkv, h.v, a.ld_qkv, a.wide_qkv, at, n_keys);
+    };
+    if (STAGES > 1)
+        load(0);
     for (int key = 0; key < n_keys; key += STEP) {
-        const int at = key % (2 * STEP) * ld;
+        const int at = key % (STAGES * STEP) * ld;
         float s[STEP / 8][4] = {}, dp[STEP / 8][4] = {};
-        copies_wait();
-        __syncthreads(); /* this tile is there; nobody reads the other one any more */
-        if (key + STEP < n_keys)
-            load_pass(a, m, h.k, a.ld_qkv, a.wide_qkv, h.v, a.ld_qkv, a.wide_qkv, key + STEP,
-                      n_keys);
+        turn_to_tile<STAGES>(key, STEP, n_keys, load);
         warp_product_t<T, STEP, D, true>::add(s, m.stay[0] + warp_row * ld, ld, m.pass[0] + at, ld);
         warp_product_t<T, STEP, D, true>::add(dp, m.stay[1] + warp_row * ld, ld, m.pass[1] + at,
                                               ld);

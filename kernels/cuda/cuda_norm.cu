@@ -11,12 +11,15 @@ static size_t row_bytes(int64_t c)
     return (size_t)(cuda_ceil_div(c, CHUNK) * CHUNK) * sizeof(float);
 }
 
-/* Shared memory holds the longest row that norms take. */
-static lrd_status_t check_row(int64_t c)
+/* Shared memory holds n rows, and what sums over a block need. */
+static lrd_status_t check_rows(lrd_stream_t *st, int n, int64_t c)
 {
-    const int64_t longest = (80 << 10) / (int64_t)sizeof(float);
-    CUDA_CHECK(c <= longest, LRD_ERR_UNSUPPORTED,
-               "cuda: a norm over %ld elements: at most %ld are supported", (long)c, (long)longest);
+    const size_t of_sums = 1024, most = cuda_backend_of(st)->properties.sharedMemPerBlockOptin;
+    CUDA_CHECK(n * row_bytes(c) + of_sums <= most, LRD_ERR_UNSUPPORTED,
+               "cuda: a norm over %ld elements does not fit the %zu bytes of shared memory that a "
+               "block may have "
+               "on this device",
+               (long)c, most);
     return LRD_OK;
 }
 
@@ -76,7 +79,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) embed_kernel(embed
 
 lrd_status_t cuda_embed_forward(lrd_stream_t *st, lrd_scratch_t, const lrd_embed_fwd_t *a)
 {
-    CUDA_TRY(check_row(a->y.cols));
+    CUDA_TRY(check_rows(st, 1, a->y.cols));
     CUDA_SAME_DTYPE("embed_forward", a->y.dtype, a->table.dtype);
     CUDA_SAME_DTYPE("embed_forward", a->y.dtype, a->gamma.dtype);
     CUDA_SAME_DTYPE("embed_forward", a->y.dtype, a->beta.dtype);
@@ -139,7 +142,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) addnorm_kernel(add
 lrd_status_t cuda_addnorm_forward(lrd_stream_t *st, lrd_scratch_t, const lrd_addnorm_fwd_t *a)
 {
     const lrd_dtype_t d = a->x.dtype;
-    CUDA_TRY(check_row(a->x.cols));
+    CUDA_TRY(check_rows(st, 1, a->x.cols));
     if (a->delta.data != NULL)
         CUDA_SAME_DTYPE("addnorm_forward", d, a->delta.dtype);
     if (a->res.data != NULL)
@@ -216,7 +219,7 @@ __global__ void __launch_bounds__(THREADS) norm_backward_kernel(norm_backward_t<
 
 lrd_status_t cuda_norm_backward(lrd_stream_t *st, lrd_scratch_t, const lrd_norm_bwd_t *a)
 {
-    CUDA_TRY(check_row(a->dy.cols));
+    CUDA_TRY(check_rows(st, 2, a->dy.cols));
     CUDA_SAME_DTYPE("norm_backward", a->dy.dtype, a->res.dtype);
     CUDA_SAME_DTYPE("norm_backward", a->dy.dtype, a->gamma.dtype);
     CUDA_SAME_DTYPE("norm_backward", a->dy.dtype, a->dres.dtype);

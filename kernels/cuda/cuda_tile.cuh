@@ -142,6 +142,22 @@ __device__ static void load_tile(T *tile, int rows, int cols, const T *from, int
     }
 }
 
+/* In a loop over tiles of `step` rows that ends at `end` and passes them through `stages` places in turn: tile `at`
+ * is there when it returns. load(first) begins to load a tile; with two places the caller has begun with the first one,
+ * and each next one is on its way while one is in use. */
+template <int stages, class F>
+__device__ static __forceinline__ void turn_to_tile(int at, int step, int end, F load)
+{
+    if (stages == 1) {
+        __syncthreads(); /* nobody reads the one before any more */
+        load(at);
+    }
+    copies_wait();
+    __syncthreads(); /* it is there; with two places, nobody reads the other any more */
+    if (stages > 1 && at + step < end)
+        load(at + step);
+}
+
 /* A warp's 16 rows of N columns of sums, rounded, to a tile. */
 template <class T, int N>
 __device__ static __forceinline__ void store_fragments(const float (*acc)[4], T *tile, int ld)

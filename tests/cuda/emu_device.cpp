@@ -189,6 +189,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
     properties->major = 9;
     properties->multiProcessorCount = 4;
     properties->totalGlobalMem = TOTAL;
+    properties->sharedMemPerBlockOptin = EMU_SHARED_OPT_IN;
     return cudaSuccess;
 }
 

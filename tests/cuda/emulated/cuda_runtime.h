@@ -126,7 +126,7 @@ typedef struct cudaDeviceProp {
     char name[256];
     cudaUUID_t uuid;
     int major, minor, multiProcessorCount;
-    size_t totalGlobalMem;
+    size_t totalGlobalMem, sharedMemPerBlockOptin;
 } cudaDeviceProp;
 
 typedef enum cudaMemcpyKind {
@@ -164,8 +164,9 @@ void emu_enqueue(cudaStream_t stream, std::function<void()> work);
 bool emu_is_device(const void *ptr, size_t bytes);
 bool emu_is_pinned(const void *ptr, size_t bytes);
 
-/* Shared memory that a block may have only after cudaFuncSetAttribute; and with it. */
-enum { EMU_SHARED = 48 << 10, EMU_SHARED_OPT_IN = 227 << 10, EMU_BLOCK = 1024 };
+/* Shared memory that a block may have without cudaFuncSetAttribute; and with it, on the smallest device of compute
+ * capability 8.0 or later. */
+enum { EMU_SHARED = 48 << 10, EMU_SHARED_OPT_IN = 99 << 10, EMU_BLOCK = 1024 };
 cudaError_t emu_allow_shared(void (*kernel)(), size_t bytes);
 cudaError_t emu_check_launch(void (*kernel)(), dim3 grid, dim3 block, size_t shared_bytes);
 
