@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 /* A plugin built against another version of this file is refused. */
-enum { LRD_OPS_ABI_VERSION = 4 };
+enum { LRD_OPS_ABI_VERSION = 5 };
 
 typedef struct lrd_ops lrd_ops_t;
 
@@ -48,6 +48,11 @@ typedef struct lrd_backend {
 typedef struct lrd_stream {
     lrd_backend_t *backend;
 } lrd_stream_t;
+
+/* A place in a stream's order, which the host or another stream can wait for. Extended likewise. */
+typedef struct lrd_event {
+    lrd_backend_t *backend;
+} lrd_event_t;
 
 typedef enum lrd_memkind {
     LRD_MEM_PINNED, /* host memory that copies to and from the device need */
@@ -436,6 +441,11 @@ struct lrd_ops {
     lrd_status_t (*stream_create)(lrd_backend_t *be, lrd_stream_t **stream_out);
     void (*stream_destroy)(lrd_stream_t *st);
     lrd_status_t (*stream_sync)(lrd_stream_t *st);
+    lrd_status_t (*stream_wait)(lrd_stream_t *st, lrd_event_t *event);
+    lrd_status_t (*event_create)(lrd_backend_t *be, lrd_event_t **event_out);
+    void (*event_destroy)(lrd_event_t *event);
+    lrd_status_t (*event_record)(lrd_stream_t *st, lrd_event_t *event);
+    lrd_status_t (*event_sync)(lrd_event_t *event);
     lrd_status_t (*copy)(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                          size_t bytes);
     lrd_status_t (*zero)(lrd_stream_t *st, void *dst, size_t bytes);
@@ -480,8 +490,22 @@ void lrd_stream_destroy(lrd_stream_t *st); /* NULL is fine; pending work is drop
 /* Waits for everything enqueued; returns the first error that any of it met. */
 lrd_status_t lrd_stream_sync(lrd_stream_t *st);
 
+/* Streams are in no order with each other but where one waits for an event of the other. An event names
+ * the place where it was recorded last, behind everything enqueued there until then; one that was never
+ * recorded is nothing to wait for. It may be recorded again, on any stream, also while somebody waits:
+ * a wait is for the place that the event named when the wait was asked for. */
+lrd_status_t lrd_event_create(lrd_backend_t *be, lrd_event_t **event_out);
+void lrd_event_destroy(lrd_event_t *event); /* NULL is fine; waits that were asked for stand */
+lrd_status_t lrd_event_record(lrd_stream_t *st, lrd_event_t *event);
+
+/* The host waits until the event's place is passed; returns errors as lrd_stream_sync. */
+lrd_status_t lrd_event_sync(lrd_event_t *event);
+
+/* What is enqueued on the stream from now on waits for the event's place; the host does not. */
+lrd_status_t lrd_stream_wait(lrd_stream_t *st, lrd_event_t *event);
+
 /* Enqueued like ops. Host memory of H2D and D2H is LRD_MEM_PINNED and must stay valid
- * until the next sync. */
+ * until the copy is known to be done: the stream, or an event behind the copy, was waited for. */
 lrd_status_t lrd_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                       size_t bytes);
 lrd_status_t lrd_zero(lrd_stream_t *st, void *dst, size_t bytes);

@@ -143,6 +143,43 @@ static lrd_status_t cuda_stream_sync(lrd_stream_t *st)
     return LRD_OK;
 }
 
+static lrd_status_t cuda_stream_wait(lrd_stream_t *st, lrd_event_t *event)
+{
+    CUDA_CALL(cudaStreamWaitEvent(cuda_stream_of(st), cuda_event_of(event), 0));
+    return LRD_OK;
+}
+
+static lrd_status_t cuda_event_create(lrd_backend_t *be, lrd_event_t **event_out)
+{
+    cuda_event_t *event = (cuda_event_t *)calloc(1, sizeof *event);
+    CUDA_CHECK(event != NULL, LRD_ERR_NO_MEMORY, "out of memory");
+    event->base.backend = be;
+    const cudaError_t error = cudaEventCreateWithFlags(&event->event, cudaEventDisableTiming);
+    if (error != cudaSuccess)
+        free(event);
+    CUDA_CALL(error);
+    *event_out = &event->base;
+    return LRD_OK;
+}
+
+static void cuda_event_destroy(lrd_event_t *event)
+{
+    cudaEventDestroy(cuda_event_of(event));
+    free(event);
+}
+
+static lrd_status_t cuda_event_record(lrd_stream_t *st, lrd_event_t *event)
+{
+    CUDA_CALL(cudaEventRecord(cuda_event_of(event), cuda_stream_of(st)));
+    return LRD_OK;
+}
+
+static lrd_status_t cuda_event_sync(lrd_event_t *event)
+{
+    CUDA_CALL(cudaEventSynchronize(cuda_event_of(event)));
+    return LRD_OK;
+}
+
 static lrd_status_t cuda_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                               size_t bytes)
 {
@@ -185,6 +222,11 @@ static lrd_ops_t make_table()
     t.stream_create = cuda_stream_create;
     t.stream_destroy = cuda_stream_destroy;
     t.stream_sync = cuda_stream_sync;
+    t.stream_wait = cuda_stream_wait;
+    t.event_create = cuda_event_create;
+    t.event_destroy = cuda_event_destroy;
+    t.event_record = cuda_event_record;
+    t.event_sync = cuda_event_sync;
     t.copy = cuda_copy;
     t.zero = cuda_zero;
     t.scratch_bytes = cuda_scratch_bytes;
