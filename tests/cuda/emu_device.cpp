@@ -47,6 +47,22 @@ struct region_t {
     size_t bytes, mapped;
 };
 
+/* What the host did. LRD_EMULATED_COUNTS=FILE: appended to it when the process ends. */
+struct counts_t {
+    long waits;  /* for work that was not done */
+    long drains; /* those of them that left no work on the device, which then waits for the host */
+    long launches; /* of kernels, products and copies */
+    ~counts_t()
+    {
+        const char *file = getenv("LRD_EMULATED_COUNTS");
+        FILE *f = file != nullptr ? fopen(file, "a") : nullptr;
+        if (f == nullptr)
+            return;
+        fprintf(f, "waits %ld drains %ld launches %ld\n", waits, drains, launches);
+        fclose(f);
+    }
+} counts;
+
 constexpr size_t ALIGN = 256, PAGE = 4096, NANS = 16 << 20, TOTAL = (size_t)8 << 30;
 std::list<region_t> device, pinned;
 std::list<emu_stream *> streams;
@@ -162,6 +178,11 @@ void wait_for(emu_stream *s, const place_t *place)
     protect(PROT_READ | PROT_WRITE);
     run_to(s, place, order != nullptr && strcmp(order, "early") == 0);
     protect(PROT_NONE);
+    bool any = false;
+    for (const emu_stream *other : streams)
+        any = any || !other->items.empty();
+    counts.waits++;
+    counts.drains += !any;
 }
 
 void finish(emu_stream *s)
@@ -182,6 +203,7 @@ bool emu_is_pinned(const void *ptr, size_t bytes)
 
 void emu_enqueue(cudaStream_t stream, std::function<void()> work)
 {
+    counts.launches++;
     stream->items.push_back({std::move(work), nullptr, nullptr});
 }
 
