@@ -67,6 +67,11 @@ static inline cudaEvent_t cuda_event_of(lrd_event_t *event)
     return ((cuda_event_t *)event)->event;
 }
 
+typedef struct cuda_graph {
+    lrd_graph_t base;
+    cudaGraphExec_t graph;
+} cuda_graph_t;
+
 static inline cudaStream_t cuda_stream_of(lrd_stream_t *st)
 {
     return ((cuda_stream_t *)st)->stream;

@@ -5,7 +5,10 @@
  * of a stream is done when the host, or another stream that comes to its wait, wants it, so that a
  * reader that does not wait comes before its writer. Early (LRD_EMULATED_STREAMS=early): streams that
  * nobody asked for go first, as far as their own waits let them, so that a writer that does not wait
- * comes before the readers of what it overwrites. */
+ * comes before the readers of what it overwrites.
+ *
+ * While a stream is captured into a graph, what CUDA forbids then is refused and spoils the capture, and
+ * so are events, which CUDA would take into the graph. */
 #include "cuda_runtime.h"
 #include "emu_poison.h"
 
@@ -17,6 +20,7 @@
 #include <memory>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <vector>
 
 namespace
 {
@@ -31,8 +35,18 @@ struct item_t {
 };
 } // namespace
 
+struct emu_graph {
+    std::vector<std::function<void()>> work;
+    bool spoiled;
+};
+
+struct emu_graph_exec {
+    std::vector<std::function<void()>> work;
+};
+
 struct emu_stream {
     std::deque<item_t> items;
+    std::unique_ptr<emu_graph> capture; /* nullptr: none is under way */
 };
 
 struct emu_event {
@@ -79,6 +93,19 @@ cudaError_t report(cudaError_t error)
 {
     last_error = error != cudaSuccess ? error : last_error;
     return error;
+}
+
+/* What may not be called while a stream (nullptr: any) is captured. */
+cudaError_t refuse_in_capture(const emu_stream *stream)
+{
+    cudaError_t error = cudaSuccess;
+    for (emu_stream *s : streams) {
+        if (s->capture != nullptr && (stream == nullptr || s == stream)) {
+            s->capture->spoiled = true;
+            error = cudaErrorStreamCaptureUnsupported;
+        }
+    }
+    return report(error);
 }
 
 const region_t *find(const std::list<region_t> &regions, const void *ptr, size_t bytes)
@@ -201,10 +228,26 @@ bool emu_is_pinned(const void *ptr, size_t bytes)
     return find(pinned, ptr, bytes) != nullptr;
 }
 
-void emu_enqueue(cudaStream_t stream, std::function<void()> work)
+cudaError_t emu_enqueue(cudaStream_t stream, std::function<void()> work)
 {
+    if (stream == nullptr)
+        return report(cudaErrorInvalidResourceHandle);
+    if (stream->capture != nullptr) {
+        stream->capture->work.push_back(std::move(work));
+        return cudaSuccess;
+    }
     counts.launches++;
     stream->items.push_back({std::move(work), nullptr, nullptr});
+    return cudaSuccess;
+}
+
+bool emu_is_capturing()
+{
+    for (const emu_stream *s : streams) {
+        if (s->capture != nullptr)
+            return true;
+    }
+    return false;
 }
 
 cudaError_t emu_allow_shared(void (*kernel)(), size_t bytes)
@@ -239,6 +282,12 @@ const char *cudaGetErrorString(cudaError_t error)
         return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
         return "invalid device ordinal";
+    case cudaErrorInvalidResourceHandle:
+        return "invalid resource handle";
+    case cudaErrorStreamCaptureUnsupported:
+        return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+        return "operation failed due to a previous error during capture";
     case cudaErrorInvalidValue:
         break;
     }
@@ -295,9 +344,10 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 cudaError_t cudaMalloc(void **ptr, size_t bytes)
 {
     const size_t space = round_up(bytes, ALIGN), mapped = round_up(space, PAGE);
+    const cudaError_t error = refuse_in_capture(nullptr);
     *ptr = nullptr;
-    if (bytes == 0)
-        return cudaSuccess;
+    if (bytes == 0 || error != cudaSuccess)
+        return error;
     if (bytes > TOTAL - used)
         return report(cudaErrorMemoryAllocation);
     unsigned char *mapping = map_nans(mapped);
@@ -314,6 +364,9 @@ cudaError_t cudaMalloc(void **ptr, size_t bytes)
 /* As CUDA does: after everything that was asked for. */
 cudaError_t cudaFree(void *ptr)
 {
+    const cudaError_t error = refuse_in_capture(nullptr);
+    if (error != cudaSuccess)
+        return error;
     for (emu_stream *s : streams)
         finish(s);
     for (auto r = device.begin(); r != device.end(); ++r) {
@@ -330,6 +383,9 @@ cudaError_t cudaFree(void *ptr)
 
 cudaError_t cudaHostAlloc(void **ptr, size_t bytes, unsigned)
 {
+    const cudaError_t error = refuse_in_capture(nullptr);
+    if (error != cudaSuccess)
+        return error;
     void *p = aligned_alloc(PAGE, round_up(bytes + 1, PAGE));
     if (p == nullptr)
         return report(cudaErrorMemoryAllocation);
@@ -341,6 +397,9 @@ cudaError_t cudaHostAlloc(void **ptr, size_t bytes, unsigned)
 
 cudaError_t cudaFreeHost(void *ptr)
 {
+    const cudaError_t error = refuse_in_capture(nullptr);
+    if (error != cudaSuccess)
+        return error;
     for (emu_stream *s : streams)
         finish(s);
     for (auto r = pinned.begin(); r != pinned.end(); ++r) {
@@ -370,15 +429,18 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    finish(stream);
-    return cudaSuccess;
+    const cudaError_t error = refuse_in_capture(stream);
+    if (error == cudaSuccess)
+        finish(stream);
+    return error;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
-    if (event->place != nullptr)
+    const cudaError_t error = refuse_in_capture(stream);
+    if (error == cudaSuccess && event->place != nullptr)
         stream->items.push_back({nullptr, nullptr, event->place});
-    return cudaSuccess;
+    return error;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
@@ -395,6 +457,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
+    const cudaError_t error = refuse_in_capture(stream);
+    if (error != cudaSuccess)
+        return error;
     event->place = std::make_shared<place_t>(place_t{stream});
     stream->items.push_back({nullptr, event->place, nullptr});
     return cudaSuccess;
@@ -407,6 +472,56 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     return cudaSuccess;
 }
 
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
+{
+    if (stream == nullptr || stream->capture != nullptr)
+        return report(cudaErrorStreamCaptureUnsupported);
+    stream->capture = std::make_unique<emu_graph>();
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    *graph = nullptr;
+    if (stream->capture == nullptr)
+        return report(cudaErrorInvalidValue);
+    const std::unique_ptr<emu_graph> taken = std::move(stream->capture);
+    if (taken->spoiled)
+        return report(cudaErrorStreamCaptureInvalidated);
+    *graph = new emu_graph(*taken);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
+{
+    const cudaError_t error = refuse_in_capture(nullptr);
+    if (error == cudaSuccess)
+        *exec = new emu_graph_exec{graph->work};
+    return error;
+}
+
+/* One call of the host, whatever it holds. */
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+    const auto work = exec->work;
+    return emu_enqueue(stream, [work] {
+        for (const auto &w : work)
+            w();
+    });
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    delete exec;
+    return cudaSuccess;
+}
+
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
@@ -416,14 +531,12 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpy
         kind == cudaMemcpyHostToDevice ? emu_is_pinned(src, bytes) : emu_is_device(src, bytes);
     if (!to_ok || !from_ok)
         return report(cudaErrorInvalidValue);
-    emu_enqueue(stream, [=] { memcpy(dst, src, bytes); });
-    return cudaSuccess;
+    return emu_enqueue(stream, [=] { memcpy(dst, src, bytes); });
 }
 
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
 {
     if (!emu_is_device(dst, bytes))
         return report(cudaErrorInvalidValue);
-    emu_enqueue(stream, [=] { memset(dst, value, bytes); });
-    return cudaSuccess;
+    return emu_enqueue(stream, [=] { memset(dst, value, bytes); });
 }

@@ -1,5 +1,6 @@
 /* Streams and events: what one stream writes and another reads arrives, whatever order the backend
- * gives to streams that do not wait for each other. */
+ * gives to streams that do not wait for each other. And graphs: what was taken down and is launched gives
+ * the bits of the ops themselves. */
 #include "op_support.h"
 
 #include <string.h>
@@ -164,12 +165,106 @@ static void test_forgotten_wait(void **state)
     op_free_all();
 }
 
+/* y = gelu(x W^T): the input from host[0], the result to host[1]. */
+typedef struct pass {
+    lrd_mat_t x, y;
+    lrd_weight_t w;
+} pass_t;
+
+static void enqueue(const pass_t *p)
+{
+    up(op_st, p->x.data, host[0]);
+    assert_ok(lrd_linear_forward(
+        op_st, op_scratch,
+        &(lrd_linear_fwd_t){
+            .x = lrd_const(p->x), .w = &p->w, .epilogue = LRD_EPILOGUE_GELU, .y = p->y}));
+    down(op_st, host[1], p->y.data);
+}
+
+static void fill_floats(uint64_t *seed)
+{
+    for (int i = 0; i < N; i++)
+        ((float *)host[0])[i] = (float)lrd_test_random(seed);
+}
+
+static pass_t make_pass(uint64_t *seed)
+{
+    enum { ROWS = 10, COLS = N / ROWS };
+    const ref_mat_t x = op_random(seed, ROWS, COLS, 1), w = op_random(seed, COLS, COLS, 1);
+    pass_t p = {.x = op_put(x, LRD_F32, 0), .y = op_empty(ROWS, COLS, LRD_F32, 0)};
+    p.w.w = lrd_const(op_put(w, LRD_F32, 0));
+    return p;
+}
+
+static void test_graph(void **state)
+{
+    (void)state;
+    uint64_t seed = 5;
+    static int32_t want[ROUNDS][N];
+    if (!lrd_has_graphs(op_be))
+        return;
+    const pass_t p = make_pass(&seed);
+    for (int i = 0; i < ROUNDS; i++) {
+        uint64_t own = 100 + (uint64_t)i;
+        fill_floats(&own);
+        enqueue(&p);
+        assert_ok(lrd_stream_sync(op_st));
+        memcpy(want[i], host[1], BYTES);
+    }
+    lrd_graph_t *graph;
+    assert_ok(lrd_graph_begin(op_st));
+    enqueue(&p);
+    memset(host[1], 0, BYTES);
+    assert_ok(lrd_graph_end(op_st, &graph));
+    assert_ok(lrd_stream_sync(op_st));
+    assert_int_equal(host[1][5], 0); /* taken down, not done */
+    for (int i = 0; i < ROUNDS; i++) {
+        uint64_t own = 100 + (uint64_t)i;
+        fill_floats(&own);
+        assert_ok(lrd_graph_launch(op_st, graph));
+        assert_ok(lrd_stream_sync(op_st));
+        assert_memory_equal(host[1], want[i], BYTES);
+    }
+    lrd_graph_destroy(graph);
+    lrd_graph_destroy(NULL);
+    op_free_all();
+}
+
+/* What may not be done meanwhile fails, and spoils what is taken down; the stream is whole again after. */
+static void test_graph_refuses(void **state)
+{
+    (void)state;
+    uint64_t seed = 6;
+    lrd_graph_t *graph = NULL;
+    void *memory;
+    if (!lrd_has_graphs(op_be))
+        return;
+    const pass_t p = make_pass(&seed);
+    fill_floats(&seed);
+    for (int i = 0; i < 2; i++) {
+        assert_ok(lrd_graph_begin(op_st));
+        enqueue(&p);
+        if (i == 0)
+            assert_fails(lrd_stream_sync(op_st), LRD_ERR_DEVICE, "capturing");
+        else
+            assert_fails(lrd_mem_alloc(op_be, LRD_MEM_DEVICE, BYTES, &memory), LRD_ERR_DEVICE,
+                         "capturing");
+        assert_fails(lrd_graph_end(op_st, &graph), LRD_ERR_DEVICE, "cudaStreamEndCapture");
+    }
+    assert_ok(lrd_graph_begin(op_st));
+    assert_ok(lrd_graph_end(op_st, NULL));
+    enqueue(&p);
+    assert_ok(lrd_stream_sync(op_st));
+    op_free_all();
+}
+
 int main(int argc, char **argv)
 {
     op_arguments(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reader_waits), cmocka_unit_test(test_turns),
-        cmocka_unit_test(test_record_again), cmocka_unit_test(test_host_waits),
-        cmocka_unit_test(test_forgotten_wait)};
+        cmocka_unit_test(test_reader_waits),   cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_record_again),   cmocka_unit_test(test_host_waits),
+        cmocka_unit_test(test_forgotten_wait), cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_graph_refuses)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
