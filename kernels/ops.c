@@ -136,6 +136,60 @@ lrd_status_t lrd_stream_sync(lrd_stream_t *st)
     return st->backend->ops->stream_sync(st);
 }
 
+lrd_status_t lrd_stream_wait(lrd_stream_t *st, lrd_event_t *event)
+{
+    return st->backend->ops->stream_wait(st, event);
+}
+
+lrd_status_t lrd_event_create(lrd_backend_t *be, lrd_event_t **event_out)
+{
+    return be->ops->event_create(be, event_out);
+}
+
+void lrd_event_destroy(lrd_event_t *event)
+{
+    if (event != NULL)
+        event->backend->ops->event_destroy(event);
+}
+
+lrd_status_t lrd_event_record(lrd_stream_t *st, lrd_event_t *event)
+{
+    return st->backend->ops->event_record(st, event);
+}
+
+lrd_status_t lrd_event_sync(lrd_event_t *event)
+{
+    lrd_beat();
+    return event->backend->ops->event_sync(event);
+}
+
+bool lrd_has_graphs(const lrd_backend_t *be)
+{
+    return be->ops->has_graphs && !lrd_profile_is_on();
+}
+
+lrd_status_t lrd_graph_begin(lrd_stream_t *st)
+{
+    return st->backend->ops->graph_begin(st);
+}
+
+lrd_status_t lrd_graph_end(lrd_stream_t *st, lrd_graph_t **graph_out)
+{
+    return st->backend->ops->graph_end(st, graph_out);
+}
+
+lrd_status_t lrd_graph_launch(lrd_stream_t *st, lrd_graph_t *graph)
+{
+    lrd_beat();
+    return st->backend->ops->graph_launch(st, graph);
+}
+
+void lrd_graph_destroy(lrd_graph_t *graph)
+{
+    if (graph != NULL)
+        graph->backend->ops->graph_destroy(graph);
+}
+
 lrd_status_t lrd_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src, size_t bytes)
 {
     lrd_beat();

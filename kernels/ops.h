@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 /* A plugin built against another version of this file is refused. */
-enum { LRD_OPS_ABI_VERSION = 4 };
+enum { LRD_OPS_ABI_VERSION = 6 };
 
 typedef struct lrd_ops lrd_ops_t;
 
@@ -48,6 +48,16 @@ typedef struct lrd_backend {
 typedef struct lrd_stream {
     lrd_backend_t *backend;
 } lrd_stream_t;
+
+/* A place in a stream's order, which the host or another stream can wait for. Extended likewise. */
+typedef struct lrd_event {
+    lrd_backend_t *backend;
+} lrd_event_t;
+
+/* Work that was taken down once and is asked for again in one call. Extended likewise. */
+typedef struct lrd_graph {
+    lrd_backend_t *backend;
+} lrd_graph_t;
 
 typedef enum lrd_memkind {
     LRD_MEM_PINNED, /* host memory that copies to and from the device need */
@@ -229,7 +239,7 @@ typedef struct lrd_attn_cached {
     const int32_t *cache_len;  /* [S] tokens that its slot holds already */
     const int32_t *slot;       /* [S] */
     int32_t n_seqs;
-    int32_t max_len;    /* of cache_len + new tokens */
+    int32_t max_len;    /* no cache_len + new tokens is more */
     const float *slope; /* [H] */
     float scale;        /* 1 / sqrt(D) */
     lrd_kv_cache_t cache;
@@ -425,6 +435,7 @@ struct lrd_ops {
     const char *name; /* "cpu" */
     uint32_t abi_version;
     bool reads_host_memory; /* ops take ordinary host pointers: mapped weights serve in place */
+    bool has_graphs;        /* false: the functions graph_... may be NULL */
 
     lrd_status_t (*open)(const lrd_backend_options_t *options, lrd_backend_t **backend_out);
     void (*close)(lrd_backend_t *be);
@@ -436,6 +447,15 @@ struct lrd_ops {
     lrd_status_t (*stream_create)(lrd_backend_t *be, lrd_stream_t **stream_out);
     void (*stream_destroy)(lrd_stream_t *st);
     lrd_status_t (*stream_sync)(lrd_stream_t *st);
+    lrd_status_t (*stream_wait)(lrd_stream_t *st, lrd_event_t *event);
+    lrd_status_t (*event_create)(lrd_backend_t *be, lrd_event_t **event_out);
+    void (*event_destroy)(lrd_event_t *event);
+    lrd_status_t (*event_record)(lrd_stream_t *st, lrd_event_t *event);
+    lrd_status_t (*event_sync)(lrd_event_t *event);
+    lrd_status_t (*graph_begin)(lrd_stream_t *st);
+    lrd_status_t (*graph_end)(lrd_stream_t *st, lrd_graph_t **graph_out);
+    lrd_status_t (*graph_launch)(lrd_stream_t *st, lrd_graph_t *graph);
+    void (*graph_destroy)(lrd_graph_t *graph);
     lrd_status_t (*copy)(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                          size_t bytes);
     lrd_status_t (*zero)(lrd_stream_t *st, void *dst, size_t bytes);
@@ -480,8 +500,37 @@ void lrd_stream_destroy(lrd_stream_t *st); /* NULL is fine; pending work is drop
 /* Waits for everything enqueued; returns the first error that any of it met. */
 lrd_status_t lrd_stream_sync(lrd_stream_t *st);
 
+/* Streams are in no order with each other but where one waits for an event of the other. An event names
+ * the place where it was recorded last, behind everything enqueued there until then; one that was never
+ * recorded is nothing to wait for. It may be recorded again, on any stream, also while somebody waits:
+ * a wait is for the place that the event named when the wait was asked for. */
+lrd_status_t lrd_event_create(lrd_backend_t *be, lrd_event_t **event_out);
+void lrd_event_destroy(lrd_event_t *event); /* NULL is fine; waits that were asked for stand */
+lrd_status_t lrd_event_record(lrd_stream_t *st, lrd_event_t *event);
+
+/* The host waits until the event's place is passed; returns errors as lrd_stream_sync. */
+lrd_status_t lrd_event_sync(lrd_event_t *event);
+
+/* What is enqueued on the stream from now on waits for the event's place; the host does not. */
+lrd_status_t lrd_stream_wait(lrd_stream_t *st, lrd_event_t *event);
+
+/* Between begin and end what is enqueued on the stream is not done but taken down, with the arguments
+ * that it was given: ops and copies. Their memory must be there whenever the graph is launched; what lies
+ * in it is read then. Meanwhile nobody may wait for the stream, nor it for an event, and no memory be
+ * allocated or freed. What a backend decides when it meets an op first must have been decided: let the
+ * same ops run once before. Every begin has its end; graph_out NULL drops what was taken down, and does
+ * not fail. */
+lrd_status_t lrd_graph_begin(lrd_stream_t *st);
+lrd_status_t lrd_graph_end(lrd_stream_t *st, lrd_graph_t **graph_out);
+lrd_status_t lrd_graph_launch(lrd_stream_t *st, lrd_graph_t *graph);
+void lrd_graph_destroy(lrd_graph_t *graph); /* NULL is fine; when no launch of it is under way */
+
+/* False: this backend has no graphs, or ops are being measured one by one (kernels/op_profile.h); run the
+ * ops. */
+bool lrd_has_graphs(const lrd_backend_t *be);
+
 /* Enqueued like ops. Host memory of H2D and D2H is LRD_MEM_PINNED and must stay valid
- * until the next sync. */
+ * until the copy is known to be done: the stream, or an event behind the copy, was waited for. */
 lrd_status_t lrd_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                       size_t bytes);
 lrd_status_t lrd_zero(lrd_stream_t *st, void *dst, size_t bytes);

@@ -109,6 +109,43 @@ static lrd_status_t cpu_stream_sync(lrd_stream_t *st)
     return LRD_OK;
 }
 
+/* Whatever was asked for has been done: there is never anything to wait for. */
+static lrd_status_t cpu_stream_wait(lrd_stream_t *st, lrd_event_t *event)
+{
+    (void)st;
+    (void)event;
+    return LRD_OK;
+}
+
+static lrd_status_t cpu_event_create(lrd_backend_t *be, lrd_event_t **event_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_event_t *event;
+    LRD_NEW(event, 1);
+    event->backend = be;
+    *event_out = event;
+out:
+    return status;
+}
+
+static void cpu_event_destroy(lrd_event_t *event)
+{
+    lrd_free(event);
+}
+
+static lrd_status_t cpu_event_record(lrd_stream_t *st, lrd_event_t *event)
+{
+    (void)st;
+    (void)event;
+    return LRD_OK;
+}
+
+static lrd_status_t cpu_event_sync(lrd_event_t *event)
+{
+    (void)event;
+    return LRD_OK;
+}
+
 static lrd_status_t cpu_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                              size_t bytes)
 {
@@ -163,6 +200,11 @@ const lrd_ops_t lrd_cpu_ops = {.name = "cpu",
                                .stream_create = cpu_stream_create,
                                .stream_destroy = cpu_stream_destroy,
                                .stream_sync = cpu_stream_sync,
+                               .stream_wait = cpu_stream_wait,
+                               .event_create = cpu_event_create,
+                               .event_destroy = cpu_event_destroy,
+                               .event_record = cpu_event_record,
+                               .event_sync = cpu_event_sync,
                                .copy = cpu_copy,
                                .zero = cpu_zero,
                                .scratch_bytes = cpu_scratch_bytes,

@@ -29,6 +29,11 @@ struct checked_stream {
     record_t *first, **last;
 };
 
+struct checked_event {
+    lrd_event_t base;
+    place_t *place; /* held; NULL: never recorded */
+};
+
 enum { POISON = 0xff }; /* NaN in every floating-point dtype */
 
 static checked_backend_t *backend_of(lrd_backend_t *be)
@@ -144,15 +149,31 @@ static void checked_mem_free(lrd_backend_t *backend, lrd_memkind_t kind, void *p
     }
 }
 
+static void let_go(place_t *place)
+{
+    if (place != NULL && --place->holders == 0)
+        lrd_free(place);
+}
+
+/* The first record has run, or is dropped. */
+static void drop_record(checked_stream_t *st)
+{
+    record_t *r = st->first;
+    st->first = r->next;
+    if (st->first == NULL)
+        st->last = &st->first;
+    if (r->passes != NULL)
+        r->passes->stream = NULL;
+    let_go(r->passes);
+    let_go(r->awaits);
+    lrd_free(r->args);
+    lrd_free(r);
+}
+
 static void drop_records(checked_stream_t *st)
 {
-    while (st->first != NULL) {
-        record_t *r = st->first;
-        st->first = r->next;
-        lrd_free(r->args);
-        lrd_free(r);
-    }
-    st->last = &st->first;
+    while (st->first != NULL)
+        drop_record(st);
 }
 
 static void checked_stream_destroy(lrd_stream_t *stream)
@@ -181,6 +202,12 @@ out:
     return status;
 }
 
+static void append(checked_stream_t *st, record_t *r)
+{
+    *st->last = r;
+    st->last = &r->next;
+}
+
 lrd_status_t checked_record(lrd_stream_t *stream,
                             lrd_status_t (*run)(lrd_stream_t *, const record_t *),
                             lrd_scratch_t scratch, void *args)
@@ -191,29 +218,102 @@ lrd_status_t checked_record(lrd_stream_t *stream,
     LRD_CHECK(scratch.bytes == 0 || checked_is_device(stream, scratch.data, scratch.bytes),
               LRD_ERR_ARG, "cpu_checked: scratch is not device memory");
     LRD_NEW(r, 1);
-    *r = (record_t){run, scratch, args, NULL};
+    *r = (record_t){.run = run, .scratch = scratch, .args = args};
     args = NULL;
-    *st->last = r;
-    st->last = &r->next;
+    append(st, r);
 out:
     lrd_free(args);
     return status;
 }
 
-static lrd_status_t checked_stream_sync(lrd_stream_t *stream)
+/* Runs a stream up to a place of it, or all of it (NULL), and of the others what it waits for. */
+static lrd_status_t run_to(checked_stream_t *st, const place_t *place)
 {
     lrd_status_t status = LRD_OK;
-    checked_stream_t *st = (checked_stream_t *)stream;
-    checked_backend_t *be = backend_of(stream->backend);
-    protect_device(be, PROT_READ | PROT_WRITE);
-    for (const record_t *r = st->first; r != NULL && status == LRD_OK; r = r->next) {
+    while (st->first != NULL && (place == NULL || place->stream != NULL)) {
+        const record_t *r = st->first;
+        if (r->awaits != NULL && r->awaits->stream != NULL)
+            LRD_TRY(run_to(r->awaits->stream, r->awaits));
         if (r->scratch.bytes > 0)
             memset(r->scratch.data, POISON, r->scratch.bytes);
-        status = r->run(st->inner, r);
+        if (r->run != NULL)
+            LRD_TRY(r->run(st->inner, r));
+        drop_record(st);
     }
-    protect_device(be, PROT_NONE);
-    drop_records(st);
+out:
+    if (status != LRD_OK)
+        drop_records(st);
     return status;
+}
+
+static lrd_status_t run_on_device(checked_stream_t *st, const place_t *place)
+{
+    checked_backend_t *be = backend_of(st->base.backend);
+    protect_device(be, PROT_READ | PROT_WRITE);
+    const lrd_status_t status = run_to(st, place);
+    protect_device(be, PROT_NONE);
+    return status;
+}
+
+static lrd_status_t checked_stream_sync(lrd_stream_t *stream)
+{
+    return run_on_device((checked_stream_t *)stream, NULL);
+}
+
+static lrd_status_t checked_event_create(lrd_backend_t *be, lrd_event_t **event_out)
+{
+    lrd_status_t status = LRD_OK;
+    checked_event_t *event;
+    LRD_NEW(event, 1);
+    event->base.backend = be;
+    *event_out = &event->base;
+out:
+    return status;
+}
+
+static void checked_event_destroy(lrd_event_t *event)
+{
+    let_go(((checked_event_t *)event)->place);
+    lrd_free(event);
+}
+
+static lrd_status_t checked_event_record(lrd_stream_t *stream, lrd_event_t *event)
+{
+    lrd_status_t status = LRD_OK;
+    checked_event_t *e = (checked_event_t *)event;
+    record_t *r = NULL;
+    place_t *place = NULL;
+    LRD_NEW(r, 1);
+    LRD_NEW(place, 1);
+    *place = (place_t){2, (checked_stream_t *)stream};
+    let_go(e->place);
+    e->place = r->passes = place;
+    append((checked_stream_t *)stream, r);
+    r = NULL;
+out:
+    lrd_free(r);
+    return status;
+}
+
+static lrd_status_t checked_stream_wait(lrd_stream_t *stream, lrd_event_t *event)
+{
+    lrd_status_t status = LRD_OK;
+    place_t *place = ((checked_event_t *)event)->place;
+    record_t *r;
+    if (place == NULL)
+        goto out;
+    LRD_NEW(r, 1);
+    place->holders++;
+    r->awaits = place;
+    append((checked_stream_t *)stream, r);
+out:
+    return status;
+}
+
+static lrd_status_t checked_event_sync(lrd_event_t *event)
+{
+    const place_t *place = ((checked_event_t *)event)->place;
+    return place != NULL && place->stream != NULL ? run_on_device(place->stream, place) : LRD_OK;
 }
 
 typedef struct transfer {
@@ -299,6 +399,11 @@ const lrd_ops_t lrd_cpu_checked_ops = {.name = "cpu_checked",
                                        .stream_create = checked_stream_create,
                                        .stream_destroy = checked_stream_destroy,
                                        .stream_sync = checked_stream_sync,
+                                       .stream_wait = checked_stream_wait,
+                                       .event_create = checked_event_create,
+                                       .event_destroy = checked_event_destroy,
+                                       .event_record = checked_event_record,
+                                       .event_sync = checked_event_sync,
                                        .copy = checked_copy,
                                        .zero = checked_zero,
                                        .scratch_bytes = checked_scratch_bytes,

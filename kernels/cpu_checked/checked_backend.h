@@ -2,8 +2,9 @@
  * to find without a GPU most of what one would:
  *   - device memory cannot be touched by the host: outside of ops it is protected, and a touch is
  *     a fault there;
- *   - ops are recorded, and run at the next synchronization: what they point to must live until
- *     then, what they read from the host is read at once;
+ *   - ops are recorded, and run when somebody waits for them, no sooner: what they point to must live
+ *     until then, what they read from the host is read at once, and a stream that does not wait for
+ *     another's event finds none of its work done;
  *   - nothing starts zeroed: fresh memory and scratch hold NaN before every op;
  *   - every pointer of an op must be device memory, host memory of a copy must be pinned.
  */
@@ -16,12 +17,20 @@
 
 typedef struct checked_backend checked_backend_t;
 typedef struct checked_stream checked_stream_t;
+typedef struct checked_event checked_event_t;
 
-/* A recorded op: `run` executes it on the inner CPU stream, `free` releases what it copied. */
+/* Where an event was recorded. Shared by the event, the stream that will pass it, and those that wait. */
+typedef struct place {
+    int holders;
+    checked_stream_t *stream; /* NULL: it was passed */
+} place_t;
+
+/* A recorded op: `run` executes it on the inner CPU stream. NULL: an event's place, or a wait. */
 typedef struct record {
     lrd_status_t (*run)(lrd_stream_t *inner, const struct record *r);
     lrd_scratch_t scratch;
-    void *args; /* owned, with everything that it points to on the host */
+    void *args;               /* owned, with everything that it points to on the host */
+    place_t *passes, *awaits; /* held */
     struct record *next;
 } record_t;
 

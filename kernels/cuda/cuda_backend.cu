@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const lrd_plugin_host_t *host;
 
@@ -143,6 +144,99 @@ static lrd_status_t cuda_stream_sync(lrd_stream_t *st)
     return LRD_OK;
 }
 
+static lrd_status_t cuda_stream_wait(lrd_stream_t *st, lrd_event_t *event)
+{
+    CUDA_CALL(cudaStreamWaitEvent(cuda_stream_of(st), cuda_event_of(event), 0));
+    return LRD_OK;
+}
+
+static lrd_status_t cuda_event_create(lrd_backend_t *be, lrd_event_t **event_out)
+{
+    cuda_event_t *event = (cuda_event_t *)calloc(1, sizeof *event);
+    CUDA_CHECK(event != NULL, LRD_ERR_NO_MEMORY, "out of memory");
+    event->base.backend = be;
+    const cudaError_t error = cudaEventCreateWithFlags(&event->event, cudaEventDisableTiming);
+    if (error != cudaSuccess)
+        free(event);
+    CUDA_CALL(error);
+    *event_out = &event->base;
+    return LRD_OK;
+}
+
+static void cuda_event_destroy(lrd_event_t *event)
+{
+    cudaEventDestroy(cuda_event_of(event));
+    free(event);
+}
+
+static lrd_status_t cuda_event_record(lrd_stream_t *st, lrd_event_t *event)
+{
+    CUDA_CALL(cudaEventRecord(cuda_event_of(event), cuda_stream_of(st)));
+    return LRD_OK;
+}
+
+static lrd_status_t cuda_event_sync(lrd_event_t *event)
+{
+    CUDA_CALL(cudaEventSynchronize(cuda_event_of(event)));
+    return LRD_OK;
+}
+
+/* Other threads, such as a library's own, may use the device meanwhile. */
+static lrd_status_t cuda_graph_begin(lrd_stream_t *st)
+{
+    CUDA_CALL(cudaStreamBeginCapture(cuda_stream_of(st), cudaStreamCaptureModeThreadLocal));
+    return LRD_OK;
+}
+
+static lrd_status_t instantiate(lrd_backend_t *be, cudaGraph_t taken, lrd_graph_t **graph_out)
+{
+    cuda_graph_t *g = (cuda_graph_t *)calloc(1, sizeof *g);
+    CUDA_CHECK(g != NULL, LRD_ERR_NO_MEMORY, "out of memory");
+    g->base.backend = be;
+    const cudaError_t error = cudaGraphInstantiate(&g->graph, taken, 0);
+    if (error != cudaSuccess)
+        free(g);
+    CUDA_CHECK(error == cudaSuccess, LRD_ERR_DEVICE, "CUDA: cudaGraphInstantiate: %s",
+               cudaGetErrorString(error));
+    *graph_out = &g->base;
+    return LRD_OK;
+}
+
+static lrd_status_t cuda_graph_end(lrd_stream_t *st, lrd_graph_t **graph_out)
+{
+    cudaGraph_t taken = NULL;
+    lrd_status_t status = LRD_OK;
+    const cudaError_t error = cudaStreamEndCapture(cuda_stream_of(st), &taken);
+    if (error != cudaSuccess)
+        cudaGetLastError(); /* it is told here, or was when the capture went wrong */
+    else if (graph_out != NULL)
+        status = instantiate(st->backend, taken, graph_out);
+    if (taken != NULL)
+        cudaGraphDestroy(taken);
+    CUDA_CHECK(graph_out == NULL || error == cudaSuccess, LRD_ERR_DEVICE,
+               "CUDA: cudaStreamEndCapture: %s", cudaGetErrorString(error));
+    return status;
+}
+
+static lrd_status_t cuda_graph_launch(lrd_stream_t *st, lrd_graph_t *graph)
+{
+    CUDA_CALL(cudaGraphLaunch(((cuda_graph_t *)graph)->graph, cuda_stream_of(st)));
+    return LRD_OK;
+}
+
+static void cuda_graph_destroy(lrd_graph_t *graph)
+{
+    cudaGraphExecDestroy(((cuda_graph_t *)graph)->graph);
+    free(graph);
+}
+
+/* LRD_CUDA_GRAPHS=0: none, to compare. */
+static bool wants_graphs()
+{
+    const char *text = getenv("LRD_CUDA_GRAPHS");
+    return text == NULL || strcmp(text, "0") != 0;
+}
+
 static lrd_status_t cuda_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                               size_t bytes)
 {
@@ -175,6 +269,7 @@ static lrd_ops_t make_table()
     t.name = "cuda";
     t.abi_version = LRD_OPS_ABI_VERSION;
     t.reads_host_memory = false;
+    t.has_graphs = wants_graphs();
     t.open = cuda_open;
     t.close = cuda_close;
     t.describe = cuda_describe;
@@ -185,6 +280,15 @@ static lrd_ops_t make_table()
     t.stream_create = cuda_stream_create;
     t.stream_destroy = cuda_stream_destroy;
     t.stream_sync = cuda_stream_sync;
+    t.stream_wait = cuda_stream_wait;
+    t.event_create = cuda_event_create;
+    t.event_destroy = cuda_event_destroy;
+    t.event_record = cuda_event_record;
+    t.event_sync = cuda_event_sync;
+    t.graph_begin = cuda_graph_begin;
+    t.graph_end = cuda_graph_end;
+    t.graph_launch = cuda_graph_launch;
+    t.graph_destroy = cuda_graph_destroy;
     t.copy = cuda_copy;
     t.zero = cuda_zero;
     t.scratch_bytes = cuda_scratch_bytes;

@@ -57,6 +57,21 @@ typedef struct cuda_stream {
     cudaStream_t stream;
 } cuda_stream_t;
 
+typedef struct cuda_event {
+    lrd_event_t base;
+    cudaEvent_t event;
+} cuda_event_t;
+
+static inline cudaEvent_t cuda_event_of(lrd_event_t *event)
+{
+    return ((cuda_event_t *)event)->event;
+}
+
+typedef struct cuda_graph {
+    lrd_graph_t base;
+    cudaGraphExec_t graph;
+} cuda_graph_t;
+
 static inline cudaStream_t cuda_stream_of(lrd_stream_t *st)
 {
     return ((cuda_stream_t *)st)->stream;

@@ -106,7 +106,7 @@ static lrd_status_t measure(void *context, lrd_weights_t *weights, lrd_memory_t 
     LRD_TRY(lrd_feed_open(s->engine.stream, limits.tokens, 1, &feed));
     lay_out(s, stage, &feed, &memory->model, &memory->step);
     memory->scratch.bytes = lrd_stage_scratch_bytes(stage);
-    memory->pinned_bytes = pinned_bytes(s) + relay.bytes + feed.bytes;
+    memory->pinned_bytes = pinned_bytes(s) + relay.bytes + feed.pinned_bytes;
 out:
     lrd_feed_close(&feed);
     lrd_relay_close(&relay);

@@ -1,11 +1,16 @@
 #include "infer/generator.h"
 
 #include "base/mem.h"
+#include "model/graphs.h"
 
 #include <string.h>
 
 /* Tokens of a step: pieces of prompts fill what single tokens leave. */
 enum { STEP_TOKENS = 512 };
+
+/* Steps of single tokens are told for caches of up to so many tokens, twice as many, and so on, so that
+ * they come again. */
+enum { SHORTEST = 256 };
 
 /* A sequence in work. */
 typedef struct slot {
@@ -42,6 +47,8 @@ struct lrd_generator {
     lrd_adapter_use_t *use; /* [slots] */
     int32_t *use_begin;     /* [slots + 1] */
     lrd_relay_t relay;
+    lrd_graphs_t *graphs; /* of steps of single tokens */
+    uint64_t *key;        /* [3 + 3 slots] */
 };
 
 lrd_sampling_t lrd_sampling_default(void)
@@ -122,6 +129,8 @@ lrd_status_t lrd_generator_create(lrd_weights_t *weights, lrd_stream_t *stream,
     LRD_NEW(g->order, n);
     LRD_NEW(g->use, n);
     LRD_NEW(g->use_begin, n + 1);
+    LRD_NEW(g->key, 3 + 3 * n);
+    LRD_TRY(lrd_graphs_create(stream, 3 + 3 * (size_t)n, &g->graphs));
     const size_t arrays = arrays_at(NULL, tokens, n).bytes, next = align((size_t)(n + 1) * 4);
     const size_t slopes = (size_t)weights->config->n_heads * sizeof(float);
     g->pinned_bytes = arrays + next + align(seen_words(g) * 4 + slopes);
@@ -156,9 +165,11 @@ void lrd_generator_destroy(lrd_generator_t *g)
 {
     if (g == NULL)
         return;
+    lrd_graphs_destroy(g->graphs);
     lrd_relay_close(&g->relay);
     lrd_mem_free(g->stream->backend, LRD_MEM_PINNED, g->pinned, g->pinned_bytes);
     lrd_stage_destroy(g->stage);
+    lrd_free(g->key);
     lrd_free(g->use_begin);
     lrd_free(g->use);
     lrd_free(g->order);
@@ -377,16 +388,18 @@ static int64_t pack(const run_t *r, int32_t n_seqs, lrd_micro_batch_t *batch)
     return n_rows;
 }
 
-/* The head's run: logits, and a token for each row. */
-typedef struct choice {
+/* The model's part of a step. */
+typedef struct pass {
     lrd_generator_t *g;
-    int64_t n_rows;
-} choice_t;
+    const lrd_micro_batch_t *batch;
+    int64_t n_rows; /* of logits */
+} pass_t;
 
+/* The head's run: logits, and a token for each row. */
 static lrd_status_t choose(void *context, const lrd_micro_batch_t *batch)
 {
     lrd_status_t status = LRD_OK;
-    const choice_t *c = context;
+    const pass_t *c = context;
     lrd_generator_t *g = c->g;
     const int64_t v = g->vocab;
     const lrd_mat_t logits = {g->logits, c->n_rows, v, v, LRD_F32};
@@ -424,13 +437,51 @@ out:
     return status;
 }
 
+/* Enqueues a step, from its arrays to the tokens. */
+static lrd_status_t enqueue(void *context)
+{
+    lrd_status_t status = LRD_OK;
+    pass_t *p = context;
+    lrd_generator_t *g = p->g;
+    LRD_TRY(lrd_copy(g->stream, LRD_COPY_H2D, g->device.row, g->host.row, g->host.bytes));
+    LRD_TRY(lrd_relay_run(&g->relay, p->batch, choose, p));
+out:
+    return status;
+}
+
+/* Every sequence brings one token and wants the next: a step that the same sequences will ask for again. */
+static bool comes_again(const lrd_generator_t *g, const lrd_micro_batch_t *batch, int64_t n_rows)
+{
+    return lrd_has_graphs(g->stream->backend) && !is_spread(g) &&
+           batch->n_tokens == batch->n_seqs && n_rows == batch->n_seqs;
+}
+
+/* What changes from one such step to the next lies in the arrays; the rest is its key. */
+static lrd_status_t enqueue_again(lrd_generator_t *g, lrd_micro_batch_t *batch)
+{
+    size_t n = 0;
+    int64_t most = SHORTEST;
+    while (most < batch->max_len)
+        most *= 2;
+    batch->max_len = most < g->limits.capacity ? (int32_t)most : g->limits.capacity;
+    g->key[n++] = (uint64_t)batch->n_seqs;
+    g->key[n++] = (uint64_t)batch->max_len;
+    g->key[n++] = (uint64_t)batch->n_uses;
+    for (int32_t i = 0; i < batch->n_uses; i++) {
+        g->key[n++] = (uintptr_t)batch->use[i].adapter;
+        g->key[n++] = (uintptr_t)batch->use[i].params;
+        g->key[n++] = (uint64_t)batch->use_begin[i];
+    }
+    return lrd_graphs_run(g->graphs, g->key, n, enqueue, &(pass_t){g, batch, batch->n_seqs});
+}
+
 /* The model's part of a step: next_host[i] is the token of row i. */
-static lrd_status_t compute(const run_t *r, const lrd_micro_batch_t *batch, int64_t n_rows)
+static lrd_status_t compute(const run_t *r, lrd_micro_batch_t *batch, int64_t n_rows)
 {
     lrd_status_t status = LRD_OK;
     lrd_generator_t *g = r->g;
-    LRD_TRY(lrd_copy(g->stream, LRD_COPY_H2D, g->device.row, g->host.row, g->host.bytes));
-    LRD_TRY(lrd_relay_run(&g->relay, batch, choose, &(choice_t){g, n_rows}));
+    LRD_TRY(comes_again(g, batch, n_rows) ? enqueue_again(g, batch)
+                                          : enqueue(&(pass_t){g, batch, n_rows}));
     LRD_TRY(lrd_stream_sync(g->stream));
     if (is_spread(g))
         LRD_TRY(tell(r, n_rows));
@@ -515,6 +566,7 @@ lrd_status_t lrd_generate(lrd_generator_t *g, const lrd_sampling_t *sampling,
     while (r.next < n || r.n_used > 0)
         LRD_TRY(step(&r));
 out:
+    lrd_graphs_forget(g->graphs); /* adapters may come and go before the next run */
     return status;
 }
 

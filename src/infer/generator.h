@@ -6,6 +6,9 @@
  * padding, grouped by adapter; new requests take the slots that others leave. What a request is
  * given depends on itself alone: prompt, adapter, settings and number, never on its company (to the
  * bit where the backend promises that of its products, as the CPU does).
+ *
+ * Where the backend has graphs, a step in which the same number of sequences bring a token each, with the
+ * same adapters on the same rows, is one launch from the third time on (model/graphs.h).
  */
 #ifndef LRD_INFER_GENERATOR_H
 #define LRD_INFER_GENERATOR_H

@@ -82,7 +82,7 @@ typedef struct lrd_micro_batch {
 
     const int32_t *cache_len; /* [S]; NULL: no cache, attention inside the sequences alone */
     const int32_t *slot;      /* [S] */
-    int32_t max_len;          /* of cache_len + new tokens */
+    int32_t max_len;          /* no cache_len + new tokens is more */
 
     /* Host: which adapter acts on which rows, use[i] on use_begin[i] .. use_begin[i + 1] - 1. */
     const lrd_adapter_use_t *use;

@@ -23,17 +23,25 @@ lrd_status_t lrd_feed_open(lrd_stream_t *stream, int64_t max_tokens, int64_t max
 {
     lrd_status_t status = LRD_OK;
     lrd_feed_t feed = {.stream = stream, .max_tokens = max_tokens, .max_sequences = max_sequences};
-    feed.bytes = places_of(max_tokens, max_sequences).end;
-    LRD_TRY(lrd_mem_alloc(stream->backend, LRD_MEM_PINNED, feed.bytes, (void **)&feed.pinned));
+    feed.bytes = (places_of(max_tokens, max_sequences).end + 7) / 8 * 8;
+    feed.pinned_bytes = LRD_FEED_SLOTS * feed.bytes;
+    for (int i = 0; i < LRD_FEED_SLOTS; i++)
+        LRD_TRY(lrd_event_create(stream->backend, &feed.sent[i]));
+    LRD_TRY(
+        lrd_mem_alloc(stream->backend, LRD_MEM_PINNED, feed.pinned_bytes, (void **)&feed.pinned));
     *feed_out = feed;
+    feed = (lrd_feed_t){0};
 out:
+    lrd_feed_close(&feed);
     return status;
 }
 
 void lrd_feed_close(lrd_feed_t *feed)
 {
     if (feed->stream != NULL)
-        lrd_mem_free(feed->stream->backend, LRD_MEM_PINNED, feed->pinned, feed->bytes);
+        lrd_mem_free(feed->stream->backend, LRD_MEM_PINNED, feed->pinned, feed->pinned_bytes);
+    for (int i = 0; i < LRD_FEED_SLOTS; i++)
+        lrd_event_destroy(feed->sent[i]);
     *feed = (lrd_feed_t){0};
 }
 
@@ -63,12 +71,15 @@ lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_mic
         "a micro-batch of %lld tokens in %lld sequences, memory was prepared for %lld in %lld",
         (long long)batch->n_tokens, (long long)batch->n_sequences, (long long)feed->max_tokens,
         (long long)feed->max_sequences);
-    LRD_TRY(lrd_stream_sync(feed->stream)); /* the pinned memory is used again */
-    memcpy(feed->pinned + p.row_key, batch->row_key, t * sizeof(uint64_t));
-    memcpy(feed->pinned + p.token, batch->token, t * sizeof(int32_t));
-    memcpy(feed->pinned + p.target, batch->target, t * sizeof(int32_t));
-    memcpy(feed->pinned + p.cu_seqlens, batch->cu_seqlens, (s + 1) * sizeof(int32_t));
-    LRD_TRY(lrd_copy(feed->stream, LRD_COPY_H2D, feed->device, feed->pinned, p.end));
+    const int64_t slot = feed->n_uploads++ % LRD_FEED_SLOTS;
+    uint8_t *pinned = feed->pinned + (size_t)slot * feed->bytes;
+    LRD_TRY(lrd_event_sync(feed->sent[slot])); /* the pinned memory is used again */
+    memcpy(pinned + p.row_key, batch->row_key, t * sizeof(uint64_t));
+    memcpy(pinned + p.token, batch->token, t * sizeof(int32_t));
+    memcpy(pinned + p.target, batch->target, t * sizeof(int32_t));
+    memcpy(pinned + p.cu_seqlens, batch->cu_seqlens, (s + 1) * sizeof(int32_t));
+    LRD_TRY(lrd_copy(feed->stream, LRD_COPY_H2D, feed->device, pinned, p.end));
+    LRD_TRY(lrd_event_record(feed->stream, feed->sent[slot]));
     *out = (lrd_micro_batch_t){
         .token = (const int32_t *)(feed->device + p.token),
         .target = (const int32_t *)(feed->device + p.target),

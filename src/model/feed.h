@@ -1,4 +1,9 @@
-/* model/feed.h -- packed micro-batches on their way from the loader to the device. */
+/* model/feed.h -- packed micro-batches on their way from the loader to the device.
+ *
+ * Two pieces of pinned memory are filled in turn: the host packs a micro-batch while the one before waits
+ * for its copy, and that waits on the stream, like all work, for the micro-batch before it. So the host is
+ * at most two micro-batches ahead of the device, which always has one in work and one to go on with, and
+ * a run that is asked to stop has no more than that to finish. */
 #ifndef LRD_MODEL_FEED_H
 #define LRD_MODEL_FEED_H
 
@@ -6,14 +11,21 @@
 #include "data/loader.h"
 #include "model/family.h"
 
+enum { LRD_FEED_SLOTS = 2 };
+
 typedef struct lrd_feed {
     lrd_stream_t *stream;
     int64_t max_tokens, max_sequences;
-    uint8_t *device, *pinned; /* the four arrays of a micro-batch, one behind the other */
-    size_t bytes;             /* of each of the two */
+    size_t bytes; /* of the four arrays of a micro-batch, one behind the other */
+    uint8_t *
+        device; /* [bytes] the copies arrive in the order of the stream, each behind the work before */
+    uint8_t *pinned; /* [LRD_FEED_SLOTS][bytes] */
+    size_t pinned_bytes;
+    lrd_event_t *sent[LRD_FEED_SLOTS]; /* behind the copy from each */
+    int64_t n_uploads;
 } lrd_feed_t;
 
-/* Allocates pinned memory. */
+/* Allocates pinned memory: pinned_bytes. */
 lrd_status_t lrd_feed_open(lrd_stream_t *stream, int64_t max_tokens, int64_t max_sequences,
                            lrd_feed_t *feed_out);
 void lrd_feed_close(lrd_feed_t *feed); /* {0} is fine */
@@ -21,8 +33,8 @@ void lrd_feed_close(lrd_feed_t *feed); /* {0} is fine */
 /* Device memory (category "buffers"). */
 void lrd_feed_layout(lrd_feed_t *feed, lrd_arena_t *arena);
 
-/* Uploads a batch; *out points to device memory that is valid until the next upload. Waits until
- * the device has done with the one before. LRD_ERR_ARG: the batch is larger than announced. */
+/* Uploads a batch; *out points to device memory for what is enqueued until the next upload. Waits until
+ * the last batch but one has been copied. LRD_ERR_ARG: the batch is larger than announced. */
 lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_micro_batch_t *out);
 
 #endif /* LRD_MODEL_FEED_H */

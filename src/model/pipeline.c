@@ -7,6 +7,7 @@
 typedef struct buffer {
     void *data;
     lrd_message_t message;
+    lrd_event_t *emptied; /* of an incoming one: behind the copy to the device */
 } buffer_t;
 
 struct lrd_pipeline {
@@ -110,6 +111,8 @@ lrd_status_t lrd_pipeline_create(const lrd_pipeline_options_t *o, lrd_pipeline_t
     p->pinned_bytes = (size_t)share_out(p) * p->buffer_bytes;
     LRD_TRY(lrd_mem_alloc(s->stream->backend, LRD_MEM_PINNED, p->pinned_bytes, &p->pinned));
     share_out(p);
+    for (int i = 0; i < 2; i++)
+        LRD_TRY(lrd_event_create(s->stream->backend, &p->incoming[i].emptied));
 done:
     *pipeline_out = p;
     p = NULL;
@@ -124,6 +127,8 @@ void lrd_pipeline_destroy(lrd_pipeline_t *p)
         return;
     if (p->pinned != NULL)
         lrd_mem_free(p->o.stage->stream->backend, LRD_MEM_PINNED, p->pinned, p->pinned_bytes);
+    for (int i = 0; i < 2; i++)
+        lrd_event_destroy(p->incoming[i].emptied);
     lrd_batch_release(&p->batch);
     lrd_free(p->n_sent);
     lrd_free(p->outgoing);
@@ -163,8 +168,7 @@ static int tag_of(int chunk, bool backward)
     return 2 * chunk + backward;
 }
 
-/* Asks for what an action will need. Its buffer was emptied by the action before the last one, on the
- * stream: waits for that. */
+/* Asks for what an action will need, when its buffer was emptied by the action before the last one. */
 static lrd_status_t ask_for(lrd_pipeline_t *p, const lrd_pipe_action_t *a)
 {
     lrd_status_t status = LRD_OK;
@@ -173,7 +177,7 @@ static lrd_status_t ask_for(lrd_pipeline_t *p, const lrd_pipe_action_t *a)
         goto out;
     buffer_t *b = &p->incoming[p->n_received++ % 2];
     const int from = neighbour(p, a->chunk, a->backward, &chunk);
-    LRD_TRY(lrd_stream_sync(p->o.stage->stream));
+    LRD_TRY(lrd_event_sync(b->emptied));
     LRD_TRY(lrd_comm_receive(p->o.grid->row, b->data, p->buffer_bytes, from,
                              tag_of(a->chunk, a->backward), &b->message));
 out:
@@ -191,6 +195,7 @@ static lrd_status_t take_in(lrd_pipeline_t *p, buffer_t *b, lrd_mat_t to)
     lrd_status_t status = LRD_OK;
     LRD_TRY(wait_for(p, &b->message));
     LRD_TRY(lrd_copy(p->o.stage->stream, LRD_COPY_H2D, to.data, b->data, bytes_of(&to)));
+    LRD_TRY(lrd_event_record(p->o.stage->stream, b->emptied));
 out:
     return status;
 }

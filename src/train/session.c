@@ -197,7 +197,7 @@ out:
 static size_t count_pinned(const lrd_session_t *s)
 {
     const bool saves = lrd_comm_rank(s->o.comm) == 0;
-    size_t pinned = s->feed.bytes + s->stepper.pinned_bytes + s->optimizer.pinned_bytes +
+    size_t pinned = s->feed.pinned_bytes + s->stepper.pinned_bytes + s->optimizer.pinned_bytes +
                     lrd_pipeline_pinned_bytes(s->pipeline) +
                     (saves ? 3 * (size_t)s->adapter->n_params * sizeof(float) : 0);
     for (int r = 0; r < s->runs.n; r++)

@@ -1,5 +1,14 @@
-/* The runtime of the emulated device. Work waits in its stream until somebody synchronizes; only
- * while it runs may device memory be touched. */
+/* The runtime of the emulated device. Work waits in its stream until somebody waits for it; only
+ * while it runs may device memory be touched.
+ *
+ * Streams run in one of two orders, so that one of them makes a forgotten wait a wrong result. Late: work
+ * of a stream is done when the host, or another stream that comes to its wait, wants it, so that a
+ * reader that does not wait comes before its writer. Early (LRD_EMULATED_STREAMS=early): streams that
+ * nobody asked for go first, as far as their own waits let them, so that a writer that does not wait
+ * comes before the readers of what it overwrites.
+ *
+ * While a stream is captured into a graph, what CUDA forbids then is refused and spoils the capture, and
+ * so are events, which CUDA would take into the graph. */
 #include "cuda_runtime.h"
 #include "emu_poison.h"
 
@@ -8,11 +17,40 @@
 #include <deque>
 #include <list>
 #include <map>
+#include <memory>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <vector>
+
+namespace
+{
+/* Where an event was recorded. */
+struct place_t {
+    emu_stream *stream; /* nullptr: it was passed */
+};
+
+struct item_t {
+    std::function<void()> work;              /* empty for an event's place, and for a wait: */
+    std::shared_ptr<place_t> passes, awaits; /* of these */
+};
+} // namespace
+
+struct emu_graph {
+    std::vector<std::function<void()>> work;
+    bool spoiled;
+};
+
+struct emu_graph_exec {
+    std::vector<std::function<void()>> work;
+};
 
 struct emu_stream {
-    std::deque<std::function<void()>> work;
+    std::deque<item_t> items;
+    std::unique_ptr<emu_graph> capture; /* nullptr: none is under way */
+};
+
+struct emu_event {
+    std::shared_ptr<place_t> place; /* nullptr: never recorded */
 };
 
 namespace
@@ -22,6 +60,22 @@ struct region_t {
     unsigned char *start, *mapping;
     size_t bytes, mapped;
 };
+
+/* What the host did. LRD_EMULATED_COUNTS=FILE: appended to it when the process ends. */
+struct counts_t {
+    long waits;  /* for work that was not done */
+    long drains; /* those of them that left no work on the device, which then waits for the host */
+    long launches; /* of kernels, products and copies */
+    ~counts_t()
+    {
+        const char *file = getenv("LRD_EMULATED_COUNTS");
+        FILE *f = file != nullptr ? fopen(file, "a") : nullptr;
+        if (f == nullptr)
+            return;
+        fprintf(f, "waits %ld drains %ld launches %ld\n", waits, drains, launches);
+        fclose(f);
+    }
+} counts;
 
 constexpr size_t ALIGN = 256, PAGE = 4096, NANS = 16 << 20, TOTAL = (size_t)8 << 30;
 std::list<region_t> device, pinned;
@@ -39,6 +93,19 @@ cudaError_t report(cudaError_t error)
 {
     last_error = error != cudaSuccess ? error : last_error;
     return error;
+}
+
+/* What may not be called while a stream (nullptr: any) is captured. */
+cudaError_t refuse_in_capture(const emu_stream *stream)
+{
+    cudaError_t error = cudaSuccess;
+    for (emu_stream *s : streams) {
+        if (s->capture != nullptr && (stream == nullptr || s == stream)) {
+            s->capture->spoiled = true;
+            error = cudaErrorStreamCaptureUnsupported;
+        }
+    }
+    return report(error);
 }
 
 const region_t *find(const std::list<region_t> &regions, const void *ptr, size_t bytes)
@@ -88,14 +155,66 @@ void protect(int protection)
         mprotect(r.mapping, r.mapped, protection);
 }
 
-void finish(emu_stream *s)
+bool is_held_up(const emu_stream *s)
 {
-    if (s->work.empty())
+    const auto &awaits = s->items.front().awaits;
+    return awaits != nullptr && awaits->stream != nullptr;
+}
+
+void run_first(emu_stream *s)
+{
+    const item_t item = std::move(s->items.front());
+    s->items.pop_front();
+    if (item.work)
+        item.work();
+    if (item.passes != nullptr)
+        item.passes->stream = nullptr;
+}
+
+/* All streams but one, as far as their waits let them. */
+void run_others(const emu_stream *but)
+{
+    for (bool more = true; more;) {
+        more = false;
+        for (emu_stream *s : streams) {
+            for (; s != but && !s->items.empty() && !is_held_up(s); more = true)
+                run_first(s);
+        }
+    }
+}
+
+/* Runs a stream up to a place of it, or all of it (nullptr), and of the others what it waits for. */
+void run_to(emu_stream *s, const place_t *place, bool early)
+{
+    while (!s->items.empty() && (place == nullptr || place->stream != nullptr)) {
+        if (early)
+            run_others(s);
+        if (is_held_up(s)) {
+            const auto awaits = s->items.front().awaits;
+            run_to(awaits->stream, awaits.get(), early);
+        }
+        run_first(s);
+    }
+}
+
+void wait_for(emu_stream *s, const place_t *place)
+{
+    const char *order = getenv("LRD_EMULATED_STREAMS");
+    if (s->items.empty())
         return;
     protect(PROT_READ | PROT_WRITE);
-    for (; !s->work.empty(); s->work.pop_front())
-        s->work.front()();
+    run_to(s, place, order != nullptr && strcmp(order, "early") == 0);
     protect(PROT_NONE);
+    bool any = false;
+    for (const emu_stream *other : streams)
+        any = any || !other->items.empty();
+    counts.waits++;
+    counts.drains += !any;
+}
+
+void finish(emu_stream *s)
+{
+    wait_for(s, nullptr);
 }
 } // namespace
 
@@ -109,9 +228,26 @@ bool emu_is_pinned(const void *ptr, size_t bytes)
     return find(pinned, ptr, bytes) != nullptr;
 }
 
-void emu_enqueue(cudaStream_t stream, std::function<void()> work)
+cudaError_t emu_enqueue(cudaStream_t stream, std::function<void()> work)
 {
-    stream->work.push_back(std::move(work));
+    if (stream == nullptr)
+        return report(cudaErrorInvalidResourceHandle);
+    if (stream->capture != nullptr) {
+        stream->capture->work.push_back(std::move(work));
+        return cudaSuccess;
+    }
+    counts.launches++;
+    stream->items.push_back({std::move(work), nullptr, nullptr});
+    return cudaSuccess;
+}
+
+bool emu_is_capturing()
+{
+    for (const emu_stream *s : streams) {
+        if (s->capture != nullptr)
+            return true;
+    }
+    return false;
 }
 
 cudaError_t emu_allow_shared(void (*kernel)(), size_t bytes)
@@ -146,6 +282,12 @@ const char *cudaGetErrorString(cudaError_t error)
         return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
         return "invalid device ordinal";
+    case cudaErrorInvalidResourceHandle:
+        return "invalid resource handle";
+    case cudaErrorStreamCaptureUnsupported:
+        return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+        return "operation failed due to a previous error during capture";
     case cudaErrorInvalidValue:
         break;
     }
@@ -203,9 +345,10 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 cudaError_t cudaMalloc(void **ptr, size_t bytes)
 {
     const size_t space = round_up(bytes, ALIGN), mapped = round_up(space, PAGE);
+    const cudaError_t error = refuse_in_capture(nullptr);
     *ptr = nullptr;
-    if (bytes == 0)
-        return cudaSuccess;
+    if (bytes == 0 || error != cudaSuccess)
+        return error;
     if (bytes > TOTAL - used)
         return report(cudaErrorMemoryAllocation);
     unsigned char *mapping = map_nans(mapped);
@@ -222,6 +365,9 @@ cudaError_t cudaMalloc(void **ptr, size_t bytes)
 /* As CUDA does: after everything that was asked for. */
 cudaError_t cudaFree(void *ptr)
 {
+    const cudaError_t error = refuse_in_capture(nullptr);
+    if (error != cudaSuccess)
+        return error;
     for (emu_stream *s : streams)
         finish(s);
     for (auto r = device.begin(); r != device.end(); ++r) {
@@ -238,6 +384,9 @@ cudaError_t cudaFree(void *ptr)
 
 cudaError_t cudaHostAlloc(void **ptr, size_t bytes, unsigned)
 {
+    const cudaError_t error = refuse_in_capture(nullptr);
+    if (error != cudaSuccess)
+        return error;
     void *p = aligned_alloc(PAGE, round_up(bytes + 1, PAGE));
     if (p == nullptr)
         return report(cudaErrorMemoryAllocation);
@@ -249,6 +398,9 @@ cudaError_t cudaHostAlloc(void **ptr, size_t bytes, unsigned)
 
 cudaError_t cudaFreeHost(void *ptr)
 {
+    const cudaError_t error = refuse_in_capture(nullptr);
+    if (error != cudaSuccess)
+        return error;
     for (emu_stream *s : streams)
         finish(s);
     for (auto r = pinned.begin(); r != pinned.end(); ++r) {
@@ -278,7 +430,96 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    finish(stream);
+    const cudaError_t error = refuse_in_capture(stream);
+    if (error == cudaSuccess)
+        finish(stream);
+    return error;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
+{
+    const cudaError_t error = refuse_in_capture(stream);
+    if (error == cudaSuccess && event->place != nullptr)
+        stream->items.push_back({nullptr, nullptr, event->place});
+    return error;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
+{
+    *event = new emu_event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    const cudaError_t error = refuse_in_capture(stream);
+    if (error != cudaSuccess)
+        return error;
+    event->place = std::make_shared<place_t>(place_t{stream});
+    stream->items.push_back({nullptr, event->place, nullptr});
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    if (event->place != nullptr && event->place->stream != nullptr)
+        wait_for(event->place->stream, event->place.get());
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
+{
+    if (stream == nullptr || stream->capture != nullptr)
+        return report(cudaErrorStreamCaptureUnsupported);
+    stream->capture = std::make_unique<emu_graph>();
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    *graph = nullptr;
+    if (stream->capture == nullptr)
+        return report(cudaErrorInvalidValue);
+    const std::unique_ptr<emu_graph> taken = std::move(stream->capture);
+    if (taken->spoiled)
+        return report(cudaErrorStreamCaptureInvalidated);
+    *graph = new emu_graph(*taken);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
+{
+    const cudaError_t error = refuse_in_capture(nullptr);
+    if (error == cudaSuccess)
+        *exec = new emu_graph_exec{graph->work};
+    return error;
+}
+
+/* One call of the host, whatever it holds. */
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+    const auto work = exec->work;
+    return emu_enqueue(stream, [work] {
+        for (const auto &w : work)
+            w();
+    });
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    delete exec;
     return cudaSuccess;
 }
 
@@ -291,14 +532,12 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpy
         kind == cudaMemcpyHostToDevice ? emu_is_pinned(src, bytes) : emu_is_device(src, bytes);
     if (!to_ok || !from_ok)
         return report(cudaErrorInvalidValue);
-    emu_enqueue(stream, [=] { memcpy(dst, src, bytes); });
-    return cudaSuccess;
+    return emu_enqueue(stream, [=] { memcpy(dst, src, bytes); });
 }
 
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
 {
     if (!emu_is_device(dst, bytes))
         return report(cudaErrorInvalidValue);
-    emu_enqueue(stream, [=] { memset(dst, value, bytes); });
-    return cudaSuccess;
+    return emu_enqueue(stream, [=] { memset(dst, value, bytes); });
 }

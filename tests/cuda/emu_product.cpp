@@ -268,7 +268,8 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 }
 
 /* The algorithm remembers how much workspace and alignment it was promised. With
- * LRD_EMULATED_BARE_PRODUCTS set there is none that has an epilogue. */
+ * LRD_EMULATED_BARE_PRODUCTS set there is none that has an epilogue. While a graph is captured there is
+ * none at all: what is chosen must have been chosen before. */
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
@@ -276,7 +277,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                                               cublasLtMatmulHeuristicResult_t *found, int *n_found)
 {
     const bool bare = desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT;
-    if (!shapes_agree(*desc, *a, *b, *d) || preference->may_split ||
+    if (!shapes_agree(*desc, *a, *b, *d) || preference->may_split || emu_is_capturing() ||
         (getenv("LRD_EMULATED_BARE_PRODUCTS") != nullptr && !bare))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     *found = {};
@@ -311,6 +312,6 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     if (workspace_bytes < algo->data[0] || all % algo->data[1] != 0)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     handle->products++;
-    emu_enqueue(stream, [j] { run(j); });
-    return CUBLAS_STATUS_SUCCESS;
+    return emu_enqueue(stream, [j] { run(j); }) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
+                                                               : CUBLAS_STATUS_EXECUTION_FAILED;
 }

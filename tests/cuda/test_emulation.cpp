@@ -218,12 +218,64 @@ static void check_runtime()
     cudaStreamDestroy(st);
 }
 
+/* One buffer that a stream writes and another reads, twice, without the wait of the reader or that of the
+ * second write: what the reads saw. */
+static void take_turns(bool reader_waits, bool writer_waits, int seen[2])
+{
+    cudaStream_t writer, reader;
+    cudaEvent_t written, read;
+    void *x = nullptr, *pinned = nullptr;
+    cudaStreamCreateWithFlags(&writer, cudaStreamNonBlocking);
+    cudaStreamCreateWithFlags(&reader, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&written, cudaEventDisableTiming);
+    cudaEventCreateWithFlags(&read, cudaEventDisableTiming);
+    cudaMalloc(&x, sizeof(int));
+    cudaHostAlloc(&pinned, 4 * sizeof(int), cudaHostAllocDefault);
+    int *host = (int *)pinned;
+    for (int i = 0; i < 2; i++) {
+        host[i] = 1 + i;
+        if (writer_waits)
+            cudaStreamWaitEvent(writer, read, 0);
+        cudaMemcpyAsync(x, host + i, sizeof(int), cudaMemcpyHostToDevice, writer);
+        cudaEventRecord(written, writer);
+        if (reader_waits)
+            cudaStreamWaitEvent(reader, written, 0);
+        cudaMemcpyAsync(host + 2 + i, x, sizeof(int), cudaMemcpyDeviceToHost, reader);
+        cudaEventRecord(read, reader);
+    }
+    cudaEventSynchronize(read);
+    memcpy(seen, host + 2, 2 * sizeof(int));
+    cudaEventDestroy(written);
+    cudaEventDestroy(read);
+    cudaStreamDestroy(writer);
+    cudaStreamDestroy(reader);
+    cudaFreeHost(pinned);
+    cudaFree(x);
+}
+
+/* Each order finds the mistake that it is for. */
+static void check_streams()
+{
+    int seen[2];
+    take_turns(false, true, seen);
+    expect(seen[0] != 1, "late: a reader that does not wait");
+    take_turns(true, true, seen);
+    expect(seen[0] == 1 && seen[1] == 2, "late: streams that wait for each other's events");
+    setenv("LRD_EMULATED_STREAMS", "early", 1);
+    take_turns(true, false, seen);
+    expect(seen[0] == 2, "early: a writer that does not wait");
+    take_turns(true, true, seen);
+    expect(seen[0] == 1 && seen[1] == 2, "early: streams that wait for each other's events");
+    unsetenv("LRD_EMULATED_STREAMS");
+}
+
 int main()
 {
     check_product<__half>("float16 products");
     check_product<__nv_bfloat16>("bfloat16 products");
     check_product<float>("float32 products");
     check_blocks();
+    check_streams();
     check_runtime();
     expect_death(
         "a barrier that only some reach", [] { launch(barrier_for_some, 64, 0); }, "wait for ever");

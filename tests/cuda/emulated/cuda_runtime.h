@@ -1,9 +1,9 @@
 /* tests/cuda/emulated/cuda_runtime.h -- CUDA's language and runtime for kernels that run on the CPU:
  * as much of them as kernels/cuda uses, under the same names.
  *
- * The runtime is one device with rules stricter than a GPU's (emu_device.cpp): work is done at the
- * next synchronization of its stream, device memory is out of the host's reach at all other times,
- * and copies between host and device need pinned memory. Kernels run on fibers (emu_fiber.h).
+ * The runtime is one device with rules stricter than a GPU's (emu_device.cpp): work is done when
+ * somebody waits for it, device memory is out of the host's reach at all other times, and copies
+ * between host and device need pinned memory. Kernels run on fibers (emu_fiber.h).
  */
 #ifndef LRD_EMULATED_CUDA_RUNTIME_H
 #define LRD_EMULATED_CUDA_RUNTIME_H
@@ -113,10 +113,16 @@ typedef enum cudaError {
     cudaErrorMemoryAllocation = 2,
     cudaErrorInvalidConfiguration = 9,
     cudaErrorNoDevice = 100,
-    cudaErrorInvalidDevice = 101
+    cudaErrorInvalidDevice = 101,
+    cudaErrorInvalidResourceHandle = 400,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901
 } cudaError_t;
 
 typedef struct emu_stream *cudaStream_t;
+typedef struct emu_event *cudaEvent_t;
+typedef struct emu_graph *cudaGraph_t;
+typedef struct emu_graph_exec *cudaGraphExec_t;
 
 typedef struct cudaUUID {
     char bytes[16];
@@ -135,7 +141,8 @@ typedef enum cudaMemcpyKind {
     cudaMemcpyDeviceToDevice = 3
 } cudaMemcpyKind;
 
-enum { cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0 };
+enum { cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0, cudaEventDisableTiming = 2 };
+typedef enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 } cudaStreamCaptureMode;
 typedef enum cudaFuncAttribute {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8
 } cudaFuncAttribute;
@@ -153,12 +160,27 @@ cudaError_t cudaFreeHost(void *ptr);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,
+                                 unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream);
 
-/* Appends to the stream what runs at its next synchronization; what it needs, it holds itself. */
-void emu_enqueue(cudaStream_t stream, std::function<void()> work);
+/* Appends to the stream, or to the graph that it is captured into, what runs when somebody waits for it;
+ * what it needs, it holds itself. The default stream (nullptr) is refused. */
+cudaError_t emu_enqueue(cudaStream_t stream, std::function<void()> work);
+
+bool emu_is_capturing(); /* some stream is */
 
 /* True: the bytes lie in device memory, or in pinned host memory. */
 bool emu_is_device(const void *ptr, size_t bytes);
@@ -185,10 +207,9 @@ static inline cudaError_t emu_launch(const char *name, void (*kernel)(P...), dim
     if (error != cudaSuccess)
         return error;
     const std::tuple<P...> held(args...);
-    emu_enqueue(stream, [=] {
+    return emu_enqueue(stream, [=] {
         emu_run_grid(name, grid, block, shared_bytes, [&] { std::apply(kernel, held); });
     });
-    return cudaSuccess;
 }
 
 #endif /* LRD_EMULATED_CUDA_RUNTIME_H */

@@ -1,0 +1,120 @@
+#include "model/graphs.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+typedef struct entry {
+    uint64_t *key; /* [n_words], room for graphs->n_words */
+    size_t n_words;
+    int64_t used;       /* when it was used last; 0: it is free */
+    lrd_graph_t *graph; /* NULL: the pass has run once */
+} entry_t;
+
+struct lrd_graphs {
+    lrd_stream_t *stream;
+    size_t n_words;
+    int64_t now;
+    uint64_t *keys; /* [LRD_GRAPHS][n_words] */
+    entry_t entry[LRD_GRAPHS];
+};
+
+lrd_status_t lrd_graphs_create(lrd_stream_t *stream, size_t n_words, lrd_graphs_t **graphs_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_graphs_t *g = NULL;
+    LRD_NEW(g, 1);
+    g->stream = stream;
+    g->n_words = n_words;
+    LRD_NEW(g->keys, LRD_GRAPHS * n_words);
+    for (int i = 0; i < LRD_GRAPHS; i++)
+        g->entry[i].key = g->keys + (size_t)i * n_words;
+    *graphs_out = g;
+    g = NULL;
+out:
+    lrd_graphs_destroy(g);
+    return status;
+}
+
+void lrd_graphs_destroy(lrd_graphs_t *g)
+{
+    if (g == NULL)
+        return;
+    lrd_graphs_forget(g);
+    lrd_free(g->keys);
+    lrd_free(g);
+}
+
+/* Its place is free. The stream has been waited for. */
+static void clear(entry_t *e)
+{
+    lrd_graph_destroy(e->graph);
+    e->graph = NULL;
+    e->used = 0;
+}
+
+void lrd_graphs_forget(lrd_graphs_t *g)
+{
+    bool any = false;
+    for (int i = 0; i < LRD_GRAPHS; i++)
+        any = any || g->entry[i].graph != NULL;
+    if (any && lrd_stream_sync(g->stream) != LRD_OK)
+        lrd_error_clear(); /* whoever waits for results hears of it */
+    for (int i = 0; i < LRD_GRAPHS; i++)
+        clear(&g->entry[i]);
+}
+
+static entry_t *find(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
+{
+    for (int i = 0; i < LRD_GRAPHS; i++) {
+        entry_t *e = &g->entry[i];
+        if (e->used > 0 && e->n_words == n_words && memcmp(e->key, key, n_words * sizeof *key) == 0)
+            return e;
+    }
+    return NULL;
+}
+
+/* A free place, or that of the pass which was not asked for the longest. */
+static lrd_status_t replace(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
+{
+    lrd_status_t status = LRD_OK;
+    entry_t *e = &g->entry[0];
+    for (int i = 1; i < LRD_GRAPHS; i++)
+        e = g->entry[i].used < e->used ? &g->entry[i] : e;
+    if (e->graph != NULL)
+        LRD_TRY(lrd_stream_sync(g->stream));
+    clear(e);
+    memcpy(e->key, key, n_words * sizeof *key);
+    e->n_words = n_words;
+    e->used = ++g->now;
+out:
+    return status;
+}
+
+static lrd_status_t take_down(lrd_graphs_t *g, entry_t *e, lrd_graphs_pass_t *pass, void *context)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_graph_begin(g->stream));
+    status = pass(context);
+    const lrd_status_t ended = lrd_graph_end(g->stream, status == LRD_OK ? &e->graph : NULL);
+    status = status == LRD_OK ? ended : status;
+out:
+    return status;
+}
+
+lrd_status_t lrd_graphs_run(lrd_graphs_t *g, const uint64_t *key, size_t n_words,
+                            lrd_graphs_pass_t *pass, void *context)
+{
+    lrd_status_t status = LRD_OK;
+    entry_t *e = find(g, key, n_words);
+    if (e == NULL) {
+        LRD_TRY(replace(g, key, n_words));
+        return pass(context);
+    }
+    e->used = ++g->now;
+    if (e->graph == NULL)
+        LRD_TRY(take_down(g, e, pass, context));
+    LRD_TRY(lrd_graph_launch(g->stream, e->graph));
+out:
+    return status;
+}

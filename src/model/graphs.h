@@ -1,0 +1,33 @@
+/* model/graphs.h -- passes that come again and again are launched as graphs.
+ *
+ * A pass is known by its key: every value of the host that its ops and copies are given, pointers
+ * included. The first time it runs as it stands, the second time it is taken down, and from then on it is
+ * one launch. Only where the backend has graphs (lrd_has_graphs).
+ */
+#ifndef LRD_MODEL_GRAPHS_H
+#define LRD_MODEL_GRAPHS_H
+
+#include "kernels/ops.h"
+
+enum {
+    LRD_GRAPHS = 8
+}; /* kept at once; a new one takes the place of that which has waited longest */
+
+typedef struct lrd_graphs lrd_graphs_t;
+
+/* Enqueues the pass. It must do the same whenever it is called with the same key, and wait for nothing. */
+typedef lrd_status_t lrd_graphs_pass_t(void *context);
+
+/* Borrows the stream. n_words: of the longest key. The caller destroys it. */
+lrd_status_t lrd_graphs_create(lrd_stream_t *stream, size_t n_words, lrd_graphs_t **graphs_out);
+void lrd_graphs_destroy(lrd_graphs_t *graphs); /* NULL is fine; waits for the stream */
+
+/* Enqueues a pass in one way or another. */
+lrd_status_t lrd_graphs_run(lrd_graphs_t *graphs, const uint64_t *key, size_t n_words,
+                            lrd_graphs_pass_t *pass, void *context);
+
+/* Forgets all passes: memory that they use is going to be freed, or used otherwise. Waits for the
+ * stream. */
+void lrd_graphs_forget(lrd_graphs_t *graphs);
+
+#endif /* LRD_MODEL_GRAPHS_H */

@@ -1,0 +1,127 @@
+/* Passes that come again: each is done as asked, whatever is kept as a graph and what was dropped for it.
+ *
+ *   test_graphs BACKEND   one that has graphs
+ */
+#include "model/graphs.h"
+#include "support/test_support.h"
+
+#include <string.h>
+
+enum { N_PASSES = LRD_GRAPHS + 3, BYTES = 64 };
+
+static const char *backend;
+static lrd_backend_t *be;
+static lrd_stream_t *stream;
+static lrd_graphs_t *graphs;
+static uint8_t *pinned, *device; /* [N_PASSES + 1][BYTES]: inputs, and the output */
+static int n_enqueued;
+
+/* Copies its input to the output. */
+static lrd_status_t pass(void *context)
+{
+    lrd_status_t status = LRD_OK;
+    const int i = *(const int *)context;
+    const size_t at = (size_t)i * BYTES, out = (size_t)N_PASSES * BYTES;
+    n_enqueued++;
+    LRD_TRY(lrd_copy(stream, LRD_COPY_H2D, device + at, pinned + at, BYTES));
+    LRD_TRY(lrd_copy(stream, LRD_COPY_D2D, device + out, device + at, BYTES));
+    LRD_TRY(lrd_copy(stream, LRD_COPY_D2H, pinned + out, device + out, BYTES));
+out:
+    return status;
+}
+
+static lrd_status_t broken(void *context)
+{
+    lrd_status_t status = pass(context);
+    LRD_CHECK(false, LRD_ERR_NONFINITE, "broken");
+out:
+    return status;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    assert_ok(lrd_backend_open(backend, &(lrd_backend_options_t){0, 1, NULL}, &be));
+    assert_true(lrd_has_graphs(be));
+    assert_ok(lrd_stream_create(be, &stream));
+    const size_t bytes = (N_PASSES + 1) * BYTES;
+    assert_ok(lrd_mem_alloc(be, LRD_MEM_PINNED, bytes, (void **)&pinned));
+    assert_ok(lrd_mem_alloc(be, LRD_MEM_DEVICE, bytes, (void **)&device));
+    assert_ok(lrd_graphs_create(stream, 2, &graphs));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    lrd_graphs_destroy(graphs);
+    lrd_graphs_destroy(NULL);
+    lrd_mem_free(be, LRD_MEM_PINNED, pinned, (N_PASSES + 1) * BYTES);
+    lrd_mem_free(be, LRD_MEM_DEVICE, device, (N_PASSES + 1) * BYTES);
+    lrd_stream_destroy(stream);
+    lrd_backend_close(be);
+    return 0;
+}
+
+static void ask(int i)
+{
+    static int round;
+    memset(pinned + i * BYTES, ++round % 251, BYTES);
+    assert_ok(lrd_graphs_run(graphs, (uint64_t[]){(uint64_t)i, 7}, i % 2 == 0 ? 2 : 1, pass, &i));
+    assert_ok(lrd_stream_sync(stream));
+    assert_memory_equal(pinned + N_PASSES * BYTES, pinned + i * BYTES, BYTES);
+}
+
+/* One pass: enqueued twice, once to be done and once to be taken down. */
+static void test_one(void **state)
+{
+    (void)state;
+    n_enqueued = 0;
+    for (int k = 0; k < 10; k++)
+        ask(3);
+    assert_int_equal(n_enqueued, 2);
+    lrd_graphs_forget(graphs);
+    ask(3);
+    assert_int_equal(n_enqueued, 3);
+}
+
+/* More passes than are kept: one that is asked for all the time stays. */
+static void test_many(void **state)
+{
+    (void)state;
+    lrd_graphs_forget(graphs);
+    ask(0);
+    ask(0);
+    for (int k = 0; k < 3; k++) {
+        for (int i = 1; i < N_PASSES; i++) {
+            ask(i);
+            n_enqueued = 0;
+            ask(0);
+            assert_int_equal(n_enqueued, 0);
+        }
+    }
+}
+
+/* A pass that fails while it is taken down leaves the stream usable. */
+static void test_failure(void **state)
+{
+    (void)state;
+    int i = 5;
+    const uint64_t key[] = {99, 1};
+    lrd_graphs_forget(graphs);
+    assert_ok(lrd_graphs_run(graphs, key, 2, pass, &i));
+    assert_fails(lrd_graphs_run(graphs, key, 2, broken, &i), LRD_ERR_NONFINITE, "broken");
+    assert_ok(lrd_stream_sync(stream));
+    for (int k = 0; k < 3; k++)
+        ask(5);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2)
+        return lrd_test_skip("wants a backend that has graphs");
+    backend = argv[1];
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_one), cmocka_unit_test(test_many),
+                                       cmocka_unit_test(test_failure)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
