@@ -47,7 +47,7 @@ struct region_t {
     size_t bytes, mapped;
 };
 
-constexpr size_t ALIGN = 256, PAGE = 4096, NANS = 16 << 20, TOTAL = (size_t)8 << 30;
+constexpr size_t ALIGN = 256, PAGE = 4096, NANS = 16 << 20;
 std::list<region_t> device, pinned;
 std::list<emu_stream *> streams;
 std::map<void (*)(), size_t> allowed_shared;
@@ -57,6 +57,13 @@ size_t used;
 size_t round_up(size_t n, size_t to)
 {
     return (n + to - 1) / to * to;
+}
+
+/* LRD_EMULATED_MEMORY: bytes of a device; 8 GiB unless set. */
+size_t total()
+{
+    const char *text = getenv("LRD_EMULATED_MEMORY");
+    return text != nullptr ? strtoull(text, nullptr, 10) : (size_t)8 << 30;
 }
 
 cudaError_t report(cudaError_t error)
@@ -259,14 +266,14 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
     snprintf(properties->name, sizeof properties->name, "emulated device");
     properties->major = 9;
     properties->multiProcessorCount = 4;
-    properties->totalGlobalMem = TOTAL;
+    properties->totalGlobalMem = total();
     return cudaSuccess;
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
-    *free_bytes = TOTAL - used;
-    *total_bytes = TOTAL;
+    *free_bytes = total() - used;
+    *total_bytes = total();
     return cudaSuccess;
 }
 
@@ -276,7 +283,7 @@ cudaError_t cudaMalloc(void **ptr, size_t bytes)
     *ptr = nullptr;
     if (bytes == 0)
         return cudaSuccess;
-    if (bytes > TOTAL - used)
+    if (bytes > total() - used)
         return report(cudaErrorMemoryAllocation);
     unsigned char *mapping = map_nans(mapped);
     if (mapping == nullptr)
