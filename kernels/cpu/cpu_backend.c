@@ -49,22 +49,7 @@ static lrd_status_t cpu_describe(lrd_backend_t *backend, char *text, size_t size
 static lrd_status_t cpu_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out)
 {
     (void)be;
-    lrd_status_t status = LRD_OK;
-    unsigned long long total = 0, available = 0;
-    char line[128];
-    FILE *f = fopen("/proc/meminfo", "r");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        sscanf(line, "MemTotal: %llu", &total);
-        sscanf(line, "MemAvailable: %llu", &available);
-    }
-    if (f != NULL)
-        fclose(f);
-    LRD_CHECK(total > 0 && available > 0, LRD_ERR_DEVICE,
-              "/proc/meminfo does not tell how much memory there is");
-    *total_bytes_out = total * 1024;
-    *free_bytes_out = available * 1024;
-out:
-    return status;
+    return lrd_mem_of_host(free_bytes_out, total_bytes_out);
 }
 
 static lrd_status_t cpu_mem_alloc(lrd_backend_t *be, lrd_memkind_t kind, size_t bytes,

@@ -85,6 +85,7 @@ static lrd_status_t print(const lrd_session_t *s, int n_ranks, const lrd_planner
                            p->n_runs == p->n_stages ? "" : "s",
                            lrd_planner_recompute_name(s->recompute)));
     LRD_TRY(lrd_planner_print_table(p, row, n_ranks, text));
+    LRD_TRY(lrd_planner_print_offload(p, lrd_weights_block_bytes(s->engine.weights), text));
     LRD_TRY(lrd_buf_printf(text, "\nThe rank with the least left:\n"));
     LRD_TRY(lrd_memory_print(fullest, text));
 out:

@@ -167,6 +167,13 @@ void lrd_file_unmap(lrd_map_t *map)
     *map = (lrd_map_t){0};
 }
 
+void lrd_file_expect(const lrd_map_t *map, size_t begin, size_t bytes)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), from = begin / page * page;
+    if (map->data != NULL && begin + bytes <= map->size)
+        madvise((void *)(map->data + from), begin + bytes - from, MADV_WILLNEED);
+}
+
 void lrd_file_forget(const lrd_map_t *map, size_t begin, size_t bytes)
 {
     /* The system maps some pages around the one that is touched: those before `begin` go too. */

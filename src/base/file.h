@@ -42,6 +42,9 @@ typedef struct lrd_map {
 lrd_status_t lrd_file_map(const char *path, lrd_map_t *map_out);
 void lrd_file_unmap(lrd_map_t *map); /* {0} is fine */
 
+/* These bytes will be touched soon: the system may read them ahead. */
+void lrd_file_expect(const lrd_map_t *map, size_t begin, size_t bytes);
+
 /* These bytes will not be touched soon: they leave the memory of this process. Touched after all,
  * they are read again. */
 void lrd_file_forget(const lrd_map_t *map, size_t begin, size_t bytes);

@@ -174,7 +174,14 @@ static void take_head(const tree_t *t, int module, int to, todo_t *todo, int *de
     }
 }
 
-/* infer_auto_device_map. The first device keeps room for the largest layer that is still to come. */
+/* Behind the devices come host memory and, without end, the disk. */
+static int place_at(int d, int n_devices)
+{
+    return d < n_devices ? d : d == n_devices ? LRD_DEVICE_CPU : LRD_DEVICE_DISK;
+}
+
+/* infer_auto_device_map. The first device keeps room for the largest layer that is still to come.
+ * memory[n_devices]: of the host. */
 static void infer(const tree_t *t, const int64_t *memory, int n_devices, todo_t *todo, int *device)
 {
     int64_t used = 0, reserve;
@@ -186,10 +193,10 @@ static void infer(const tree_t *t, const int64_t *memory, int n_devices, todo_t 
         const int module = todo->module[--todo->n];
         if (!is_left(t, todo, reserve))
             reserve = largest_layer(t, todo);
-        const int64_t room = d < n_devices ? memory[d] - (d == 0 ? reserve : 0) : 0;
-        if (d == n_devices || used + size_of(t, module) <= room) {
-            assign(t, module, d < n_devices ? d : LRD_DEVICE_DISK, device);
-            take_head(t, module, d < n_devices ? d : LRD_DEVICE_DISK, todo, device);
+        const int64_t room = d <= n_devices ? memory[d] - (d == 0 ? reserve : 0) : INT64_MAX;
+        if (d > n_devices || used + size_of(t, module) <= room) {
+            assign(t, module, place_at(d, n_devices), device);
+            take_head(t, module, place_at(d, n_devices), todo, device);
             used += size_of(t, module);
         } else if (split(t, module, todo)) {
             reserve = largest_layer(t, todo);
@@ -202,14 +209,16 @@ static void infer(const tree_t *t, const int64_t *memory, int n_devices, todo_t 
 }
 
 lrd_status_t lrd_device_map_infer(const lrd_model_config_t *c, size_t element_bytes, bool tied,
-                                  bool balanced, const int64_t *memory, int n_devices, int *device)
+                                  bool balanced, const int64_t *memory, int n_devices, int64_t host,
+                                  int *device)
 {
     lrd_status_t status = LRD_OK;
     const tree_t t = measure(c, element_bytes, tied);
     todo_t todo = {NULL, 0};
     int64_t *limits = NULL;
-    LRD_NEW(limits, n_devices);
+    LRD_NEW(limits, n_devices + 1);
     memcpy(limits, memory, (size_t)n_devices * sizeof *limits);
+    limits[n_devices] = host;
     LRD_NEW(todo.module, lrd_device_map_parts(c) + 2);
     if (balanced)
         limit(&t, n_devices, limits);
@@ -292,6 +301,37 @@ out:
 
 /* ---- a placement ------------------------------------------------------------------------------- */
 
+/* Blocks on no device are computed where the block before them is. computed[parts] receives where each
+ * part is, p->home what lies elsewhere. */
+static lrd_status_t take_homes(const lrd_model_config_t *c, const int *device, int *computed,
+                               lrd_placement_t *p)
+{
+    lrd_status_t status = LRD_OK;
+    const int n = (int)c->n_layers;
+    const int stays[] = {EMBED, n + 3};
+    for (int i = 0; i < 2; i++) {
+        const int part = stays[i];
+        char name[128];
+        name_part(c, part, name);
+        LRD_CHECK(device[part] >= 0, LRD_ERR_CONFIG,
+                  "parallel.device_map: %s is on no device (cpu or disk): embedding and head are "
+                  "not offloaded, give it the number of a device",
+                  name);
+    }
+    computed[EMBED] = device[EMBED];
+    for (int part = EMBED_NORM; part < lrd_device_map_parts(c); part++)
+        computed[part] = device[part] >= 0 ? device[part] : computed[part - 1];
+    for (int i = 0; i < n; i++) {
+        if (device[FIRST_BLOCK + i] >= 0)
+            continue;
+        if (p->home == NULL)
+            LRD_NEW(p->home, n);
+        p->home[i] = device[FIRST_BLOCK + i] == LRD_DEVICE_CPU ? LRD_HOME_HOST : LRD_HOME_FILE;
+    }
+out:
+    return status;
+}
+
 /* The runs of equal devices, in the order of the layers: where each begins. A head of its own at the end
  * is a run without blocks; so is an embedding at the beginning. */
 static lrd_status_t cut(const lrd_model_config_t *c, const int *device, lrd_placement_t *p)
@@ -300,26 +340,17 @@ static lrd_status_t cut(const lrd_model_config_t *c, const int *device, lrd_plac
     const int n = (int)c->n_layers;
     const int *block = &device[FIRST_BLOCK];
     const int of_head = device[n + 3] == device[EMBED] ? block[n - 1] : device[n + 3];
-    char name[128];
     int before = device[EMBED];
     LRD_NEW(p->begin, n + 3);
     p->n_runs = 1;
     for (int i = 0; i <= n; i++) {
         const int here = i < n ? block[i] : of_head;
-        name_part(c, i < n ? FIRST_BLOCK + i : n + 3, name);
-        LRD_CHECK(
-            here >= 0, LRD_ERR_CONFIG,
-            "parallel.device_map: %s is on no device (cpu or disk): weights are not offloaded. "
-            "Use more ranks, or device_map: auto",
-            name);
         p->n_stages = here >= p->n_stages ? here + 1 : p->n_stages;
         if (here != before)
             p->begin[p->n_runs++] = i;
         before = here;
     }
     p->begin[p->n_runs] = n;
-    LRD_CHECK(device[EMBED] >= 0, LRD_ERR_CONFIG,
-              "parallel.device_map: the embedding is on no device (cpu or disk)");
 out:
     return status;
 }
@@ -329,10 +360,14 @@ lrd_status_t lrd_device_map_place(const lrd_model_config_t *c, const int *device
 {
     lrd_status_t status = LRD_OK;
     lrd_placement_t p = {.n_stages = 1};
-    LRD_TRY(cut(c, device, &p));
+    int *computed;
+    LRD_NEW(computed, lrd_device_map_parts(c));
+    LRD_TRY(take_homes(c, device, computed, &p));
+    LRD_TRY(cut(c, computed, &p));
     for (int run = 0; run < p.n_runs; run++) {
         const int layer = p.begin[run], n = (int)c->n_layers;
-        const int on = run == 0 ? device[EMBED] : device[layer < n ? FIRST_BLOCK + layer : n + 3];
+        const int on =
+            run == 0 ? computed[EMBED] : computed[layer < n ? FIRST_BLOCK + layer : n + 3];
         LRD_CHECK(
             on == run % p.n_stages, LRD_ERR_CONFIG,
             "parallel.device_map: layer %d begins on device %d, where device %d is next: layers "
@@ -346,8 +381,9 @@ lrd_status_t lrd_device_map_place(const lrd_model_config_t *c, const int *device
         "as many as the others",
         p.n_runs, p.n_stages);
     *placement_out = p;
-    p.begin = NULL;
+    p = (lrd_placement_t){.begin = NULL};
 out:
+    lrd_free(computed);
     lrd_placement_release(&p);
     return status;
 }

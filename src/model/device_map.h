@@ -17,10 +17,11 @@ static inline int lrd_device_map_parts(const lrd_model_config_t *config)
 }
 
 /* What accelerate 1.15's infer_auto_device_map makes of devices with so much memory, after
- * get_balanced_memory where balanced: device[parts], LRD_DEVICE_DISK for what fits none. It counts
- * weights alone, element_bytes each. LRD_ERR_NO_MEMORY. */
+ * get_balanced_memory where balanced: device[parts], LRD_DEVICE_CPU for what fits none, as much as `host`
+ * bytes, LRD_DEVICE_DISK for the rest. It counts weights alone, element_bytes each. LRD_ERR_NO_MEMORY. */
 lrd_status_t lrd_device_map_infer(const lrd_model_config_t *config, size_t element_bytes, bool tied,
-                                  bool balanced, const int64_t *memory, int n_devices, int *device);
+                                  bool balanced, const int64_t *memory, int n_devices, int64_t host,
+                                  int *device);
 
 /* parallel.device_map as a map of modules. LRD_ERR_CONFIG: a part has no device, a name is no module, or
  * stands for a piece of a block. */
@@ -28,8 +29,9 @@ lrd_status_t lrd_device_map_read(const lrd_device_map_t *map, const lrd_model_co
                                  int *device);
 
 /* The placement of a map: device d is stage d. The head is computed where the last block is, also where a
- * map has it beside the embedding it is tied to. LRD_ERR_CONFIG: layers on no device, devices without
- * layers, or layers that do not go round the devices in order. */
+ * map has it beside the embedding it is tied to; a block on no device where the one before it is.
+ * LRD_ERR_CONFIG: embedding or head on no device, devices without layers, or layers that do not go round
+ * the devices in order. */
 lrd_status_t lrd_device_map_place(const lrd_model_config_t *config, const int *device,
                                   lrd_placement_t *placement_out);
 

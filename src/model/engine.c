@@ -1,6 +1,6 @@
 #include "model/engine.h"
 
-#include "model/weights_files.h"
+#include "model/weights_copy.h"
 
 #include <string.h>
 
@@ -25,6 +25,53 @@ out:
     return status;
 }
 
+static bool any_in_files(const lrd_engine_t *e, const lrd_home_t *home)
+{
+    for (int64_t layer = 0; home != NULL && layer < e->config.n_layers; layer++) {
+        if (home[layer] == LRD_HOME_FILE)
+            return true;
+    }
+    return false;
+}
+
+/* Goes on with the copy. */
+static lrd_status_t move_weights(lrd_engine_t *e, lrd_comm_t *comm, const char *folder)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_weights_files_t *copy;
+    lrd_weights_t *moved;
+    LRD_TRY(
+        lrd_weights_copy_open(&(lrd_weights_copy_options_t){.comm = comm,
+                                                            .stream = e->stream,
+                                                            .files = lrd_weights_files(e->weights),
+                                                            .dtype = e->weights->dtype,
+                                                            .folder = folder,
+                                                            .stop = e->stop},
+                              &copy));
+    LRD_TRY(lrd_weights_move(e->weights, copy, &moved));
+    lrd_weights_close(e->weights);
+    e->weights = moved;
+out:
+    return lrd_agree(comm, status);
+}
+
+lrd_status_t lrd_engine_prepare_files(lrd_engine_t *e, lrd_comm_t *comm, const lrd_home_t *home,
+                                      const char *folder, bool only_plans)
+{
+    lrd_status_t status = LRD_OK;
+    if (!any_in_files(e, home) || lrd_weights_in_files(e->weights))
+        return LRD_OK;
+    LRD_CHECK(folder != NULL, LRD_ERR_CONFIG,
+              "blocks are to lie on disk in %s, and the model's files have another dtype: name a "
+              "parallel.offload_folder for a copy that has it, or choose their dtype (model.dtype)",
+              lrd_dtype_file_name(e->weights->dtype));
+    if (only_plans)
+        lrd_weights_imagine_move(e->weights);
+out:
+    status = lrd_agree(comm, status);
+    return status == LRD_OK && !only_plans ? move_weights(e, comm, folder) : status;
+}
+
 lrd_status_t lrd_engine_keep(lrd_engine_t *e, const lrd_runs_t *runs)
 {
     lrd_status_t status = LRD_OK;
@@ -38,8 +85,8 @@ out:
 
 void lrd_engine_close(lrd_engine_t *e)
 {
-    lrd_memory_free(&e->memory);
     lrd_weights_close(e->weights);
+    lrd_memory_free(&e->memory);
     lrd_stream_destroy(e->stream);
     lrd_backend_close(e->backend);
     *e = (lrd_engine_t){.layout = NULL};
@@ -58,13 +105,18 @@ void lrd_engine_plan(lrd_engine_t *e, lrd_layout_t *users, void *context, size_t
     e->context = context;
     lrd_memory_plan(e->backend, layout, e, scratch_bytes, &e->memory);
     e->memory.mapped_bytes = e->weights->mapped_bytes;
+    e->memory.host_bytes = e->weights->host_bytes;
+    e->memory.file_bytes = e->weights->file_bytes;
 }
 
 lrd_status_t lrd_engine_allocate(lrd_engine_t *e)
 {
     lrd_status_t status = LRD_OK;
     LRD_TRY(lrd_memory_allocate(&e->memory));
-    LRD_TRY(lrd_weights_load(e->weights, e->stream, "Loading weights", e->stop));
+    /* Nothing is in the step's memory yet. */
+    LRD_TRY(lrd_weights_load(e->weights, e->stream,
+                             (lrd_scratch_t){e->memory.step.base, e->memory.step.capacity},
+                             "Loading weights", e->stop));
 out:
     return status;
 }

@@ -8,6 +8,7 @@
 #ifndef LRD_MODEL_ENGINE_H
 #define LRD_MODEL_ENGINE_H
 
+#include "comm/comm.h"
 #include "model/memory.h"
 #include "model/weights.h"
 
@@ -37,6 +38,12 @@ typedef struct lrd_engine {
 /* The engine must stay where it is: weights point into it. On failure it is closed again. */
 lrd_status_t lrd_engine_open(const lrd_engine_options_t *options, lrd_engine_t *engine_out);
 void lrd_engine_close(lrd_engine_t *engine); /* {0} is fine */
+
+/* For blocks that are to lie in files [n_layers] (NULL: none): where the model's own have another dtype the
+ * engine goes on with a copy in `folder` (model/weights_copy.h), which is made if need be. LRD_ERR_CONFIG:
+ * folder is NULL. only_plans: nothing is made. Collective; failures are agreed on. */
+lrd_status_t lrd_engine_prepare_files(lrd_engine_t *engine, lrd_comm_t *comm,
+                                      const lrd_home_t *home, const char *folder, bool only_plans);
 
 /* Keeps these runs of layers alone, before anything is planned. */
 lrd_status_t lrd_engine_keep(lrd_engine_t *engine, const lrd_runs_t *runs);

@@ -124,7 +124,10 @@ lrd_status_t lrd_memory_print(const lrd_memory_t *m, lrd_buf_t *buf)
     LRD_TRY(print_row(buf, "scratch", m->scratch.bytes));
     LRD_TRY(print_row(buf, "pinned host memory", m->pinned_bytes));
     LRD_TRY(print_row(buf, "weights mapped from their files", m->mapped_bytes));
-    LRD_TRY(print_row(buf, "in all", lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes));
+    LRD_TRY(print_row(buf, "weights in host memory", m->host_bytes));
+    LRD_TRY(print_row(buf, "in all",
+                      lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes + m->host_bytes));
+    LRD_TRY(print_row(buf, "beside it, weights in files", m->file_bytes));
 out:
     return status;
 }

@@ -19,7 +19,8 @@ typedef struct lrd_memory {
     void *context;
     lrd_arena_t model, step;
     lrd_scratch_t scratch;
-    size_t mapped_bytes, pinned_bytes; /* told by the caller, for the table */
+    /* Told by the caller, for the table. host, file: weights that are not kept on the device. */
+    size_t mapped_bytes, pinned_bytes, host_bytes, file_bytes;
 } lrd_memory_t;
 
 /* Measures. */

@@ -297,6 +297,10 @@ lrd_status_t lrd_pipeline_run(lrd_pipeline_t *p, const lrd_pipeline_work_t *w)
         if (more)
             LRD_TRY(ask_for(p, &next));
         LRD_TRY(hold(p, w, a.micro_batch));
+        if (more)
+            lrd_stage_expect(p->o.stage, next.chunk, next.backward);
+        else
+            lrd_stage_expect(p->o.stage, 0, false);
         const int64_t place = a.micro_batch % places[a.chunk];
         LRD_TRY((a.backward ? go_backward : go_forward)(p, w, &a, place, in));
     }

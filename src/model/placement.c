@@ -81,6 +81,7 @@ out:
 
 void lrd_placement_release(lrd_placement_t *p)
 {
+    lrd_free(p->home);
     lrd_free(p->begin);
     *p = (lrd_placement_t){0};
 }
@@ -88,7 +89,7 @@ void lrd_placement_release(lrd_placement_t *p)
 lrd_status_t lrd_placement_stage(const lrd_placement_t *p, int stage, lrd_runs_t *runs_out)
 {
     lrd_status_t status = LRD_OK;
-    lrd_runs_t runs = {.n = p->n_runs / p->n_stages};
+    lrd_runs_t runs = {.n = p->n_runs / p->n_stages, .home = p->home};
     LRD_NEW(runs.run, runs.n);
     for (int chunk = 0; chunk < runs.n; chunk++)
         runs.run[chunk] = lrd_placement_run(p, chunk * p->n_stages + stage);
@@ -105,9 +106,42 @@ int lrd_placement_stage_of(const lrd_placement_t *p, int layer)
     return run % p->n_stages;
 }
 
+lrd_status_t lrd_placement_set_home(lrd_placement_t *p, lrd_home_t home)
+{
+    lrd_status_t status = LRD_OK;
+    const int n_layers = p->begin[p->n_runs];
+    lrd_home_t *homes;
+    LRD_NEW(homes, n_layers);
+    for (int layer = 0; layer < n_layers; layer++)
+        homes[layer] = home;
+    lrd_free(p->home);
+    p->home = homes;
+out:
+    return status;
+}
+
+int lrd_placement_count_home(const lrd_placement_t *p, int stage, lrd_home_t home)
+{
+    int n = 0;
+    for (int layer = 0; layer < p->begin[p->n_runs]; layer++)
+        n += lrd_placement_stage_of(p, layer) == stage &&
+             (p->home != NULL ? p->home[layer] : LRD_HOME_DEVICE) == home;
+    return n;
+}
+
 static lrd_status_t put(lrd_buf_t *text, int part, const char *module, int stage)
 {
     return lrd_buf_printf(text, "%s'%s': %d", part > 0 ? ", " : "{", module, stage);
+}
+
+static lrd_status_t put_block(const lrd_placement_t *p, int layer, lrd_buf_t *text)
+{
+    char name[32];
+    snprintf(name, sizeof name, "transformer.h.%d", layer);
+    if (p->home == NULL || p->home[layer] == LRD_HOME_DEVICE)
+        return put(text, 2, name, lrd_placement_stage_of(p, layer));
+    return lrd_buf_printf(text, ", '%s': '%s'", name,
+                          p->home[layer] == LRD_HOME_HOST ? "cpu" : "disk");
 }
 
 /* accelerate's order: of assignment, a tied head beside the embedding. */
@@ -115,15 +149,12 @@ lrd_status_t lrd_placement_print_map(const lrd_placement_t *p, lrd_buf_t *text)
 {
     lrd_status_t status = LRD_OK;
     const int last = p->n_stages - 1, n_layers = p->begin[p->n_runs];
-    if (p->n_stages == 1)
+    if (p->n_stages == 1 && p->home == NULL)
         return lrd_buf_printf(text, "{'': 0}");
     LRD_TRY(put(text, 0, "transformer.word_embeddings", 0));
     LRD_TRY(put(text, 1, "transformer.word_embeddings_layernorm", 0));
-    for (int layer = 0; layer < n_layers; layer++) {
-        char name[32];
-        snprintf(name, sizeof name, "transformer.h.%d", layer);
-        LRD_TRY(put(text, 2, name, lrd_placement_stage_of(p, layer)));
-    }
+    for (int layer = 0; layer < n_layers; layer++)
+        LRD_TRY(put_block(p, layer, text));
     LRD_TRY(put(text, 3, "transformer.ln_f", last));
     LRD_TRY(put(text, 4, "lm_head", last));
     LRD_TRY(lrd_buf_printf(text, "}"));

@@ -12,6 +12,7 @@
 typedef struct lrd_placement {
     int n_stages, n_runs; /* n_runs: a multiple of n_stages */
     int *begin;           /* [n_runs + 1] run k has blocks begin[k] .. begin[k + 1] - 1 */
+    lrd_home_t *home;     /* [blocks] where each lies on its stage; NULL: all on the device */
 } lrd_placement_t;
 
 /* What layers cost and take. A pure function of these makes the placement, so that all ranks, given
@@ -37,14 +38,20 @@ static inline lrd_span_t lrd_placement_run(const lrd_placement_t *p, int run)
     return (lrd_span_t){p->begin[run], p->begin[run + 1], run == 0, run == p->n_runs - 1};
 }
 
-/* The runs of a stage, ascending; lrd_free(runs_out->run). */
+/* Says of all blocks where they lie. */
+lrd_status_t lrd_placement_set_home(lrd_placement_t *placement, lrd_home_t home);
+
+/* How many blocks of a stage lie there. */
+int lrd_placement_count_home(const lrd_placement_t *placement, int stage, lrd_home_t home);
+
+/* The runs of a stage, ascending; lrd_free(runs_out->run). home is the placement's. */
 lrd_status_t lrd_placement_stage(const lrd_placement_t *placement, int stage, lrd_runs_t *runs_out);
 
 /* The stage that has a block. */
 int lrd_placement_stage_of(const lrd_placement_t *placement, int layer);
 
 /* Appends the map as accelerate writes it, {'transformer.word_embeddings': 0, ...}; its devices are the
- * ranks of a replica. */
+ * ranks of a replica, `cpu` and `disk` for blocks that are not kept on theirs. */
 lrd_status_t lrd_placement_print_map(const lrd_placement_t *placement, lrd_buf_t *text);
 
 #endif /* LRD_MODEL_PLACEMENT_H */

@@ -43,38 +43,51 @@ static int64_t limit(const lrd_max_memory_t *max, int device, int64_t bytes)
     return bytes;
 }
 
-lrd_status_t lrd_ranks_rooms(const lrd_rooms_options_t *o, lrd_rooms_t rooms)
+/* What this rank has; a host's memory is for all of its ranks. */
+static lrd_status_t find_own(const lrd_rooms_options_t *o, lrd_rooms_t rooms)
 {
     lrd_status_t status = LRD_OK;
     const lrd_max_memory_t *max = &o->settings->max_memory;
-    const int rank = lrd_comm_rank(o->comm), size = lrd_comm_size(o->comm);
-    size_t free_bytes = 0, total_bytes;
-    size_t *offset = NULL;
-    for (int r = 0; r < size && o->memory != NULL; r++) {
-        rooms.free[r] = o->memory[r < o->n_memory ? r : o->n_memory - 1];
+    const int rank = lrd_comm_rank(o->comm), sharing = lrd_comm_local_size(o->comm);
+    const bool shared = o->backend->ops->reads_host_memory;
+    size_t free_bytes, total_bytes;
+    LRD_TRY(lrd_mem_info(o->backend, &free_bytes, &total_bytes));
+    rooms.free[rank] = (int64_t)free_bytes / (shared ? sharing : 1);
+    rooms.limited[rank] = limit(max, lrd_comm_local_rank(o->comm), rooms.free[rank]);
+    LRD_TRY(lrd_mem_of_host(&free_bytes, &total_bytes));
+    rooms.host[rank] = limit(max, LRD_DEVICE_CPU, (int64_t)free_bytes / sharing);
+out:
+    return status;
+}
+
+/* The other ranks are not there: what they have is said, or is what this one has. */
+static void imagine(const lrd_rooms_options_t *o, lrd_rooms_t rooms)
+{
+    const lrd_max_memory_t *max = &o->settings->max_memory;
+    const int last = o->n_memory - 1;
+    for (int r = 0; r < lrd_comm_size(o->comm); r++) {
+        rooms.host[r] = rooms.host[0];
+        rooms.free[r] = o->memory != NULL ? o->memory[r < last ? r : last] : rooms.free[0];
         rooms.limited[r] = limit(max, r, rooms.free[r]);
     }
-    if (o->memory != NULL)
-        return LRD_OK;
+}
+
+lrd_status_t lrd_ranks_rooms(const lrd_rooms_options_t *o, lrd_rooms_t rooms)
+{
+    lrd_status_t status = LRD_OK;
+    const int rank = lrd_comm_rank(o->comm), size = lrd_comm_size(o->comm);
+    int64_t *const all[] = {rooms.free, rooms.limited, rooms.host};
+    size_t *offset = NULL;
     LRD_NEW(offset, size + 1);
     for (int r = 0; r <= size; r++)
         offset[r] = (size_t)r * sizeof(int64_t);
-    LRD_TRY(lrd_mem_info(o->backend, &free_bytes, &total_bytes));
+    LRD_TRY(find_own(o, rooms));
 out:
     status = lrd_agree(o->comm, status);
-    if (status == LRD_OK) {
-        /* A host's memory is for all of its ranks. */
-        const bool shared = o->backend->ops->reads_host_memory;
-        rooms.free[rank] = (int64_t)free_bytes / (shared ? lrd_comm_local_size(o->comm) : 1);
-        rooms.limited[rank] = limit(max, lrd_comm_local_rank(o->comm), rooms.free[rank]);
-        status = lrd_comm_all_gather(o->comm, &rooms.free[rank], rooms.free, offset);
-    }
-    if (status == LRD_OK)
-        status = lrd_comm_all_gather(o->comm, &rooms.limited[rank], rooms.limited, offset);
-    for (int r = 1; r < size && o->imagined && status == LRD_OK; r++) {
-        rooms.free[r] = rooms.free[0];
-        rooms.limited[r] = limit(max, r, rooms.free[0]);
-    }
+    for (int i = 0; i < 3 && status == LRD_OK; i++)
+        status = lrd_comm_all_gather(o->comm, &all[i][rank], all[i], offset);
+    if (o->imagined && status == LRD_OK)
+        imagine(o, rooms);
     lrd_free(offset);
     return status;
 }
@@ -88,25 +101,25 @@ int64_t lrd_ranks_room(const int64_t *room, int n_ranks, int n_stages, int stage
 }
 
 static lrd_status_t read_map(const lrd_device_map_t *map, const lrd_engine_t *engine,
-                             const int64_t *room, int n_devices, int *device)
+                             lrd_rooms_t rooms, int n_devices, int *device)
 {
     const lrd_weights_t *w = engine->weights;
     return map->kind == LRD_DEVICE_MAP_EXPLICIT
                ? lrd_device_map_read(map, &engine->config, device)
                : lrd_device_map_infer(&engine->config, lrd_dtype_bytes(w->dtype), w->tied,
-                                      map->kind == LRD_DEVICE_MAP_BALANCED, room, n_devices,
-                                      device);
+                                      map->kind == LRD_DEVICE_MAP_BALANCED, rooms.limited,
+                                      n_devices, rooms.host[0], device);
 }
 
 lrd_status_t lrd_ranks_map(const lrd_parallel_settings_t *x, const lrd_engine_t *engine,
-                           const int64_t *limited, int n_ranks, lrd_placement_t *placement_out)
+                           lrd_rooms_t rooms, int n_ranks, lrd_placement_t *placement_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_placement_t p = {.begin = NULL};
     int least, most, *device = NULL;
     LRD_TRY(lrd_ranks_stages(x, n_ranks, &least, &most));
     LRD_NEW(device, lrd_device_map_parts(&engine->config));
-    LRD_TRY(read_map(&x->device_map, engine, limited, most, device));
+    LRD_TRY(read_map(&x->device_map, engine, rooms, most, device));
     LRD_TRY(lrd_device_map_place(&engine->config, device, &p));
     LRD_CHECK(p.n_stages >= least && p.n_stages <= most && n_ranks % p.n_stages == 0,
               LRD_ERR_CONFIG,
@@ -118,22 +131,81 @@ lrd_status_t lrd_ranks_map(const lrd_parallel_settings_t *x, const lrd_engine_t 
               LRD_ERR_CONFIG, "parallel.pipeline_chunks: %d, and device_map has %d",
               lrd_ranks_chunks(x), p.n_runs / p.n_stages);
     *placement_out = p;
-    p.begin = NULL;
+    p = (lrd_placement_t){.begin = NULL};
 out:
     lrd_placement_release(&p);
     lrd_free(device);
     return status;
 }
 
-bool lrd_ranks_use_files(const lrd_engine_t *engine)
+bool lrd_ranks_use_files(const lrd_parallel_settings_t *x, const lrd_engine_t *engine)
 {
     lrd_arena_t arena = {0};
+    if (!engine->backend->ops->reads_host_memory)
+        return false;
     lrd_weights_layout(engine->weights, engine->backend, &arena);
-    return engine->weights->mapped_bytes > 0;
+    return engine->weights->mapped_bytes > 0 || x->offload_folder != NULL;
 }
 
-void lrd_ranks_warn_of_files(void)
+lrd_status_t lrd_ranks_leave_in_files(lrd_placement_t *p)
 {
-    lrd_warn("The weights do not fit into memory beside the rest: they are read from the model's "
-             "files as they are needed, which is slow");
+    lrd_warn("The weights do not fit into memory beside the rest: they are read from files as they "
+             "are needed, which is slow");
+    return lrd_placement_set_home(p, LRD_HOME_FILE);
+}
+
+bool lrd_ranks_may_offload(const lrd_parallel_settings_t *x, const lrd_engine_t *engine)
+{
+    return !engine->backend->ops->reads_host_memory || x->offload_folder != NULL;
+}
+
+/* Which of n things in a row are the chosen ones: as far from each other as can be. */
+static bool is_chosen(int i, int chosen, int n)
+{
+    return (int64_t)(i + 1) * chosen / n > (int64_t)i * chosen / n;
+}
+
+/* The homes of a stage's n blocks, of which so many leave the device, and so many of these have room on
+ * the host. */
+static void spread_out(lrd_placement_t *p, int stage, int n, int leaving, int on_host)
+{
+    for (int layer = 0, i = 0, left = 0; layer < p->begin[p->n_runs]; layer++) {
+        if (lrd_placement_stage_of(p, layer) != stage)
+            continue;
+        if (!is_chosen(i++, leaving, n))
+            p->home[layer] = LRD_HOME_DEVICE;
+        else
+            p->home[layer] = is_chosen(left++, on_host, leaving) ? LRD_HOME_HOST : LRD_HOME_FILE;
+    }
+}
+
+static int64_t clamp(int64_t value, int64_t most)
+{
+    return value < 0 ? 0 : value > most ? most : value;
+}
+
+lrd_status_t lrd_ranks_spill(const lrd_parallel_settings_t *x, const lrd_weights_t *w,
+                             const lrd_spill_room_t *room, lrd_placement_t *p)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t block = (int64_t)lrd_weights_block_bytes(w);
+    LRD_TRY(lrd_placement_set_home(p, LRD_HOME_HOST));
+    for (int stage = 0; stage < p->n_stages; stage++) {
+        const int64_t n = lrd_placement_count_home(p, stage, LRD_HOME_HOST);
+        const int64_t leaving = n - clamp(room[stage].device / block, n);
+        /* Files come through two pieces of pinned memory, which are no larger than a block. */
+        const int64_t whole = clamp(room[stage].host / block, leaving);
+        const int64_t on_host = whole == leaving ? whole : clamp(whole - 2, leaving);
+        LRD_CHECK(on_host == leaving || x->offload_folder != NULL || lrd_weights_in_files(w),
+                  LRD_ERR_CONFIG,
+                  "stage %d keeps %lld of its %lld blocks off its device, and %.2f GiB of host "
+                  "memory (parallel.max_memory) hold %lld of them. The model's files have "
+                  "another dtype than the run: name a parallel.offload_folder for a copy that "
+                  "has it",
+                  stage, (long long)leaving, (long long)n, (double)room[stage].host / 0x1p30,
+                  (long long)on_host);
+        spread_out(p, stage, (int)n, (int)leaving, (int)on_host);
+    }
+out:
+    return status;
 }

@@ -25,6 +25,7 @@ bool lrd_ranks_may_be(const lrd_parallel_settings_t *settings, const lrd_model_c
 typedef struct lrd_rooms {
     int64_t *free;    /* what there is */
     int64_t *limited; /* and no more than parallel.max_memory */
+    int64_t *host;    /* host memory for weights that do not fit a device, by the same limits */
 } lrd_rooms_t;
 
 typedef struct lrd_rooms_options {
@@ -46,12 +47,28 @@ int64_t lrd_ranks_room(const int64_t *room, int n_ranks, int n_stages, int stage
 /* The placement that parallel.device_map gives where it is not auto. LRD_ERR_CONFIG: the ranks cannot be
  * divided into as many stages, or pipeline_chunks says otherwise. */
 lrd_status_t lrd_ranks_map(const lrd_parallel_settings_t *settings, const lrd_engine_t *engine,
-                           const int64_t *limited, int n_ranks, lrd_placement_t *placement_out);
+                           lrd_rooms_t rooms, int n_ranks, lrd_placement_t *placement_out);
 
-/* Does the backend use the model's files as they are? */
-bool lrd_ranks_use_files(const lrd_engine_t *engine);
+/* Can the backend use files in place of memory: the model's as they are, or a copy in
+ * parallel.offload_folder? */
+bool lrd_ranks_use_files(const lrd_parallel_settings_t *settings, const lrd_engine_t *engine);
 
-/* Says so where they are read in the middle of the work. */
-void lrd_ranks_warn_of_files(void);
+/* All blocks are read from files in the middle of the work; warns of that. */
+lrd_status_t lrd_ranks_leave_in_files(lrd_placement_t *placement);
+
+/* May weights that do not fit be kept elsewhere: off a device, or converted in parallel.offload_folder? */
+bool lrd_ranks_may_offload(const lrd_parallel_settings_t *settings, const lrd_engine_t *engine);
+
+/* What the stages of a placement have for blocks. */
+typedef struct lrd_spill_room {
+    int64_t device; /* bytes left on the device while none of the stage's blocks is kept there */
+    int64_t host;   /* bytes of host memory */
+} lrd_spill_room_t;
+
+/* Says which blocks stay on their device: as many as fit. Of the others as many as fit go to host memory,
+ * the rest stays in files: LRD_ERR_CONFIG where there are none that can be used. Blocks on the device and
+ * others take turns, so that the next one travels while some are computed. */
+lrd_status_t lrd_ranks_spill(const lrd_parallel_settings_t *settings, const lrd_weights_t *weights,
+                             const lrd_spill_room_t *room, lrd_placement_t *placement);
 
 #endif /* LRD_MODEL_RANKS_H */

@@ -12,9 +12,11 @@ typedef struct trial {
     const lrd_spread_options_t *o;
     const int64_t *room; /* [ranks] */
     int n_stages, n_chunks;
-    bool mapped;    /* weights that are used in the model's files take no room */
+    bool mapped;            /* weights that are used in files take no room */
+    const lrd_home_t *home; /* [n_layers] of blocks; NULL: on the device */
     int64_t *needs; /* [2][2][n_layers + 1] of a run: embedding? head? blocks; negative: unknown */
-    lrd_status_t status; /* of a measurement */
+    lrd_spill_room_t *left; /* [n_stages] receives what find_missing finds; NULL: not asked for */
+    lrd_status_t status;    /* of a measurement */
 } trial_t;
 
 /* What a rank with these runs takes. */
@@ -40,7 +42,7 @@ static int64_t needs(trial_t *t, lrd_span_t run)
     const int64_t n_layers = t->o->engine->config.n_layers;
     int64_t *known = &t->needs[(2 * run.embed + run.head) * (n_layers + 1) + run.last - run.first];
     if (*known < 0 && t->status == LRD_OK)
-        t->status = measure(t, &(lrd_runs_t){&run, 1}, known);
+        t->status = measure(t, &(lrd_runs_t){&run, 1, t->home}, known);
     return *known;
 }
 
@@ -57,13 +59,15 @@ static lrd_status_t find_missing(const trial_t *t, const lrd_placement_t *p, int
 {
     lrd_status_t status = LRD_OK;
     const int n_ranks = lrd_comm_size(t->o->comm);
-    lrd_runs_t runs = {NULL, 0};
+    lrd_runs_t runs = {.run = NULL};
     *missing_out = INT64_MIN;
     for (int stage = 0; stage < p->n_stages; stage++) {
         int64_t bytes = 0;
         LRD_TRY(lrd_placement_stage(p, stage, &runs));
         LRD_TRY(measure(t, &runs, &bytes));
         const int64_t missing = bytes - lrd_ranks_room(t->room, n_ranks, p->n_stages, stage);
+        if (t->left != NULL)
+            t->left[stage].device = -missing;
         *missing_out = missing > *missing_out ? missing : *missing_out;
         lrd_free(runs.run);
         runs.run = NULL;
@@ -99,27 +103,24 @@ out:
     return status;
 }
 
-/* The placement on so many stages; begin == NULL: there is none that fits. */
-static lrd_status_t try_stages(const lrd_spread_options_t *o, const int64_t *room, int n_stages,
-                               bool mapped, lrd_placement_t *placement_out)
+/* The placement on t->n_stages; begin == NULL: there is none that fits. */
+static lrd_status_t try_stages(trial_t *t, lrd_placement_t *placement_out)
 {
     lrd_status_t status = LRD_OK;
-    const int64_t n_layers = o->engine->config.n_layers;
+    const int64_t n_layers = t->o->engine->config.n_layers;
     int64_t missing = 0;
-    trial_t t = {.o = o,
-                 .room = room,
-                 .n_stages = n_stages,
-                 .n_chunks = n_stages > 1 ? lrd_ranks_chunks(o->settings) : 1,
-                 .mapped = mapped};
-    LRD_NEW(t.needs, 4 * (n_layers + 1));
-    memset(t.needs, -1, 4 * (size_t)(n_layers + 1) * sizeof *t.needs);
-    LRD_TRY(balance(&t, placement_out));
-    if (placement_out->begin != NULL && t.n_chunks > 1)
-        LRD_TRY(find_missing(&t, placement_out, &missing));
+    t->n_chunks = t->n_stages > 1 ? lrd_ranks_chunks(t->o->settings) : 1;
+    LRD_NEW(t->needs, 4 * (n_layers + 1));
+    memset(t->needs, -1, 4 * (size_t)(n_layers + 1) * sizeof *t->needs);
+    LRD_TRY(balance(t, placement_out));
+    if (placement_out->begin != NULL && t->home != NULL)
+        LRD_TRY(lrd_placement_set_home(placement_out, t->home[0]));
+    if (placement_out->begin != NULL && (t->n_chunks > 1 || t->left != NULL))
+        LRD_TRY(find_missing(t, placement_out, &missing));
     if (missing > 0)
         lrd_placement_release(placement_out);
 out:
-    lrd_free(t.needs);
+    lrd_free(t->needs);
     return status;
 }
 
@@ -131,10 +132,39 @@ static lrd_status_t choose_among(const lrd_spread_options_t *o, const int64_t *r
     int least, most;
     LRD_TRY(lrd_ranks_stages(o->settings, n_ranks, &least, &most));
     for (int n = least; n <= most && p->begin == NULL; n++) {
+        trial_t t = {.o = o, .room = room, .n_stages = n, .mapped = mapped};
         if (least == most || lrd_ranks_may_be(o->settings, &o->engine->config, n_ranks, n))
-            LRD_TRY(try_stages(o, room, n, mapped, p));
+            LRD_TRY(try_stages(&t, p));
     }
 out:
+    return status;
+}
+
+/* Blocks leave the devices, as few as need be, of as many stages as there may be. */
+static lrd_status_t spill(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd_placement_t *p)
+{
+    lrd_status_t status = LRD_OK;
+    const int n_ranks = lrd_comm_size(o->comm), n_layers = (int)o->engine->config.n_layers;
+    lrd_home_t *home = NULL;
+    lrd_spill_room_t *left = NULL;
+    int least, most;
+    LRD_TRY(lrd_ranks_stages(o->settings, n_ranks, &least, &most));
+    LRD_NEW(home, n_layers);
+    LRD_NEW(left, most);
+    for (int layer = 0; layer < n_layers; layer++)
+        home[layer] = LRD_HOME_HOST;
+    for (int n = most; n >= least && p->begin == NULL; n--) {
+        trial_t t = {.o = o, .room = rooms.limited, .n_stages = n, .home = home, .left = left};
+        if (least == most || lrd_ranks_may_be(o->settings, &o->engine->config, n_ranks, n))
+            LRD_TRY(try_stages(&t, p));
+    }
+    for (int stage = 0; stage < p->n_stages; stage++)
+        left[stage].host = lrd_ranks_room(rooms.host, n_ranks, p->n_stages, stage);
+    if (p->begin != NULL)
+        LRD_TRY(lrd_ranks_spill(o->settings, o->engine->weights, left, p));
+out:
+    lrd_free(left);
+    lrd_free(home);
     return status;
 }
 
@@ -145,8 +175,13 @@ static lrd_status_t choose(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd
     LRD_TRY(choose_among(o, rooms.limited, false, p));
     if (p->begin != NULL)
         goto out;
-    if (lrd_ranks_use_files(o->engine))
+    if (!o->engine->backend->ops->reads_host_memory) {
+        LRD_TRY(spill(o, rooms, p));
+    } else if (lrd_ranks_use_files(o->settings, o->engine)) {
         LRD_TRY(choose_among(o, rooms.limited, true, p));
+        if (p->begin != NULL)
+            LRD_TRY(lrd_ranks_leave_in_files(p));
+    }
     LRD_CHECK(
         p->begin != NULL, LRD_ERR_CONFIG,
         "the model does not fit: not into the %.2f GiB that the rank with the least has, nor "
@@ -155,7 +190,6 @@ static lrd_status_t choose(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd
         "less memory on each",
         (double)lrd_ranks_room(rooms.limited, n_ranks, 1, 0) / 0x1p30, n_ranks,
         n_ranks == 1 ? "" : "s");
-    lrd_ranks_warn_of_files();
 out:
     return status;
 }
@@ -166,18 +200,18 @@ static lrd_status_t take_map(const lrd_spread_options_t *o, lrd_rooms_t rooms, l
     lrd_status_t status = LRD_OK;
     trial_t t = {.o = o, .room = rooms.free};
     int64_t missing;
-    LRD_TRY(lrd_ranks_map(o->settings, o->engine, rooms.limited, lrd_comm_size(o->comm), p));
+    LRD_TRY(lrd_ranks_map(o->settings, o->engine, rooms, lrd_comm_size(o->comm), p));
     LRD_TRY(find_missing(&t, p, &missing));
     if (missing <= 0)
         goto out;
-    t.mapped = lrd_ranks_use_files(o->engine);
+    t.mapped = lrd_ranks_use_files(o->settings, o->engine);
     if (t.mapped)
         LRD_TRY(find_missing(&t, p, &missing));
     LRD_CHECK(missing <= 0, LRD_ERR_CONFIG,
               "parallel.device_map: a device lacks %.1f MiB for the layers that the map gives it. "
               "device_map: auto counts the cache and buffers too",
               (double)missing / 0x1p20);
-    lrd_ranks_warn_of_files();
+    LRD_TRY(lrd_ranks_leave_in_files(p));
 out:
     return status;
 }
@@ -188,7 +222,8 @@ static lrd_status_t place(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd_
     const lrd_parallel_settings_t *x = o->settings;
     if (x->device_map.kind != LRD_DEVICE_MAP_AUTO) {
         LRD_TRY(take_map(o, rooms, p));
-    } else if (lrd_comm_size(o->comm) > 1 || x->max_memory.n > 0) {
+    } else if (lrd_comm_size(o->comm) > 1 || x->max_memory.n > 0 ||
+               lrd_ranks_may_offload(x, o->engine)) {
         LRD_TRY(choose(o, rooms, p));
     } else { /* there is no choice, and the allocation says what is missing */
         int least, most;
@@ -216,8 +251,8 @@ out:
 static lrd_status_t keep(const lrd_spread_options_t *o, const lrd_placement_t *p, int stage)
 {
     lrd_status_t status = LRD_OK;
-    lrd_runs_t runs = {NULL, 0};
-    if (p->n_stages == 1)
+    lrd_runs_t runs = {.run = NULL};
+    if (p->n_stages == 1 && p->home == NULL)
         goto out;
     LRD_TRY(say(p));
     LRD_TRY(lrd_placement_stage(p, stage, &runs));
@@ -231,10 +266,11 @@ lrd_status_t lrd_spread_open(const lrd_spread_options_t *o, lrd_grid_t *grid_out
 {
     lrd_status_t status = LRD_OK;
     const int size = lrd_comm_size(o->comm);
-    lrd_rooms_t rooms = {NULL, NULL};
+    lrd_rooms_t rooms = {.free = NULL};
     lrd_placement_t p = {.begin = NULL};
     LRD_NEW(rooms.free, size);
     LRD_NEW(rooms.limited, size);
+    LRD_NEW(rooms.host, size);
 out:
     status = lrd_agree(o->comm, status);
     if (status == LRD_OK)
@@ -247,10 +283,14 @@ out:
     if (status == LRD_OK)
         status = lrd_agree(o->comm, place(o, rooms, &p));
     if (status == LRD_OK)
+        status = lrd_engine_prepare_files(o->engine, o->comm, p.home, o->settings->offload_folder,
+                                          false);
+    if (status == LRD_OK)
         status = lrd_agree(o->comm, lrd_grid_open(o->comm, p.n_stages, grid_out));
     if (status == LRD_OK)
         status = lrd_agree(o->comm, keep(o, &p, grid_out->stage));
     lrd_placement_release(&p);
+    lrd_free(rooms.host);
     lrd_free(rooms.limited);
     lrd_free(rooms.free);
     return status;

@@ -64,6 +64,7 @@ lrd_status_t lrd_stage_create(lrd_weights_t *weights, const lrd_adapter_t *adapt
     LRD_NEW(s->d, 1 + s->most_places);
     LRD_NEW(s->cache, c->n_layers);
     LRD_NEW(s->lora, limits.sequences > 1 ? limits.sequences : 1);
+    lrd_stage_expect(s, 0, false);
     *stage_out = s;
     s = NULL;
 out:
@@ -316,20 +317,53 @@ lrd_mat_t lrd_stage_input(const lrd_stage_t *s, const lrd_micro_batch_t *batch, 
     return lrd_rows(s->family->block_input(first), batch->n_tokens);
 }
 
+/* The blocks of a pass. */
+static lrd_pass_t pass_of(const lrd_stage_t *s, int run, bool backward)
+{
+    const lrd_span_t span = s->weights->runs.run[run];
+    const int lowest = span.first > s->lowest_layer ? span.first : s->lowest_layer;
+    if (!backward)
+        return (lrd_pass_t){span.first, span.last - span.first, 1};
+    return (lrd_pass_t){span.last - 1, span.last > lowest ? span.last - lowest : 0, -1};
+}
+
+void lrd_stage_expect(lrd_stage_t *s, int run, bool backward)
+{
+    s->then = pass_of(s, run, backward);
+}
+
+/* The pass in work ends with this run: without word of another the one behind follows. */
+static void expect_usual(lrd_stage_t *s, int run)
+{
+    lrd_stage_expect(s, (run + 1) % s->weights->runs.n, false);
+}
+
+/* The first block of what is left of a pass is needed now. */
+static lrd_status_t begin_block(lrd_stage_t *s, lrd_pass_t *left)
+{
+    const int layer = left->first;
+    *left = (lrd_pass_t){layer + left->step, left->n - 1, left->step};
+    return lrd_weights_use(s->weights, s->stream, layer, *left, s->then);
+}
+
 /* Embedding and blocks of a run; the residual stream behind the last one. */
 static lrd_status_t run_blocks(lrd_stage_t *s, const lrd_micro_batch_t *batch, int run,
                                int64_t place, bool saving, lrd_residual_t *residual)
 {
     lrd_status_t status = LRD_OK;
     const lrd_span_t span = s->weights->runs.run[run];
+    lrd_pass_t left = pass_of(s, run, false);
     s->saving = saving;
     const lrd_mat_t x = lrd_stage_input(s, batch, run, place);
     if (span.embed)
         LRD_TRY(s->family->embed_forward(s, batch, x));
     *residual = (lrd_residual_t){.x = x};
-    for (int layer = span.first; layer < span.last; layer++)
+    for (int layer = span.first; layer < span.last; layer++) {
+        LRD_TRY(begin_block(s, &left));
         LRD_TRY(
             s->family->block_forward(s, batch, layer, state_of(s, span, place, layer), residual));
+    }
+    expect_usual(s, run);
 out:
     return status;
 }
@@ -452,15 +486,18 @@ lrd_status_t lrd_stage_backward(lrd_stage_t *s, const lrd_micro_batch_t *batch, 
                                 int64_t place)
 {
     lrd_status_t status = LRD_OK;
-    const lrd_span_t span = s->weights->runs.run[run];
     const lrd_mat_t d = lrd_stage_gradient(s, batch, run, place);
+    lrd_pass_t left = pass_of(s, run, true);
     s->saving = true;
-    for (int layer = span.last - 1; layer >= span.first && layer >= s->lowest_layer; layer--) {
+    while (left.n > 0) {
+        const int layer = left.first;
+        LRD_TRY(begin_block(s, &left));
         void *state = working_state(s, place, layer);
         if (s->limits.recompute == LRD_CHECKPOINTING_BLOCK)
             LRD_TRY(recompute(s, batch, layer, state));
         LRD_TRY(s->family->block_backward(s, batch, layer, state, d));
     }
+    expect_usual(s, run);
 out:
     return status;
 }

@@ -61,6 +61,7 @@ struct lrd_stage {
     void *work_state;   /* where blocks work that keep little; NULL without recomputation */
     bool saving;        /* a backward pass will follow */
     bool recomputing;   /* a forward pass of a block is run again */
+    lrd_pass_t then;    /* blocks of the pass behind the one in work, as far as is known */
 
     /* Device buffers of a micro-batch, [limits.tokens] rows each. */
     lrd_mat_t norm, norm2, out, mlp; /* forward; norm2: the MLP's input; out: a linear's */
@@ -110,6 +111,9 @@ lrd_status_t lrd_stage_prepare(lrd_stage_t *stage, float *pinned);
 /* Where the input of a run [T, C] is expected; a run with the embedding makes it itself. */
 lrd_mat_t lrd_stage_input(const lrd_stage_t *stage, const lrd_micro_batch_t *batch, int run,
                           int64_t place);
+
+/* The pass behind the next one, for weights that must travel. Without it: the run behind, forward. */
+void lrd_stage_expect(lrd_stage_t *stage, int run, bool backward);
 
 /* Takes a micro-batch forward through a run. Saving: its blocks keep what the backward pass needs, at
  * `place`. With the head: its loss, and, saving, the gradient of its input; `loss` is of no use

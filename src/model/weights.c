@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/progress.h"
-#include "model/weights_files.h"
+#include "model/offload.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,21 +12,23 @@
 typedef struct item {
     lrd_located_t from;
     lrd_cmat_t *to; /* data: mapped, or device memory once laid out */
-    bool mapped;
-} item_t; /* from.entry NULL: of an outline */
+    int layer;      /* -1: of no block */
+    bool stays;     /* mapped, or read from its file when needed: nothing to load */
+} item_t;           /* from.entry NULL: of an outline */
 
 struct lrd_weights_plan {
     lrd_weights_files_t *files; /* NULL: an outline */
     item_t *item;
     size_t n, capacity;
+    bool imagined; /* the files are taken to hold the compute dtype */
 };
 typedef struct lrd_weights_plan plan_t;
 
-static lrd_status_t add_item(plan_t *plan, lrd_located_t from, lrd_cmat_t *to)
+static lrd_status_t add_item(plan_t *plan, lrd_located_t from, lrd_cmat_t *to, int layer)
 {
     lrd_status_t status = LRD_OK;
     LRD_GROW(plan->item, plan->n, plan->capacity);
-    plan->item[plan->n++] = (item_t){.from = from, .to = to};
+    plan->item[plan->n++] = (item_t){.from = from, .to = to, .layer = layer};
 out:
     return status;
 }
@@ -59,8 +61,9 @@ out:
     return status;
 }
 
+/* layer: -1 outside of the blocks. */
 static lrd_status_t add_tensor(lrd_weights_t *w, const char *name, const lrd_tensor_decl_t *decl,
-                               lrd_cmat_t *to)
+                               int layer, lrd_cmat_t *to)
 {
     lrd_status_t status = LRD_OK;
     plan_t *plan = w->plan;
@@ -75,19 +78,19 @@ static lrd_status_t add_tensor(lrd_weights_t *w, const char *name, const lrd_ten
         LRD_TRY(check_tensor(&from, rows, cols, vector ? 1 : 2));
     }
     *to = (lrd_cmat_t){NULL, rows, cols, cols, w->dtype};
-    LRD_TRY(add_item(plan, from, to));
+    LRD_TRY(add_item(plan, from, to, layer));
 out:
     return status;
 }
 
 static lrd_status_t add_list(lrd_weights_t *w, const char *before, const lrd_tensor_decl_t *decl,
-                             int n, lrd_cmat_t *to)
+                             int n, int layer, lrd_cmat_t *to)
 {
     lrd_status_t status = LRD_OK;
     for (int i = 0; i < n; i++) {
         char name[256];
         snprintf(name, sizeof name, "%s%s", before, decl[i].name);
-        LRD_TRY(add_tensor(w, name, &decl[i], &to[i]));
+        LRD_TRY(add_tensor(w, name, &decl[i], layer, &to[i]));
     }
 out:
     return status;
@@ -141,7 +144,7 @@ static lrd_status_t add_head(lrd_weights_t *w)
     if (w->has_head && !(w->tied && w->has_embed)) {
         const lrd_tensor_decl_t decl = {has_head ? f->head_name : table.name,
                                         {LRD_DIM_VOCAB, LRD_DIM_HIDDEN}};
-        LRD_TRY(add_tensor(w, decl.name, &decl, &w->head));
+        LRD_TRY(add_tensor(w, decl.name, &decl, -1, &w->head));
     }
 out:
     return status;
@@ -150,8 +153,9 @@ out:
 static lrd_status_t outline_head(lrd_weights_t *w)
 {
     const lrd_tensor_decl_t table = {w->config->family->head_name, {LRD_DIM_VOCAB, LRD_DIM_HIDDEN}};
-    return w->has_head && !(w->tied && w->has_embed) ? add_tensor(w, table.name, &table, &w->head)
-                                                     : LRD_OK;
+    return w->has_head && !(w->tied && w->has_embed)
+               ? add_tensor(w, table.name, &table, -1, &w->head)
+               : LRD_OK;
 }
 
 /* A tied file may hold the table under the head's name alone. */
@@ -165,7 +169,7 @@ static lrd_status_t add_embedding(lrd_weights_t *w)
         if (i == f->word_embeddings && w->config->tie_word_embeddings && w->plan->files != NULL &&
             !lrd_weights_files_find(w->plan->files, f->prefix, decl.name, &found))
             decl.name = f->head_name;
-        LRD_TRY(add_tensor(w, decl.name, &decl, &w->embed[i]));
+        LRD_TRY(add_tensor(w, decl.name, &decl, -1, &w->embed[i]));
     }
 out:
     return status;
@@ -181,12 +185,12 @@ static lrd_status_t add_all(lrd_weights_t *w)
         for (int layer = w->runs.run[r].first; layer < w->runs.run[r].last; layer++) {
             char before[64];
             snprintf(before, sizeof before, "%s%d.", f->block_prefix, layer);
-            LRD_TRY(add_list(w, before, f->block_tensors, f->n_block_tensors,
+            LRD_TRY(add_list(w, before, f->block_tensors, f->n_block_tensors, layer,
                              &w->block[layer * f->n_block_tensors]));
         }
     }
     if (w->has_head)
-        LRD_TRY(add_list(w, "", f->final_tensors, f->n_final_tensors, w->final));
+        LRD_TRY(add_list(w, "", f->final_tensors, f->n_final_tensors, -1, w->final));
     LRD_TRY(w->plan->files != NULL ? add_head(w) : outline_head(w));
 out:
     return status;
@@ -219,7 +223,7 @@ static lrd_status_t copy_runs(lrd_weights_t *w, const lrd_runs_t *runs)
 {
     lrd_status_t status = LRD_OK;
     lrd_span_t all = {0, (int)w->config->n_layers, true, true};
-    const lrd_runs_t whole = {&all, 1}, *from = runs != NULL ? runs : &whole;
+    const lrd_runs_t whole = {.run = &all, .n = 1}, *from = runs != NULL ? runs : &whole;
     LRD_NEW(w->runs.run, from->n);
     w->runs.n = from->n;
     for (int r = 0; r < from->n; r++) {
@@ -252,6 +256,28 @@ out:
     return status;
 }
 
+/* A block's tensor by its number. */
+static int tensor_of(const lrd_weights_t *w, const item_t *item)
+{
+    return (int)(item->to - &w->block[item->layer * w->config->family->n_block_tensors]);
+}
+
+/* Blocks that are not on the device: where their tensors are. */
+static lrd_status_t add_offload(lrd_weights_t *w, const lrd_home_t *home)
+{
+    lrd_status_t status = LRD_OK;
+    if (home == NULL)
+        goto out;
+    LRD_TRY(lrd_offload_create(w, home, &w->offload));
+    for (size_t i = 0; i < w->plan->n; i++) {
+        const item_t *item = &w->plan->item[i];
+        if (item->layer >= 0)
+            lrd_offload_locate(w->offload, item->layer, tensor_of(w, item), item->from);
+    }
+out:
+    return status;
+}
+
 /* The runs of what these files hold, which are closed with the weights; NULL: an outline. tied counts
  * there alone. */
 static lrd_status_t open_from(lrd_weights_files_t *files, const lrd_model_config_t *config,
@@ -266,6 +292,7 @@ static lrd_status_t open_from(lrd_weights_files_t *files, const lrd_model_config
     w->tied = tied;
     w->dtype = choose_dtype(w, dtype);
     LRD_TRY(add_all(w));
+    LRD_TRY(add_offload(w, runs != NULL ? runs->home : NULL));
     *weights_out = w;
     w = NULL;
 out:
@@ -295,8 +322,27 @@ lrd_status_t lrd_weights_like(const lrd_weights_t *w, const lrd_runs_t *runs,
                               lrd_weights_t **weights_out)
 {
     lrd_weights_files_t *files = w->plan->files;
-    return open_from(files != NULL ? lrd_weights_files_share(files) : NULL, w->config, runs,
-                     (int)w->dtype, w->tied, weights_out);
+    const lrd_status_t status = open_from(files != NULL ? lrd_weights_files_share(files) : NULL,
+                                          w->config, runs, (int)w->dtype, w->tied, weights_out);
+    if (status == LRD_OK)
+        (*weights_out)->plan->imagined = w->plan->imagined;
+    return status;
+}
+
+lrd_status_t lrd_weights_move(const lrd_weights_t *w, lrd_weights_files_t *files,
+                              lrd_weights_t **weights_out)
+{
+    return open_from(files, w->config, &w->runs, (int)w->dtype, w->tied, weights_out);
+}
+
+void lrd_weights_imagine_move(lrd_weights_t *w)
+{
+    w->plan->imagined = true;
+}
+
+const lrd_weights_files_t *lrd_weights_files(const lrd_weights_t *w)
+{
+    return w->plan->files;
 }
 
 void lrd_weights_close(lrd_weights_t *w)
@@ -304,6 +350,7 @@ void lrd_weights_close(lrd_weights_t *w)
     if (w == NULL)
         return;
     plan_t *plan = w->plan;
+    lrd_offload_destroy(w->offload);
     if (plan != NULL) {
         lrd_weights_files_close(plan->files);
         lrd_free(plan->item);
@@ -321,46 +368,106 @@ static size_t bytes_of(const lrd_weights_t *w, const item_t *item)
     return (size_t)(item->to->rows * item->to->cols) * lrd_dtype_bytes(w->dtype);
 }
 
+bool lrd_weights_in_files(const lrd_weights_t *w)
+{
+    for (size_t i = 0; i < w->plan->n; i++) {
+        const item_t *item = &w->plan->item[i];
+        if (item->layer >= 0 && item->from.entry != NULL && item->from.entry->dtype != w->dtype)
+            return false;
+    }
+    return true;
+}
+
+size_t lrd_weights_tensor_bytes(const lrd_weights_t *w, int tensor)
+{
+    const lrd_dim_t *shape = w->config->family->block_tensors[tensor].shape;
+    const int64_t rows = lrd_dim_size(w->config, shape[0]);
+    const int64_t cols = shape[1] == LRD_DIM_NONE ? 1 : lrd_dim_size(w->config, shape[1]);
+    const size_t bytes = (size_t)(rows * cols) * lrd_dtype_bytes(w->dtype);
+    return (bytes + LRD_ARENA_ALIGN - 1) / LRD_ARENA_ALIGN * LRD_ARENA_ALIGN;
+}
+
+size_t lrd_weights_block_bytes(const lrd_weights_t *w)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < w->config->family->n_block_tensors; i++)
+        bytes += lrd_weights_tensor_bytes(w, i);
+    return bytes;
+}
+
+/* Memory for a tensor that a back end which reads host memory has: the file itself where it can be. */
+static void place_in_host(lrd_weights_t *w, item_t *item, lrd_arena_t *arena)
+{
+    const void *data =
+        w->plan->files != NULL ? lrd_safetensors_data(item->from.file, item->from.entry) : NULL;
+    item->stays = w->plan->imagined || (data != NULL && item->from.entry->dtype == w->dtype &&
+                                        (uintptr_t)data % lrd_dtype_bytes(w->dtype) == 0);
+    item->to->data = item->stays ? data : lrd_arena_take(arena, "weights", bytes_of(w, item));
+    w->mapped_bytes += item->stays ? bytes_of(w, item) : 0;
+}
+
+static void place_on_device(const lrd_weights_t *w, item_t *item, lrd_arena_t *arena)
+{
+    const lrd_home_t home =
+        item->layer >= 0 ? lrd_offload_home(w->offload, item->layer) : LRD_HOME_DEVICE;
+    item->stays = home == LRD_HOME_FILE;
+    item->to->data =
+        home == LRD_HOME_DEVICE ? lrd_arena_take(arena, "weights", bytes_of(w, item)) : NULL;
+}
+
 void lrd_weights_layout(lrd_weights_t *w, const lrd_backend_t *backend, lrd_arena_t *arena)
 {
-    plan_t *plan = w->plan;
     w->mapped_bytes = 0;
-    for (size_t i = 0; i < plan->n; i++) {
-        item_t *item = &plan->item[i];
-        const void *data =
-            w->plan->files != NULL ? lrd_safetensors_data(item->from.file, item->from.entry) : NULL;
-        item->mapped = data != NULL && backend->ops->reads_host_memory &&
-                       item->from.entry->dtype == w->dtype &&
-                       (uintptr_t)data % lrd_dtype_bytes(w->dtype) == 0;
-        item->to->data = item->mapped ? data : lrd_arena_take(arena, "weights", bytes_of(w, item));
-        w->mapped_bytes += item->mapped ? bytes_of(w, item) : 0;
+    for (size_t i = 0; i < w->plan->n; i++) {
+        if (backend->ops->reads_host_memory)
+            place_in_host(w, &w->plan->item[i], arena);
+        else
+            place_on_device(w, &w->plan->item[i], arena);
     }
+    if (w->offload != NULL && !backend->ops->reads_host_memory)
+        lrd_offload_layout(w->offload, arena);
     if (w->tied && w->has_embed)
         w->head = w->embed[w->config->family->word_embeddings];
 }
 
-/* Pinned memory for a piece of the file, device memory for the same before it is converted.
- * NULL where the backend reads host memory. */
+lrd_status_t lrd_weights_use(lrd_weights_t *w, lrd_stream_t *stream, int layer, lrd_pass_t left,
+                             lrd_pass_t then)
+{
+    return w->offload != NULL ? lrd_offload_use(w->offload, stream, layer, left, then) : LRD_OK;
+}
+
+/* The way of a piece of a file to the device: pinned memory, and device memory for it as it is in the
+ * file and once it is converted. pinned == NULL: ops read host memory. */
 typedef struct stop_over {
-    void *pinned, *device;
+    void *pinned;
+    uint8_t *device; /* [2][bytes] */
+    size_t bytes;
 } stop_over_t;
 
-/* Converts n elements from host memory at `src` to device memory at `dst`. */
+/* Converts n elements from host memory at `src` to device memory at `dst`, or to pinned memory. */
 static lrd_status_t carry(const lrd_weights_t *w, lrd_stream_t *st, const stop_over_t *over,
-                          const void *src, lrd_dtype_t src_dtype, void *dst, int64_t n)
+                          const void *src, lrd_dtype_t src_dtype, void *dst, bool to_host,
+                          int64_t n)
 {
     lrd_status_t status = LRD_OK;
     const size_t bytes = (size_t)n * lrd_dtype_bytes(src_dtype);
     const bool convert = src_dtype != w->dtype;
-    if (over->pinned == NULL) { /* ops read host memory */
+    void *converted = to_host ? over->device + over->bytes : dst;
+    if (over->pinned == NULL) {
         LRD_TRY(lrd_cast(st, (lrd_scratch_t){0}, &(lrd_cast_t){src, src_dtype, dst, w->dtype, n}));
+        goto out;
+    }
+    if (to_host && !convert) {
+        memcpy(dst, src, bytes);
         goto out;
     }
     memcpy(over->pinned, src, bytes);
     LRD_TRY(lrd_copy(st, LRD_COPY_H2D, convert ? over->device : dst, over->pinned, bytes));
     if (convert)
         LRD_TRY(lrd_cast(st, (lrd_scratch_t){0},
-                         &(lrd_cast_t){over->device, src_dtype, dst, w->dtype, n}));
+                         &(lrd_cast_t){over->device, src_dtype, converted, w->dtype, n}));
+    if (to_host)
+        LRD_TRY(lrd_copy(st, LRD_COPY_D2H, dst, converted, (size_t)n * lrd_dtype_bytes(w->dtype)));
     LRD_TRY(lrd_stream_sync(st)); /* the pinned piece is used again */
 out:
     return status;
@@ -374,45 +481,67 @@ static lrd_status_t load_item(const lrd_weights_t *w, lrd_stream_t *st, const st
     const uint8_t *src = lrd_safetensors_data(item->from.file, e);
     const int64_t from = (int64_t)lrd_dtype_bytes(e->dtype),
                   to = (int64_t)lrd_dtype_bytes(w->dtype);
-    for (int64_t at = 0; at < e->n_elements; at += PIECE / from) {
-        const int64_t n = e->n_elements - at < PIECE / from ? e->n_elements - at : PIECE / from;
-        LRD_TRY(
-            carry(w, st, over, src + at * from, e->dtype, (uint8_t *)item->to->data + at * to, n));
+    const int64_t most = (int64_t)(over->bytes / sizeof(float));
+    const bool to_host = item->to->data == NULL;
+    uint8_t *dst = (uint8_t *)item->to->data;
+    if (to_host)
+        dst = lrd_offload_host(w->offload, item->layer, tensor_of(w, item));
+    for (int64_t at = 0; at < e->n_elements; at += most) {
+        const int64_t n = e->n_elements - at < most ? e->n_elements - at : most;
+        LRD_TRY(carry(w, st, over, src + at * from, e->dtype, dst + at * to, to_host, n));
     }
 out:
     return status;
 }
 
-lrd_status_t lrd_weights_load(lrd_weights_t *w, lrd_stream_t *st, const char *name,
-                              const lrd_stop_t *stop)
+static int64_t count_kib(const lrd_weights_t *w)
+{
+    int64_t kib = 0;
+    for (size_t i = 0; i < w->plan->n; i++)
+        kib += w->plan->item[i].stays ? 0 : (int64_t)(bytes_of(w, &w->plan->item[i]) >> 10);
+    return kib;
+}
+
+static lrd_status_t load_items(lrd_weights_t *w, lrd_stream_t *st, const stop_over_t *over,
+                               const char *name, const lrd_stop_t *stop)
 {
     lrd_status_t status = LRD_OK;
-    plan_t *plan = w->plan;
-    stop_over_t over = {0};
     lrd_progress_t progress;
-    int64_t done = 0, total = 0;
-    LRD_CHECK(plan->files != NULL, LRD_ERR_INTERNAL, "an outline of weights is not loaded");
-    for (size_t i = 0; i < plan->n; i++)
-        total += plan->item[i].mapped ? 0 : (int64_t)(bytes_of(w, &plan->item[i]) >> 10);
-    if (total == 0)
-        goto out;
-    lrd_progress_begin(&progress, name, "KiB", 0, total);
-    if (!st->backend->ops->reads_host_memory) {
-        LRD_TRY(lrd_mem_alloc(st->backend, LRD_MEM_PINNED, PIECE, &over.pinned));
-        LRD_TRY(lrd_mem_alloc(st->backend, LRD_MEM_DEVICE, PIECE, &over.device));
-    }
-    for (size_t i = 0; i < plan->n; i++) {
-        if (plan->item[i].mapped)
+    int64_t done = 0;
+    lrd_progress_begin(&progress, name, "KiB", 0, count_kib(w));
+    for (size_t i = 0; i < w->plan->n; i++) {
+        const item_t *item = &w->plan->item[i];
+        if (item->stays)
             continue;
         LRD_CHECK_STOP(stop);
-        LRD_TRY(load_item(w, st, &over, &plan->item[i]));
-        done += (int64_t)(bytes_of(w, &plan->item[i]) >> 10);
+        LRD_TRY(load_item(w, st, over, item));
+        done += (int64_t)(bytes_of(w, item) >> 10);
         lrd_progress_update(&progress, done, NULL);
     }
     LRD_TRY(lrd_stream_sync(st));
     lrd_progress_end(&progress, done);
 out:
-    lrd_mem_free(st->backend, LRD_MEM_DEVICE, over.device, PIECE);
+    return status;
+}
+
+lrd_status_t lrd_weights_load(lrd_weights_t *w, lrd_stream_t *st, lrd_scratch_t scratch,
+                              const char *name, const lrd_stop_t *stop)
+{
+    lrd_status_t status = LRD_OK;
+    const bool in_place = st->backend->ops->reads_host_memory;
+    stop_over_t over = {.bytes = PIECE};
+    LRD_CHECK(w->plan->files != NULL, LRD_ERR_INTERNAL, "an outline of weights is not loaded");
+    if (w->offload != NULL && !in_place)
+        LRD_TRY(lrd_offload_open(w->offload, st->backend));
+    if (count_kib(w) == 0)
+        goto out;
+    if (!in_place) {
+        over.bytes = scratch.bytes / 2 < PIECE ? scratch.bytes / 2 : PIECE;
+        over.device = scratch.data;
+        LRD_TRY(lrd_mem_alloc(st->backend, LRD_MEM_PINNED, PIECE, &over.pinned));
+    }
+    LRD_TRY(load_items(w, st, &over, name, stop));
+out:
     lrd_mem_free(st->backend, LRD_MEM_PINNED, over.pinned, PIECE);
     return status;
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A name in the folder, or a path. */
 static lrd_status_t open_one(lrd_weights_files_t *files, const char *name)
 {
     lrd_status_t status = LRD_OK;
@@ -116,6 +117,20 @@ lrd_status_t lrd_weights_files_open(const char *folder, lrd_weights_files_t **fi
 out:
     lrd_free(index);
     lrd_free(single);
+    lrd_weights_files_close(files);
+    return status;
+}
+
+lrd_status_t lrd_weights_files_open_one(const char *path, lrd_weights_files_t **files_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_weights_files_t *files = NULL;
+    LRD_NEW(files, 1);
+    LRD_ALLOC(files->folder, lrd_strdup(""));
+    LRD_TRY(open_one(files, path));
+    *files_out = files;
+    files = NULL;
+out:
     lrd_weights_files_close(files);
     return status;
 }

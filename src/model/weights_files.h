@@ -25,6 +25,8 @@ bool lrd_weights_files_exist(const char *folder);
 
 /* Opens model.safetensors, or every shard that model.safetensors.index.json names. */
 lrd_status_t lrd_weights_files_open(const char *folder, lrd_weights_files_t **files_out);
+/* One file, whatever it is called. */
+lrd_status_t lrd_weights_files_open_one(const char *path, lrd_weights_files_t **files_out);
 void lrd_weights_files_close(lrd_weights_files_t *files); /* NULL is fine */
 
 /* The same files for one user more, who closes them too. */

@@ -99,7 +99,7 @@ static void close_trial(trial_t *t)
 static lrd_status_t open_trial(const lrd_session_t *s, lrd_span_t run, trial_t *t)
 {
     lrd_status_t status = LRD_OK;
-    const lrd_runs_t runs = {&run, 1};
+    const lrd_runs_t runs = {.run = &run, .n = 1};
     const size_t pinned_bytes = (size_t)t->config.n_heads * sizeof(float);
     int64_t tokens, sequences;
     bool *keep = NULL;

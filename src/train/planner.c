@@ -10,10 +10,12 @@
 typedef struct trial {
     const lrd_session_t *s;
     int n_ranks, n_stages, n_chunks;
-    bool mapped; /* weights that are used in the model's files take no room */
+    bool mapped;            /* weights that are used in files take no room */
+    const lrd_home_t *home; /* [n_layers] of blocks; NULL: on the device */
     lrd_stage_limits_t limits;
     int64_t micro_batches; /* of a replica */
     int64_t *room;         /* [n_stages] bytes */
+    int64_t *needs;        /* [n_stages] bytes of the placement measured last */
     int64_t *other;        /* [n_stages] bytes beside what measure_run counts */
     int *last; /* [n_stages][n_layers] longest run that fits from a layer on; -1: unknown */
     lrd_status_t status; /* of a measurement */
@@ -52,7 +54,7 @@ static lrd_status_t measure_run(const trial_t *t, int stage, lrd_span_t run, int
 {
     lrd_status_t status = LRD_OK;
     const lrd_session_t *s = t->s;
-    const lrd_runs_t runs = {&run, 1};
+    const lrd_runs_t runs = {&run, 1, t->home};
     const int64_t behind = t->n_stages - stage;
     const int64_t places = behind < t->micro_batches ? behind : t->micro_batches;
     lrd_stage_limits_t limits = t->limits;
@@ -156,6 +158,7 @@ static lrd_status_t measure_all(trial_t *t, const lrd_placement_t *p, int64_t *w
             count_needs(t, &m, &m.model) + (t->mapped ? 0 : (int64_t)m.mapped_bytes);
         if (t->n_chunks == 1)
             LRD_TRY(measure_run(t, stage, lrd_placement_run(p, stage), &most));
+        t->needs[stage] = needs;
         t->other[stage] = needs > most ? needs - most : 0;
         *worst_out = needs - t->room[stage] > *worst_out ? needs - t->room[stage] : *worst_out;
     }
@@ -175,12 +178,14 @@ static lrd_status_t try_stages(trial_t *t, lrd_placement_t *placement_out)
         LRD_TRY(balance(t, &p));
         if (p.begin == NULL)
             break;
+        if (t->home != NULL)
+            LRD_TRY(lrd_placement_set_home(&p, t->home[0]));
         LRD_TRY(measure_all(t, &p, &worst));
     }
     if (worst > 0)
         lrd_placement_release(&p);
     *placement_out = p;
-    p.begin = NULL;
+    p = (lrd_placement_t){.begin = NULL};
 out:
     lrd_placement_release(&p);
     return status;
@@ -190,6 +195,7 @@ static void close_trial(trial_t *t)
 {
     lrd_free(t->last);
     lrd_free(t->other);
+    lrd_free(t->needs);
     lrd_free(t->room);
 }
 
@@ -202,6 +208,7 @@ static lrd_status_t open_trial(const lrd_session_t *s, const int64_t *room, int 
     *t = (trial_t){
         .s = s, .n_ranks = n_ranks, .n_stages = n_stages, .n_chunks = n_chunks, .mapped = mapped};
     LRD_NEW(t->room, n_stages);
+    LRD_NEW(t->needs, n_stages);
     LRD_NEW(t->other, n_stages);
     LRD_NEW(t->last, n_stages * s->engine.config.n_layers);
     LRD_TRY(lrd_session_limits(s, n_ranks / n_stages, &t->limits, &t->micro_batches));
@@ -246,18 +253,18 @@ static lrd_status_t take_map(lrd_session_t *s, lrd_rooms_t rooms)
 {
     lrd_status_t status = LRD_OK;
     int64_t missing;
-    LRD_TRY(lrd_ranks_map(&s->o.settings->parallel, &s->engine, rooms.limited,
-                          lrd_comm_size(s->o.comm), &s->placement));
+    LRD_TRY(lrd_ranks_map(&s->o.settings->parallel, &s->engine, rooms, lrd_comm_size(s->o.comm),
+                          &s->placement));
     LRD_TRY(find_missing(s, rooms.free, false, &missing));
     if (missing <= 0)
         goto out;
-    if (lrd_ranks_use_files(&s->engine))
+    if (lrd_ranks_use_files(&s->o.settings->parallel, &s->engine))
         LRD_TRY(find_missing(s, rooms.free, true, &missing));
     LRD_CHECK(missing <= 0, LRD_ERR_CONFIG,
               "parallel.device_map: a device lacks %.1f MiB for the layers that the map gives it. "
               "device_map: auto counts activations too; smaller micro-batches need less",
               (double)missing / 0x1p20);
-    lrd_ranks_warn_of_files();
+    LRD_TRY(lrd_ranks_leave_in_files(&s->placement));
 out:
     return status;
 }
@@ -325,16 +332,75 @@ out:
     return status;
 }
 
-static lrd_status_t choose(lrd_session_t *s, const int64_t *room)
+/* Blocks leave the devices of so many stages, as few as need be. placement.begin stays NULL where that is
+ * not enough. */
+static lrd_status_t spill_from(lrd_session_t *s, lrd_rooms_t rooms, int n_stages,
+                               const lrd_home_t *home)
 {
     lrd_status_t status = LRD_OK;
+    const lrd_parallel_settings_t *x = &s->o.settings->parallel;
+    lrd_placement_t p = {.begin = NULL};
+    lrd_spill_room_t *left = NULL;
+    trial_t t;
+    LRD_TRY(
+        open_trial(s, rooms.limited, n_stages, n_stages > 1 ? lrd_ranks_chunks(x) : 1, false, &t));
+    t.home = home;
+    LRD_TRY(try_stages(&t, &p));
+    if (p.begin == NULL)
+        goto out;
+    LRD_NEW(left, n_stages);
+    for (int stage = 0; stage < n_stages; stage++)
+        left[stage] = (lrd_spill_room_t){t.room[stage] - t.needs[stage],
+                                         lrd_ranks_room(rooms.host, t.n_ranks, n_stages, stage)};
+    LRD_TRY(lrd_ranks_spill(x, s->engine.weights, left, &p));
+    s->placement = p;
+    p = (lrd_placement_t){.begin = NULL};
+out:
+    lrd_free(left);
+    lrd_placement_release(&p);
+    close_trial(&t);
+    return status;
+}
+
+/* The last resort: with the most stages and the least that is kept of activations. */
+static lrd_status_t spill(lrd_session_t *s, lrd_rooms_t rooms)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_parallel_settings_t *x = &s->o.settings->parallel;
+    const int size = lrd_comm_size(s->o.comm), n_layers = (int)s->engine.config.n_layers;
+    lrd_home_t *home = NULL;
+    int least, most;
+    LRD_NEW(home, n_layers);
+    for (int layer = 0; layer < n_layers; layer++)
+        home[layer] = LRD_HOME_HOST;
+    if (s->o.settings->training.gradient_checkpointing == LRD_CHECKPOINTING_AUTO)
+        s->recompute = LRD_CHECKPOINTING_BLOCK;
+    LRD_TRY(lrd_ranks_stages(x, size, &least, &most));
+    for (int n = most; n >= least && s->placement.begin == NULL; n--) {
+        if (least == most || lrd_ranks_may_be(x, &s->engine.config, size, n))
+            LRD_TRY(spill_from(s, rooms, n, home));
+    }
+out:
+    lrd_free(home);
+    return status;
+}
+
+static lrd_status_t choose(lrd_session_t *s, lrd_rooms_t rooms)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t *room = rooms.limited;
     int least, most;
     LRD_TRY(lrd_ranks_stages(&s->o.settings->parallel, lrd_comm_size(s->o.comm), &least, &most));
     LRD_TRY(choose_among(s, room, false));
     if (s->placement.begin != NULL)
         goto out;
-    if (lrd_ranks_use_files(&s->engine))
+    if (!s->engine.backend->ops->reads_host_memory) {
+        LRD_TRY(spill(s, rooms));
+    } else if (lrd_ranks_use_files(&s->o.settings->parallel, &s->engine)) {
         LRD_TRY(choose_among(s, room, true));
+        if (s->placement.begin != NULL)
+            LRD_TRY(lrd_ranks_leave_in_files(&s->placement));
+    }
     LRD_CHECK(
         s->placement.begin != NULL, LRD_ERR_CONFIG,
         "the model does not fit: not into the %.2f GiB that the rank with the least has, nor "
@@ -344,7 +410,6 @@ static lrd_status_t choose(lrd_session_t *s, const int64_t *room)
         "need less memory on each",
         (double)lrd_ranks_room(room, lrd_comm_size(s->o.comm), 1, 0) / 0x1p30, most,
         most == 1 ? "" : "s");
-    lrd_ranks_warn_of_files();
 out:
     return status;
 }
@@ -358,8 +423,8 @@ static lrd_status_t place(lrd_session_t *s, lrd_rooms_t rooms)
     s->recompute = recompute != LRD_CHECKPOINTING_AUTO ? (lrd_checkpointing_t)recompute
                                                        : LRD_CHECKPOINTING_NONE;
     if (!is_auto || lrd_comm_size(s->o.comm) > 1 || s->o.memory != NULL || x->max_memory.n > 0 ||
-        recompute == LRD_CHECKPOINTING_AUTO) {
-        LRD_TRY(is_auto ? choose(s, rooms.limited) : take_map(s, rooms));
+        recompute == LRD_CHECKPOINTING_AUTO || lrd_ranks_may_offload(x, &s->engine)) {
+        LRD_TRY(is_auto ? choose(s, rooms) : take_map(s, rooms));
         goto out;
     }
     /* There is no choice, and the allocation says what is missing. */
@@ -374,8 +439,9 @@ lrd_status_t lrd_planner_place(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     const int size = lrd_comm_size(s->o.comm);
-    lrd_rooms_t rooms = {NULL, NULL};
+    lrd_rooms_t rooms = {.free = NULL};
     LRD_NEW(rooms.free, size);
+    LRD_NEW(rooms.host, size);
     LRD_NEW(s->rooms, size);
     rooms.limited = s->rooms;
 out:
@@ -390,6 +456,7 @@ out:
                                  rooms);
     if (status == LRD_OK)
         status = lrd_agree(s->o.comm, place(s, rooms));
+    lrd_free(rooms.host);
     lrd_free(rooms.free);
     return status;
 }

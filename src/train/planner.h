@@ -3,7 +3,7 @@
  * Replicas are preferred while one fits a rank's memory; then the fewest stages that fit. Of the
  * placements that fit, the one whose slowest stage is fastest: blocks and head are weighed by their
  * products, forward and, from the lowest adapter up, backward. What fits is measured by the layout
- * of the run itself.
+ * of the run itself. Where nothing fits, blocks leave their devices (model/offload.h).
  */
 #ifndef LRD_TRAIN_PLANNER_H
 #define LRD_TRAIN_PLANNER_H
@@ -17,7 +17,7 @@ lrd_status_t lrd_planner_check(const lrd_session_t *session);
  * failures are agreed on. */
 lrd_status_t lrd_planner_place(lrd_session_t *session);
 
-/* Where layers are spread over ranks: logs on rank 0 the map as accelerate writes it, and a table of
+/* Where layers are spread over ranks, or not kept on their devices: logs on rank 0 the map as accelerate writes it, and a table of
  * all ranks with their memory. Collective; failures are agreed on. */
 lrd_status_t lrd_planner_report(lrd_session_t *session);
 
@@ -36,6 +36,10 @@ const char *lrd_planner_recompute_name(lrd_checkpointing_t recompute);
 /* Appends a table of n ranks, in MiB. */
 lrd_status_t lrd_planner_print_table(const lrd_placement_t *placement, const lrd_planner_row_t *row,
                                      int n, lrd_buf_t *text);
+
+/* Appends what the stages do not keep on their devices, a line each; nothing where they keep all. */
+lrd_status_t lrd_planner_print_offload(const lrd_placement_t *placement, size_t block_bytes,
+                                       lrd_buf_t *text);
 
 /* The part of an adapter that a stage has. */
 lrd_status_t lrd_planner_part(const lrd_placement_t *placement, const lrd_adapter_t *whole,

@@ -26,7 +26,8 @@ static int64_t count(const lrd_arena_t *arena, const char *category)
 lrd_planner_row_t lrd_planner_row(const lrd_memory_t *m, int64_t room)
 {
     lrd_planner_row_t row = {
-        .weights = (int64_t)m->mapped_bytes + count(&m->model, "weights"),
+        .weights =
+            (int64_t)m->mapped_bytes + count(&m->model, "weights") + count(&m->model, "slots"),
         .activations = count(&m->step, "activations"),
         .room = room,
     };
@@ -78,6 +79,29 @@ out:
     return status;
 }
 
+lrd_status_t lrd_planner_print_offload(const lrd_placement_t *p, size_t block_bytes,
+                                       lrd_buf_t *text)
+{
+    lrd_status_t status = LRD_OK;
+    const double mib = (double)block_bytes / 0x1p20;
+    for (int stage = 0; stage < p->n_stages && p->home != NULL; stage++) {
+        const int on_host = lrd_placement_count_home(p, stage, LRD_HOME_HOST);
+        const int in_files = lrd_placement_count_home(p, stage, LRD_HOME_FILE);
+        if (on_host + in_files == 0)
+            continue;
+        LRD_TRY(lrd_buf_printf(text, "  stage %d has ", stage));
+        if (on_host > 0)
+            LRD_TRY(lrd_buf_printf(text, "%d block%s (%.1f MiB) in host memory%s", on_host,
+                                   on_host == 1 ? "" : "s", on_host * mib,
+                                   in_files > 0 ? " and " : "\n"));
+        if (in_files > 0)
+            LRD_TRY(lrd_buf_printf(text, "%d block%s (%.1f MiB) in files\n", in_files,
+                                   in_files == 1 ? "" : "s", in_files * mib));
+    }
+out:
+    return status;
+}
+
 /* Everyone's row. */
 static lrd_status_t gather(const lrd_session_t *s, lrd_planner_row_t *row)
 {
@@ -101,14 +125,20 @@ out:
 static lrd_status_t say(const lrd_session_t *s, const lrd_planner_row_t *row)
 {
     lrd_status_t status = LRD_OK;
-    lrd_buf_t map = {0}, table = {0};
+    lrd_buf_t map = {0}, table = {0}, away = {0};
+    const lrd_placement_t *p = &s->placement;
     if (lrd_comm_rank(s->o.comm) != 0)
         goto out;
-    LRD_TRY(lrd_placement_print_map(&s->placement, &map));
-    LRD_TRY(lrd_planner_print_table(&s->placement, row, lrd_comm_size(s->o.comm), &table));
+    LRD_TRY(lrd_placement_print_map(p, &map));
+    LRD_TRY(lrd_planner_print_table(p, row, lrd_comm_size(s->o.comm), &table));
+    LRD_TRY(lrd_planner_print_offload(p, lrd_weights_block_bytes(s->engine.weights), &away));
     lrd_info("device_map = %s", map.data);
-    lrd_info("Memory of each rank, in MiB:\n%s", table.data);
+    if (p->n_stages > 1)
+        lrd_info("Memory of each rank, in MiB:\n%s", table.data);
+    if (away.size > 0)
+        lrd_info("Weights that are not kept on their device:\n%s", away.data);
 out:
+    lrd_buf_release(&away);
     lrd_buf_release(&table);
     lrd_buf_release(&map);
     return status;
@@ -121,7 +151,7 @@ lrd_status_t lrd_planner_report(lrd_session_t *s)
     if (s->o.settings->training.gradient_checkpointing == LRD_CHECKPOINTING_AUTO &&
         lrd_comm_rank(s->o.comm) == 0)
         lrd_info("Computed again on the way back: %s", lrd_planner_recompute_name(s->recompute));
-    if (s->grid.n_stages == 1)
+    if (s->grid.n_stages == 1 && s->placement.home == NULL)
         return LRD_OK;
     LRD_NEW(row, lrd_comm_size(s->o.comm));
 out:

@@ -26,9 +26,6 @@ static lrd_status_t refuse_unsupported(const lrd_session_t *s)
     const lrd_settings_t *x = s->o.settings;
     LRD_TRY(lrd_settings_require(x, LRD_KEY_model_name_or_path));
     LRD_TRY(lrd_settings_require(x, LRD_KEY_data_train_file));
-    LRD_CHECK(x->parallel.offload_folder == NULL, LRD_ERR_UNSUPPORTED,
-              "parallel.offload_folder is not supported: weights that do not fit are read from the "
-              "model's files as they are needed; leave it out");
     LRD_CHECK(!x->training.push_to_hub, LRD_ERR_UNSUPPORTED,
               "training.push_to_hub: publishing is not supported yet; upload output_dir with "
               "`hf upload`");
@@ -63,13 +60,19 @@ out:
     return status;
 }
 
+static lrd_status_t prepare_files(lrd_session_t *s)
+{
+    return lrd_engine_prepare_files(&s->engine, s->o.comm, s->placement.home,
+                                    s->o.settings->parallel.offload_folder, s->plans);
+}
+
 /* This rank's layers, once it is known which they are. */
 static lrd_status_t open_layers(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     LRD_TRY(lrd_placement_stage(&s->placement, s->grid.stage, &s->runs));
     LRD_TRY(lrd_planner_part(&s->placement, s->adapter, s->grid.stage, &s->part));
-    if (s->placement.n_stages > 1)
+    if (s->placement.n_stages > 1 || s->placement.home != NULL)
         LRD_TRY(lrd_engine_keep(&s->engine, &s->runs));
 out:
     return status;
@@ -305,6 +308,7 @@ lrd_status_t lrd_session_plan(const lrd_session_options_t *options, lrd_session_
     LRD_TRY(lrd_session_open_data(s));
     LRD_TRY(end_phase(s, lrd_session_open_answering(s)));
     LRD_TRY(lrd_planner_place(s));
+    LRD_TRY(prepare_files(s));
 out:
     if (status != LRD_OK)
         lrd_session_close(s);
@@ -323,6 +327,7 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
     LRD_TRY(lrd_session_open_data(s));
     LRD_TRY(end_phase(s, lrd_session_open_answering(s)));
     LRD_TRY(lrd_planner_place(s));
+    LRD_TRY(prepare_files(s));
     LRD_TRY(
         lrd_agree(options->comm, lrd_grid_open(options->comm, s->placement.n_stages, &s->grid)));
     LRD_TRY(end_phase(s, open_layers(s)));

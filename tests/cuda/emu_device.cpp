@@ -77,7 +77,7 @@ struct counts_t {
     }
 } counts;
 
-constexpr size_t ALIGN = 256, PAGE = 4096, NANS = 16 << 20, TOTAL = (size_t)8 << 30;
+constexpr size_t ALIGN = 256, PAGE = 4096, NANS = 16 << 20;
 std::list<region_t> device, pinned;
 std::list<emu_stream *> streams;
 std::map<void (*)(), size_t> allowed_shared;
@@ -87,6 +87,13 @@ size_t used;
 size_t round_up(size_t n, size_t to)
 {
     return (n + to - 1) / to * to;
+}
+
+/* LRD_EMULATED_MEMORY: bytes of a device; 8 GiB unless set. */
+size_t total()
+{
+    const char *text = getenv("LRD_EMULATED_MEMORY");
+    return text != nullptr ? strtoull(text, nullptr, 10) : (size_t)8 << 30;
 }
 
 cudaError_t report(cudaError_t error)
@@ -330,15 +337,15 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
     snprintf(properties->name, sizeof properties->name, "emulated device");
     properties->major = 9;
     properties->multiProcessorCount = 4;
-    properties->totalGlobalMem = TOTAL;
+    properties->totalGlobalMem = total();
     properties->sharedMemPerBlockOptin = EMU_SHARED_OPT_IN;
     return cudaSuccess;
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
-    *free_bytes = TOTAL - used;
-    *total_bytes = TOTAL;
+    *free_bytes = total() - used;
+    *total_bytes = total();
     return cudaSuccess;
 }
 
@@ -349,7 +356,7 @@ cudaError_t cudaMalloc(void **ptr, size_t bytes)
     *ptr = nullptr;
     if (bytes == 0 || error != cudaSuccess)
         return error;
-    if (bytes > TOTAL - used)
+    if (bytes > total() - used)
         return report(cudaErrorMemoryAllocation);
     unsigned char *mapping = map_nans(mapped);
     if (mapping == nullptr)

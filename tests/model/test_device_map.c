@@ -45,7 +45,7 @@ static void test_as_accelerate(void **state)
             bytes[d] = json_integer_value(json_array_get(memory, (size_t)d));
         assert_ok(lrd_device_map_infer(&c, (size_t)number(one, "element_bytes"),
                                        json_is_true(json_object_get(one, "tied")),
-                                       strcmp(kind, "balanced") == 0, bytes, n, device));
+                                       strcmp(kind, "balanced") == 0, bytes, n, 0, device));
         for (int part = 0; part < lrd_device_map_parts(&c); part++) {
             const int64_t expected = json_integer_value(json_array_get(want, (size_t)part));
             if (device[part] != expected)
@@ -111,7 +111,9 @@ static void test_refused(void **state)
         {"{transformer: 0}", "lm_head has no device"},
         {"{'': 0, transformer.h.7: 1}", "no module transformer.h.7"},
         {"{'': 0, transformer.h.2.mlp: 1}", "piece of transformer.h.2"},
-        {"{'': 0, transformer.h.3: cpu}", "transformer.h.3 is on no device"},
+        {"{'': 0, transformer.word_embeddings: cpu}",
+         "transformer.word_embeddings is on no device"},
+        {"{'': 0, lm_head: disk}", "lm_head is on no device"},
         {"{'': 1}", "layer 0 begins on device 1"},
         {"{'': 0, transformer.h.2: 2, transformer.h.3: 2}", "layer 2 begins on device 2"},
         {"{'': 0, transformer.h.1: 1}", "3 separate runs"},
