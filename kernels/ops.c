@@ -47,8 +47,13 @@ static lrd_status_t open_from(int i, const lrd_backend_options_t *options,
 {
     lrd_status_t status = LRD_OK;
     const lrd_ops_t *ops = sources[i].ops;
-    if (ops == NULL)
-        LRD_TRY(lrd_plugin_open(sources[i].file, sources[i].variable, &ops));
+    const lrd_plugin_t plugin = {sources[i].file, sources[i].variable, LRD_OPS_ENTRY,
+                                 "kernels/ops.h", LRD_OPS_ABI_VERSION};
+    const void *table;
+    if (ops == NULL) {
+        LRD_TRY(lrd_plugin_open(&plugin, &table));
+        ops = table;
+    }
     LRD_TRY(ops->open(options, backend_out));
 out:
     return status;
@@ -132,8 +137,13 @@ void lrd_stream_destroy(lrd_stream_t *st)
 
 lrd_status_t lrd_stream_sync(lrd_stream_t *st)
 {
+    lrd_status_t status = LRD_OK;
     lrd_beat();
-    return st->backend->ops->stream_sync(st);
+    if (st->guard != NULL)
+        LRD_TRY(st->guard->wait(st->guard));
+    LRD_TRY(st->backend->ops->stream_sync(st));
+out:
+    return status;
 }
 
 lrd_status_t lrd_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src, size_t bytes)

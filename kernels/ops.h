@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 /* A plugin built against another version of this file is refused. */
-enum { LRD_OPS_ABI_VERSION = 4 };
+enum { LRD_OPS_ABI_VERSION = 5 };
 
 typedef struct lrd_ops lrd_ops_t;
 
@@ -44,9 +44,17 @@ typedef struct lrd_backend {
     const lrd_ops_t *ops;
 } lrd_backend_t;
 
+/* Where work of a stream needs other ranks (comm/devcomm.h), who may never do their part: `wait` comes
+ * before each wait for the stream. It returns when nothing is left to do, or with the reason why that
+ * will not be. */
+typedef struct lrd_stream_guard {
+    lrd_status_t (*wait)(struct lrd_stream_guard *guard);
+} lrd_stream_guard_t;
+
 /* An ordered queue of work on a device. Extended by backends likewise. */
 typedef struct lrd_stream {
     lrd_backend_t *backend;
+    lrd_stream_guard_t *guard; /* NULL: it needs this device alone */
 } lrd_stream_t;
 
 typedef enum lrd_memkind {
@@ -422,8 +430,8 @@ enum { LRD_DEVICE_ID = 48 }; /* bytes of a device's name among all others */
 
 /* The table that a backend fills. Call through the front functions below. */
 struct lrd_ops {
-    const char *name; /* "cpu" */
-    uint32_t abi_version;
+    uint32_t abi_version;   /* first: see kernels/plugin.h */
+    const char *name;       /* "cpu" */
     bool reads_host_memory; /* ops take ordinary host pointers: mapped weights serve in place */
 
     lrd_status_t (*open)(const lrd_backend_options_t *options, lrd_backend_t **backend_out);
@@ -436,6 +444,8 @@ struct lrd_ops {
     lrd_status_t (*stream_create)(lrd_backend_t *be, lrd_stream_t **stream_out);
     void (*stream_destroy)(lrd_stream_t *st);
     lrd_status_t (*stream_sync)(lrd_stream_t *st);
+    /* The device library's own handle (CUDA's cudaStream_t), for other libraries; NULL: there is none. */
+    void *(*stream_native)(lrd_stream_t *st);
     lrd_status_t (*copy)(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                          size_t bytes);
     lrd_status_t (*zero)(lrd_stream_t *st, void *dst, size_t bytes);

@@ -2,22 +2,8 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/plugin.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-static const lrd_plugin_host_t *host;
-
-/* This library's lrd_fail: it hands the cause to the program. */
-lrd_status_t lrd_fail(lrd_status_t status, const char *file, int line, const char *format, ...)
-{
-    char text[1024];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    return host->fail(status, file, line, "%s", text);
-}
 
 static void cuda_close(lrd_backend_t *backend)
 {
@@ -143,6 +129,11 @@ static lrd_status_t cuda_stream_sync(lrd_stream_t *st)
     return LRD_OK;
 }
 
+static void *cuda_stream_native(lrd_stream_t *st)
+{
+    return cuda_stream_of(st);
+}
+
 static lrd_status_t cuda_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                               size_t bytes)
 {
@@ -185,6 +176,7 @@ static lrd_ops_t make_table()
     t.stream_create = cuda_stream_create;
     t.stream_destroy = cuda_stream_destroy;
     t.stream_sync = cuda_stream_sync;
+    t.stream_native = cuda_stream_native;
     t.copy = cuda_copy;
     t.zero = cuda_zero;
     t.scratch_bytes = cuda_scratch_bytes;
@@ -201,9 +193,9 @@ const lrd_ops_t *lrd_cuda_ops()
     return &table;
 }
 
-extern "C" __attribute__((visibility("default"))) const lrd_ops_t *lrd_plugin_entry(
+extern "C" __attribute__((visibility("default"))) const void *lrd_plugin_entry(
     const lrd_plugin_host_t *program)
 {
-    host = program;
+    lrd_plugin_attach(program);
     return lrd_cuda_ops();
 }
