@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 struct emu_stream {
-    std::deque<std::function<void()>> work;
+    std::deque<std::function<bool()>> work; /* true: it is done */
 };
 
 namespace
@@ -29,6 +29,7 @@ std::list<emu_stream *> streams;
 std::map<void (*)(), size_t> allowed_shared;
 cudaError_t last_error = cudaSuccess;
 size_t used;
+int current; /* the device that was set */
 
 size_t round_up(size_t n, size_t to)
 {
@@ -88,14 +89,22 @@ void protect(int protection)
         mprotect(r.mapping, r.mapped, protection);
 }
 
-void finish(emu_stream *s)
+/* Does what can be done now; false: the rest waits for another process. */
+bool advance(emu_stream *s)
 {
     if (s->work.empty())
-        return;
+        return true;
     protect(PROT_READ | PROT_WRITE);
-    for (; !s->work.empty(); s->work.pop_front())
-        s->work.front()();
+    while (!s->work.empty() && s->work.front()())
+        s->work.pop_front();
     protect(PROT_NONE);
+    return s->work.empty();
+}
+
+void finish(emu_stream *s)
+{
+    while (!advance(s))
+        usleep(100);
 }
 } // namespace
 
@@ -110,6 +119,14 @@ bool emu_is_pinned(const void *ptr, size_t bytes)
 }
 
 void emu_enqueue(cudaStream_t stream, std::function<void()> work)
+{
+    emu_enqueue_until(stream, [work = std::move(work)] {
+        work();
+        return true;
+    });
+}
+
+void emu_enqueue_until(cudaStream_t stream, std::function<bool()> work)
 {
     stream->work.push_back(std::move(work));
 }
@@ -146,6 +163,8 @@ const char *cudaGetErrorString(cudaError_t error)
         return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
         return "invalid device ordinal";
+    case cudaErrorNotReady:
+        return "device not ready";
     case cudaErrorInvalidValue:
         break;
     }
@@ -176,7 +195,16 @@ cudaError_t cudaSetDevice(int index)
     const cudaError_t error = cudaGetDeviceCount(&n);
     if (error != cudaSuccess)
         return error;
-    return index >= 0 && index < n ? cudaSuccess : report(cudaErrorInvalidDevice);
+    if (index < 0 || index >= n)
+        return report(cudaErrorInvalidDevice);
+    current = index;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int *index)
+{
+    *index = current;
+    return cudaSuccess;
 }
 
 /* CUDA_VISIBLE_DEVICES, one number as Slurm gives it to a task, says which device the first one is. */
@@ -279,6 +307,11 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     finish(stream);
     return cudaSuccess;
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    return advance(stream) ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,

@@ -113,7 +113,8 @@ typedef enum cudaError {
     cudaErrorMemoryAllocation = 2,
     cudaErrorInvalidConfiguration = 9,
     cudaErrorNoDevice = 100,
-    cudaErrorInvalidDevice = 101
+    cudaErrorInvalidDevice = 101,
+    cudaErrorNotReady = 600
 } cudaError_t;
 
 typedef struct emu_stream *cudaStream_t;
@@ -140,10 +141,12 @@ typedef enum cudaFuncAttribute {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8
 } cudaFuncAttribute;
 
+#pragma GCC visibility push(default) /* for the emulated NCCL, which is a library of its own */
 const char *cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetLastError();
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDevice(int *device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
 cudaError_t cudaMalloc(void **ptr, size_t bytes);
@@ -153,6 +156,7 @@ cudaError_t cudaFreeHost(void *ptr);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamQuery(cudaStream_t stream); /* does what can be done at once */
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream);
@@ -160,9 +164,13 @@ cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t str
 /* Appends to the stream what runs at its next synchronization; what it needs, it holds itself. */
 void emu_enqueue(cudaStream_t stream, std::function<void()> work);
 
+/* The same for what waits for other processes: it is called until it answers true. */
+void emu_enqueue_until(cudaStream_t stream, std::function<bool()> work);
+
 /* True: the bytes lie in device memory, or in pinned host memory. */
 bool emu_is_device(const void *ptr, size_t bytes);
 bool emu_is_pinned(const void *ptr, size_t bytes);
+#pragma GCC visibility pop
 
 /* Shared memory that a block may have only after cudaFuncSetAttribute; and with it. */
 enum { EMU_SHARED = 48 << 10, EMU_SHARED_OPT_IN = 227 << 10, EMU_BLOCK = 1024 };
