@@ -47,8 +47,13 @@ static lrd_status_t open_from(int i, const lrd_backend_options_t *options,
 {
     lrd_status_t status = LRD_OK;
     const lrd_ops_t *ops = sources[i].ops;
-    if (ops == NULL)
-        LRD_TRY(lrd_plugin_open(sources[i].file, sources[i].variable, &ops));
+    const lrd_plugin_t plugin = {sources[i].file, sources[i].variable, LRD_OPS_ENTRY,
+                                 "kernels/ops.h", LRD_OPS_ABI_VERSION};
+    const void *table;
+    if (ops == NULL) {
+        LRD_TRY(lrd_plugin_open(&plugin, &table));
+        ops = table;
+    }
     LRD_TRY(ops->open(options, backend_out));
 out:
     return status;
@@ -132,8 +137,13 @@ void lrd_stream_destroy(lrd_stream_t *st)
 
 lrd_status_t lrd_stream_sync(lrd_stream_t *st)
 {
+    lrd_status_t status = LRD_OK;
     lrd_beat();
-    return st->backend->ops->stream_sync(st);
+    if (st->guard != NULL)
+        LRD_TRY(st->guard->wait(st->guard, NULL));
+    LRD_TRY(st->backend->ops->stream_sync(st));
+out:
+    return status;
 }
 
 lrd_status_t lrd_stream_wait(lrd_stream_t *st, lrd_event_t *event)
@@ -154,13 +164,19 @@ void lrd_event_destroy(lrd_event_t *event)
 
 lrd_status_t lrd_event_record(lrd_stream_t *st, lrd_event_t *event)
 {
+    event->stream = st;
     return st->backend->ops->event_record(st, event);
 }
 
 lrd_status_t lrd_event_sync(lrd_event_t *event)
 {
+    lrd_status_t status = LRD_OK;
     lrd_beat();
-    return event->backend->ops->event_sync(event);
+    if (event->stream != NULL && event->stream->guard != NULL)
+        LRD_TRY(event->stream->guard->wait(event->stream->guard, event));
+    LRD_TRY(event->backend->ops->event_sync(event));
+out:
+    return status;
 }
 
 bool lrd_has_graphs(const lrd_backend_t *be)

@@ -44,15 +44,27 @@ typedef struct lrd_backend {
     const lrd_ops_t *ops;
 } lrd_backend_t;
 
+typedef struct lrd_event lrd_event_t;
+
+/* Where work of a stream needs other ranks (comm/devcomm.h), who may never do their part: `wait` comes
+ * before each wait of the host for the stream, or for a place in it (event). It returns when that is reached, or with
+ * the reason why it will not be. */
+typedef struct lrd_stream_guard {
+    lrd_status_t (*wait)(struct lrd_stream_guard *guard, lrd_event_t *event);
+} lrd_stream_guard_t;
+
 /* An ordered queue of work on a device. Extended by backends likewise. */
 typedef struct lrd_stream {
     lrd_backend_t *backend;
+    lrd_stream_guard_t *guard; /* NULL: it needs this device alone */
 } lrd_stream_t;
 
 /* A place in a stream's order, which the host or another stream can wait for. Extended likewise. */
-typedef struct lrd_event {
+struct lrd_event {
     lrd_backend_t *backend;
-} lrd_event_t;
+    lrd_stream_t
+        *stream; /* it was recorded on last, and which must be there when the host waits; or NULL */
+};
 
 /* Work that was taken down once and is asked for again in one call. Extended likewise. */
 typedef struct lrd_graph {
@@ -432,8 +444,8 @@ enum { LRD_DEVICE_ID = 48 }; /* bytes of a device's name among all others */
 
 /* The table that a backend fills. Call through the front functions below. */
 struct lrd_ops {
-    const char *name; /* "cpu" */
-    uint32_t abi_version;
+    uint32_t abi_version;   /* first: see kernels/plugin.h */
+    const char *name;       /* "cpu" */
     bool reads_host_memory; /* ops take ordinary host pointers: mapped weights serve in place */
     bool has_graphs;        /* false: the functions graph_... may be NULL */
 
@@ -452,10 +464,14 @@ struct lrd_ops {
     void (*event_destroy)(lrd_event_t *event);
     lrd_status_t (*event_record)(lrd_stream_t *st, lrd_event_t *event);
     lrd_status_t (*event_sync)(lrd_event_t *event);
+    bool (*event_is_done)(
+        lrd_event_t *event); /* its place is passed, or never will be; NULL without stream_native */
     lrd_status_t (*graph_begin)(lrd_stream_t *st);
     lrd_status_t (*graph_end)(lrd_stream_t *st, lrd_graph_t **graph_out);
     lrd_status_t (*graph_launch)(lrd_stream_t *st, lrd_graph_t *graph);
     void (*graph_destroy)(lrd_graph_t *graph);
+    /* The device library's own handle (CUDA's cudaStream_t), for other libraries; NULL: there is none. */
+    void *(*stream_native)(lrd_stream_t *st);
     lrd_status_t (*copy)(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                          size_t bytes);
     lrd_status_t (*zero)(lrd_stream_t *st, void *dst, size_t bytes);

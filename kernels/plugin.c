@@ -33,24 +33,26 @@ static void *open_library(const char *file, const char *variable)
     return dlopen(file, RTLD_NOW | RTLD_LOCAL);
 }
 
-lrd_status_t lrd_plugin_open(const char *file, const char *variable, const lrd_ops_t **ops_out)
+lrd_status_t lrd_plugin_open(const lrd_plugin_t *plugin, const void **table_out)
 {
-    static const lrd_plugin_host_t host = {LRD_OPS_ABI_VERSION, lrd_fail};
+    static const lrd_plugin_host_t host = {lrd_fail};
     lrd_status_t status = LRD_OK;
     lrd_plugin_entry_t *entry = NULL;
-    void *library = open_library(file, variable);
-    const char *named = getenv(variable);
-    file = named != NULL ? named : file; /* for messages */
+    uint32_t version;
+    void *library = open_library(plugin->file, plugin->variable);
+    const char *named = getenv(plugin->variable);
+    const char *file = named != NULL ? named : plugin->file; /* for messages */
     LRD_CHECK(library != NULL, LRD_ERR_UNAVAILABLE, "%s", dlerror());
-    void *symbol = dlsym(library, LRD_PLUGIN_ENTRY);
-    LRD_CHECK(symbol != NULL, LRD_ERR_UNAVAILABLE, "%s has no " LRD_PLUGIN_ENTRY, file);
+    void *symbol = dlsym(library, plugin->entry);
+    LRD_CHECK(symbol != NULL, LRD_ERR_UNAVAILABLE, "%s has no %s", file, plugin->entry);
     memcpy(&entry, &symbol, sizeof entry); /* ISO C knows no cast from data to function */
-    const lrd_ops_t *ops = entry(&host);
-    LRD_CHECK(ops->abi_version == LRD_OPS_ABI_VERSION, LRD_ERR_UNAVAILABLE,
-              "%s was built for version %u of kernels/ops.h, this program has version %d: build "
-              "both from one source tree",
-              file, ops->abi_version, LRD_OPS_ABI_VERSION);
-    *ops_out = ops;
+    const void *table = entry(&host);
+    memcpy(&version, table, sizeof version);
+    LRD_CHECK(version == plugin->abi_version, LRD_ERR_UNAVAILABLE,
+              "%s was built for version %u of %s, this program has version %u: build both from one "
+              "source tree",
+              file, version, plugin->header, plugin->abi_version);
+    *table_out = table;
     library = NULL; /* kept: its functions are in use from now on */
 out:
     if (library != NULL)

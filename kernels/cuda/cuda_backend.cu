@@ -2,23 +2,9 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/plugin.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const lrd_plugin_host_t *host;
-
-/* This library's lrd_fail: it hands the cause to the program. */
-lrd_status_t lrd_fail(lrd_status_t status, const char *file, int line, const char *format, ...)
-{
-    char text[1024];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    return host->fail(status, file, line, "%s", text);
-}
 
 static void cuda_close(lrd_backend_t *backend)
 {
@@ -181,6 +167,14 @@ static lrd_status_t cuda_event_sync(lrd_event_t *event)
     return LRD_OK;
 }
 
+static bool cuda_event_is_done(lrd_event_t *event)
+{
+    if (cudaEventQuery(cuda_event_of(event)) != cudaErrorNotReady)
+        return true;
+    cudaGetLastError(); /* it has been dealt with */
+    return false;
+}
+
 /* Other threads, such as a library's own, may use the device meanwhile. */
 static lrd_status_t cuda_graph_begin(lrd_stream_t *st)
 {
@@ -237,6 +231,11 @@ static bool wants_graphs()
     return text == NULL || strcmp(text, "0") != 0;
 }
 
+static void *cuda_stream_native(lrd_stream_t *st)
+{
+    return cuda_stream_of(st);
+}
+
 static lrd_status_t cuda_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                               size_t bytes)
 {
@@ -285,10 +284,12 @@ static lrd_ops_t make_table()
     t.event_destroy = cuda_event_destroy;
     t.event_record = cuda_event_record;
     t.event_sync = cuda_event_sync;
+    t.event_is_done = cuda_event_is_done;
     t.graph_begin = cuda_graph_begin;
     t.graph_end = cuda_graph_end;
     t.graph_launch = cuda_graph_launch;
     t.graph_destroy = cuda_graph_destroy;
+    t.stream_native = cuda_stream_native;
     t.copy = cuda_copy;
     t.zero = cuda_zero;
     t.scratch_bytes = cuda_scratch_bytes;
@@ -305,9 +306,9 @@ const lrd_ops_t *lrd_cuda_ops()
     return &table;
 }
 
-extern "C" __attribute__((visibility("default"))) const lrd_ops_t *lrd_plugin_entry(
+extern "C" __attribute__((visibility("default"))) const void *lrd_plugin_entry(
     const lrd_plugin_host_t *program)
 {
-    host = program;
+    lrd_plugin_attach(program);
     return lrd_cuda_ops();
 }

@@ -2,6 +2,7 @@
 
 #include "base/version.h"
 #include "comm/cpus.h"
+#include "comm/devcomm.h"
 #include "kernels/ops.h"
 
 #include <hdf5.h>
@@ -41,6 +42,20 @@ out:
     return status;
 }
 
+/* What GPUs exchange gradients by. */
+static lrd_status_t print_devcomm(lrd_buf_t *text)
+{
+    char library[96];
+    lrd_status_t status = lrd_devcomm_library(library);
+    if (status == LRD_OK)
+        return lrd_buf_printf(text, "GPU to GPU: %s\n", library);
+    if (status != LRD_ERR_UNAVAILABLE)
+        return status;
+    status = lrd_buf_printf(text, "GPU to GPU: through host memory: %s\n", lrd_error_text(status));
+    lrd_error_clear();
+    return status;
+}
+
 static lrd_status_t print_libraries(lrd_buf_t *text)
 {
     lrd_status_t status = LRD_OK;
@@ -64,6 +79,7 @@ lrd_status_t lrd_command_info(lrd_app_t *app)
     lrd_buf_t text = {0};
     LRD_TRY(lrd_buf_add_text(&text, "lora-dist " LRD_VERSION "\n"));
     LRD_TRY(print_backends(app, &text));
+    LRD_TRY(print_devcomm(&text));
     LRD_TRY(print_libraries(&text));
     LRD_TRY(lrd_put_result(text.data, text.size));
 out:

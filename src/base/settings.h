@@ -72,6 +72,10 @@ enum {
 #define LRD_REDUCTION_LIST(X)                     \
     X(LRD_REDUCTION_REPRODUCIBLE, "reproducible") \
     X(LRD_REDUCTION_FAST, "fast")
+#define LRD_TRANSPORT_LIST(X)     \
+    X(LRD_TRANSPORT_AUTO, "auto") \
+    X(LRD_TRANSPORT_NCCL, "nccl") \
+    X(LRD_TRANSPORT_MPI, "mpi")
 
 #define X(name, text) name,
 typedef enum lrd_model_dtype { LRD_MODEL_DTYPE_LIST(X) } lrd_model_dtype_t;
@@ -84,6 +88,7 @@ typedef enum lrd_schedule { LRD_SCHEDULE_LIST(X) } lrd_schedule_t;
 typedef enum lrd_checkpointing { LRD_CHECKPOINTING_LIST(X) } lrd_checkpointing_t;
 typedef enum lrd_metric { LRD_METRIC_LIST(X) } lrd_metric_t;
 typedef enum lrd_reduction { LRD_REDUCTION_LIST(X) } lrd_reduction_t;
+typedef enum lrd_transport { LRD_TRANSPORT_LIST(X) } lrd_transport_t;
 #undef X
 
 /* A list of texts, or one text that stands for itself: a regular expression or "all-linear".

@@ -3,15 +3,16 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "comm/comm_table.h"
+#include "comm/nap.h"
 #include "comm/watch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 static long meetings;
+static char agreed[COMM_CAUSE_BYTES]; /* the cause that this rank agreed on last, with whomever */
 
 long lrd_comm_meetings(void)
 {
@@ -86,6 +87,7 @@ lrd_status_t lrd_comm_open(lrd_leave_t *leave, lrd_comm_t **comm_out)
         LRD_TRY(comm_mpi_open(comm));
     else
         comm_self_open(comm);
+    comm->world_rank = comm->rank;
     lrd_log_set_rank(comm->rank, comm->size);
     LRD_TRY(watch_open(comm, &comm->watch));
     *comm_out = comm;
@@ -134,6 +136,7 @@ lrd_status_t lrd_comm_split(lrd_comm_t *whole, int group, int rank, int size, lr
     part->size = size;
     LRD_NEW(part->ranges, 4 * whole->size);
     memcpy(part->host, whole->host, sizeof part->host);
+    part->world_rank = whole->world_rank;
     part->watch = whole->watch;
     part->leave = whole->leave;
 out:
@@ -190,10 +193,10 @@ const char *lrd_comm_host(const lrd_comm_t *comm)
 /* The cause with the rank that has it. One that was agreed on before has it already. */
 static void name_cause(const lrd_comm_t *comm, const char *text, char cause[COMM_CAUSE_BYTES])
 {
-    if (strcmp(text, comm->agreed) == 0)
+    if (strcmp(text, agreed) == 0)
         snprintf(cause, COMM_CAUSE_BYTES, "%s", text);
     else
-        snprintf(cause, COMM_CAUSE_BYTES, "rank %d (%s): %s", comm->rank, comm->host, text);
+        snprintf(cause, COMM_CAUSE_BYTES, "rank %d (%s): %s", comm->world_rank, comm->host, text);
 }
 
 /* The lowest rank that failed; size: none did. One that was asked to stop counts where none has
@@ -248,7 +251,7 @@ lrd_status_t(lrd_agree)(lrd_comm_t *comm, lrd_status_t mine)
     LRD_TRY(end_meeting(comm, exchange_news(comm, mine, &news)));
     if (news.status == LRD_OK)
         goto out;
-    memcpy(comm->agreed, news.cause, sizeof comm->agreed);
+    memcpy(agreed, news.cause, sizeof agreed);
     lrd_error_clear();
     LRD_FAIL((lrd_status_t)news.status, "%s", news.cause);
 out:
@@ -291,15 +294,12 @@ lrd_status_t lrd_comm_receive(lrd_comm_t *comm, void *data, size_t bytes, int fr
 lrd_status_t lrd_comm_wait(lrd_comm_t *comm, lrd_message_t *message)
 {
     lrd_status_t status = LRD_OK;
-    enum { BRIEFLY = 64, LONGEST_NAP = 200000 }; /* tests before the first nap; nanoseconds */
-    long nap = 2000;
+    nap_t pause = {0};
     watch_set_waiting(comm->watch, message->pending);
-    for (int tests = 0; message->pending; tests++) {
+    while (message->pending) {
         LRD_TRY(comm->table->test(comm, message));
-        if (message->pending && tests >= BRIEFLY) {
-            nanosleep(&(struct timespec){0, nap}, NULL);
-            nap = nap * 2 < LONGEST_NAP ? nap * 2 : LONGEST_NAP;
-        }
+        if (message->pending)
+            nap(&pause);
     }
 out:
     watch_set_waiting(comm->watch, false);

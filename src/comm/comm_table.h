@@ -28,13 +28,13 @@ enum { COMM_CAUSE_BYTES = 2048 };
 struct lrd_comm {
     const comm_table_t *table;
     int rank, size, local_rank, local_size;
+    int world_rank; /* for messages: that of the job's ranks, also in a part */
     char host[64];
-    char agreed[COMM_CAUSE_BYTES]; /* the cause that all ranks agreed on last */
-    lrd_status_t joined;           /* LRD_ERR_NO_MEMORY: no memory for what the transport needs */
-    int *ranges;                   /* MPI's: [4 * size], so that no exchange needs memory */
-    int64_t transport;             /* MPI's communicator */
-    lrd_comm_t *parts, *next;      /* what was split off the world: a list */
-    struct watch *watch;           /* NULL: nobody watches */
+    lrd_status_t joined;      /* LRD_ERR_NO_MEMORY: no memory for what the transport needs */
+    int *ranges;              /* MPI's: [4 * size], so that no exchange needs memory */
+    int64_t transport;        /* MPI's communicator */
+    lrd_comm_t *parts, *next; /* what was split off the world: a list */
+    struct watch *watch;      /* NULL: nobody watches */
     lrd_leave_t *leave;
 };
 

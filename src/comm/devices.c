@@ -36,7 +36,8 @@ out:
     return status;
 }
 
-lrd_status_t lrd_devices_check(lrd_comm_t *comm, lrd_backend_t *be, int64_t most)
+/* The devices of all ranks, for the caller to free. Collective; failures are agreed on. */
+static lrd_status_t gather(lrd_comm_t *comm, lrd_backend_t *be, entry_t **all_out)
 {
     lrd_status_t status = LRD_OK;
     const int size = lrd_comm_size(comm);
@@ -51,9 +52,35 @@ out:
     status = lrd_agree(comm, status);
     if (status == LRD_OK)
         status = lrd_comm_all_gather(comm, &own, all, offset);
-    if (status == LRD_OK)
-        status = lrd_agree(comm, check(all, size, most));
     lrd_free(offset);
+    if (status != LRD_OK)
+        lrd_free(all);
+    else
+        *all_out = all;
+    return status;
+}
+
+lrd_status_t lrd_devices_check(lrd_comm_t *comm, lrd_backend_t *be, int64_t most)
+{
+    lrd_status_t status = LRD_OK;
+    entry_t *all = NULL;
+    LRD_TRY(gather(comm, be, &all));
+    LRD_TRY(lrd_agree(comm, check(all, lrd_comm_size(comm), most)));
+out:
+    lrd_free(all);
+    return status;
+}
+
+lrd_status_t lrd_devices_shared(lrd_comm_t *comm, lrd_backend_t *be, bool *shared_out)
+{
+    lrd_status_t status = LRD_OK;
+    entry_t *all = NULL;
+    int last;
+    LRD_TRY(gather(comm, be, &all));
+    *shared_out = false;
+    for (int r = 0; r < lrd_comm_size(comm); r++)
+        *shared_out = *shared_out || count(all, lrd_comm_size(comm), r, &last) > 1;
+out:
     lrd_free(all);
     return status;
 }

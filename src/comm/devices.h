@@ -9,4 +9,7 @@
  * Devices without an id are shared as one likes. Collective. */
 lrd_status_t lrd_devices_check(lrd_comm_t *comm, lrd_backend_t *be, int64_t most);
 
+/* Do two ranks have the same device? Collective; failures are agreed on. */
+lrd_status_t lrd_devices_shared(lrd_comm_t *comm, lrd_backend_t *be, bool *shared_out);
+
 #endif /* LRD_COMM_DEVICES_H */

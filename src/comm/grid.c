@@ -1,5 +1,7 @@
 #include "comm/grid.h"
 
+#include "base/log.h"
+
 lrd_status_t lrd_grid_open(lrd_comm_t *world, int n_stages, lrd_grid_t *grid_out)
 {
     lrd_status_t status = LRD_OK;
@@ -18,4 +20,27 @@ lrd_status_t lrd_grid_open(lrd_comm_t *world, int n_stages, lrd_grid_t *grid_out
     *grid_out = g;
 out:
     return status;
+}
+
+lrd_status_t lrd_grid_connect(lrd_grid_t *g, lrd_stream_t *stream,
+                              const lrd_parallel_settings_t *settings)
+{
+    lrd_status_t status = LRD_OK;
+    char library[96];
+    bool use;
+    LRD_TRY(lrd_devcomm_choose(g->world, stream, settings, &use));
+    if (!use || g->n_replicas == 1)
+        goto out;
+    LRD_TRY(lrd_agree(g->world, lrd_devcomm_open(g->column, stream, settings->timeout_seconds,
+                                                 &g->column_devices)));
+    LRD_TRY(lrd_devcomm_library(library));
+    lrd_info("GPUs exchange gradients by %s", library);
+out:
+    return status;
+}
+
+void lrd_grid_disconnect(lrd_grid_t *g)
+{
+    lrd_devcomm_close(g->column_devices);
+    g->column_devices = NULL;
 }

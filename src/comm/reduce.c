@@ -8,27 +8,29 @@
 struct lrd_reduce {
     lrd_reduce_options_t o;
     int rank, size;
-    bool staged;             /* device memory is not for the host: copies through pinned memory */
-    int n_slots, most_nodes; /* buffers of n floats; maximal nodes of this rank at most */
-    int64_t received_floats;
-    float *slots, *received;        /* device */
-    float *send, *receive, *result; /* pinned, or device memory itself when not staged */
+    bool staged;   /* neither the host nor other ranks reach device memory: copies through pinned */
+    int64_t slice; /* floats of a gradient that a rank adds up: n / size, rounded up */
+    int64_t slot;  /* floats of a buffer: size slices; zero behind the first n */
+    int n_slots, most_nodes, most_received; /* buffers; own maximal nodes, those of all ranks */
+    float *slots, *received;                /* device */
+    float *send, *receive, *result;         /* pinned, or device memory itself when not staged */
     size_t send_bytes, receive_bytes, result_bytes;      /* of what was allocated */
     size_t *send_offset, *receive_offset, *slice_offset; /* [size + 1], bytes */
-    int *n_nodes; /* [size] maximal nodes of each rank in this update */
+    lrd_device_message_t *messages; /* between devices: [size * most_nodes], [most_received] */
+    int *n_nodes;                   /* [size] maximal nodes of each rank in this update */
     lrd_tree_t tree;
     int64_t n_leaves, next_leaf;
     int free_slot[LRD_TREE_DEPTH], n_free, leaf_slot;
 };
 
-static int64_t slice_begin(const lrd_reduce_t *r, int rank)
+static size_t slice_bytes(const lrd_reduce_t *r)
 {
-    return lrd_share_begin(r->o.n, rank, r->size);
+    return (size_t)r->slice * sizeof(float);
 }
 
-static int64_t slice_size(const lrd_reduce_t *r)
+static size_t slot_bytes(const lrd_reduce_t *r)
 {
-    return slice_begin(r, r->rank + 1) - slice_begin(r, r->rank);
+    return (size_t)r->slot * sizeof(float);
 }
 
 static int count_nodes(int64_t n_leaves, int rank, int size)
@@ -43,13 +45,15 @@ static int count_nodes(int64_t n_leaves, int rank, int size)
  * micro-batches can ask for. */
 static void find_sizes(lrd_reduce_t *r)
 {
-    int64_t most_received = 0;
+    enum { ALIGNED = 4 }; /* floats of 16 bytes: what devices like to move at once */
+    r->slice = (r->o.n + r->size * ALIGNED - 1) / (r->size * ALIGNED) * ALIGNED;
+    r->slot = r->size * r->slice;
     r->n_slots = 1;
     r->most_nodes = 1;
     for (int64_t m = 1; m <= r->o.max_leaves; m++) {
         const int buffers = lrd_tree_buffers(m, lrd_share_begin(m, r->rank, r->size),
                                              lrd_share_begin(m, r->rank + 1, r->size));
-        int64_t received = 0;
+        int received = 0;
         for (int rank = 0; rank < r->size; rank++) {
             const int nodes = count_nodes(m, rank, r->size);
             received += nodes;
@@ -57,22 +61,22 @@ static void find_sizes(lrd_reduce_t *r)
                 r->most_nodes = nodes;
         }
         r->n_slots = buffers > r->n_slots ? buffers : r->n_slots;
-        most_received = received > most_received ? received : most_received;
+        r->most_received = received > r->most_received ? received : r->most_received;
     }
-    r->received_floats = r->size > 1 && r->o.reproducible ? most_received * slice_size(r) : 0;
+    if (r->size == 1 || !r->o.reproducible)
+        r->most_received = 0;
 }
 
 static lrd_status_t allocate_pinned(lrd_reduce_t *r)
 {
     lrd_status_t status = LRD_OK;
     lrd_backend_t *be = r->o.stream->backend;
-    const size_t whole = (size_t)r->o.n * sizeof(float);
-    if (r->size == 1)
+    if (r->size == 1 || r->o.devices != NULL)
         goto out;
-    r->send_bytes =
-        r->o.reproducible && (r->staged || r->most_nodes > 1) ? whole * (size_t)r->most_nodes : 0;
-    r->receive_bytes = r->staged ? (size_t)r->received_floats * sizeof(float) : 0;
-    r->result_bytes = r->staged ? whole : 0;
+    if (r->o.reproducible && (r->staged || r->most_nodes > 1))
+        r->send_bytes = (size_t)r->most_nodes * slot_bytes(r);
+    r->receive_bytes = r->staged ? (size_t)r->most_received * slice_bytes(r) : 0;
+    r->result_bytes = r->staged ? slot_bytes(r) : 0;
     if (r->send_bytes > 0)
         LRD_TRY(lrd_mem_alloc(be, LRD_MEM_PINNED, r->send_bytes, (void **)&r->send));
     if (r->receive_bytes > 0)
@@ -91,14 +95,15 @@ lrd_status_t lrd_reduce_create(const lrd_reduce_options_t *options, lrd_reduce_t
     r->o = *options;
     r->rank = lrd_comm_rank(options->comm);
     r->size = lrd_comm_size(options->comm);
-    r->staged = !options->stream->backend->ops->reads_host_memory;
+    r->staged = options->devices == NULL && !options->stream->backend->ops->reads_host_memory;
+    find_sizes(r);
     LRD_NEW(r->send_offset, r->size + 1);
     LRD_NEW(r->receive_offset, r->size + 1);
     LRD_NEW(r->slice_offset, r->size + 1);
     LRD_NEW(r->n_nodes, r->size);
+    LRD_NEW(r->messages, r->size * r->most_nodes + r->most_received);
     for (int i = 0; i <= r->size; i++)
-        r->slice_offset[i] = (size_t)slice_begin(r, i) * sizeof(float);
-    find_sizes(r);
+        r->slice_offset[i] = (size_t)i * slice_bytes(r);
     LRD_TRY(allocate_pinned(r));
     *reduce_out = r;
     r = NULL;
@@ -119,6 +124,7 @@ void lrd_reduce_destroy(lrd_reduce_t *r)
     if (r->result_bytes > 0)
         lrd_mem_free(be, LRD_MEM_PINNED, r->result, r->result_bytes);
     lrd_free(r->n_nodes);
+    lrd_free(r->messages);
     lrd_free(r->slice_offset);
     lrd_free(r->receive_offset);
     lrd_free(r->send_offset);
@@ -127,9 +133,8 @@ void lrd_reduce_destroy(lrd_reduce_t *r)
 
 void lrd_reduce_layout(lrd_reduce_t *r, lrd_arena_t *arena)
 {
-    r->slots =
-        lrd_arena_take(arena, "gradients", (size_t)r->n_slots * (size_t)r->o.n * sizeof(float));
-    r->received = lrd_arena_take(arena, "gradients", (size_t)r->received_floats * sizeof(float));
+    r->slots = lrd_arena_take(arena, "gradients", (size_t)r->n_slots * slot_bytes(r));
+    r->received = lrd_arena_take(arena, "gradients", (size_t)r->most_received * slice_bytes(r));
 }
 
 size_t lrd_reduce_pinned_bytes(const lrd_reduce_t *r)
@@ -139,7 +144,7 @@ size_t lrd_reduce_pinned_bytes(const lrd_reduce_t *r)
 
 static float *slot_at(const lrd_reduce_t *r, int slot)
 {
-    return r->slots + (int64_t)slot * r->o.n;
+    return r->slots + (int64_t)slot * r->slot;
 }
 
 void lrd_reduce_begin(lrd_reduce_t *r, int64_t n_leaves, int64_t *first_out, int64_t *last_out)
@@ -160,7 +165,7 @@ lrd_status_t lrd_reduce_leaf(lrd_reduce_t *r, float **buffer_out)
               "no gradient buffer is free at micro-batch %ld of %ld", (long)r->next_leaf,
               (long)r->n_leaves);
     r->leaf_slot = r->free_slot[--r->n_free];
-    LRD_TRY(lrd_zero(r->o.stream, slot_at(r, r->leaf_slot), (size_t)r->o.n * sizeof(float)));
+    LRD_TRY(lrd_zero(r->o.stream, slot_at(r, r->leaf_slot), slot_bytes(r)));
     *buffer_out = slot_at(r, r->leaf_slot);
 out:
     return status;
@@ -177,7 +182,7 @@ lrd_status_t lrd_reduce_leaf_done(lrd_reduce_t *r)
     int dst, src;
     lrd_tree_push(&r->tree, (lrd_tree_node_t){0, r->next_leaf++, r->leaf_slot});
     while (lrd_tree_merge(&r->tree, &dst, &src)) {
-        LRD_TRY(add(r, slot_at(r, dst), slot_at(r, src), r->o.n));
+        LRD_TRY(add(r, slot_at(r, dst), slot_at(r, src), r->slot));
         r->free_slot[r->n_free++] = src;
     }
 out:
@@ -189,12 +194,16 @@ static void plan_exchange(lrd_reduce_t *r)
 {
     r->send_offset[0] = r->receive_offset[0] = 0;
     for (int s = 0; s < r->size; s++) {
-        const size_t slice = r->slice_offset[s + 1] - r->slice_offset[s];
         r->n_nodes[s] = count_nodes(r->n_leaves, s, r->size);
-        r->send_offset[s + 1] = r->send_offset[s] + slice * (size_t)r->tree.n;
-        r->receive_offset[s + 1] =
-            r->receive_offset[s] + (size_t)r->n_nodes[s] * (size_t)slice_size(r) * sizeof(float);
+        r->send_offset[s + 1] = r->send_offset[s] + (size_t)r->tree.n * slice_bytes(r);
+        r->receive_offset[s + 1] = r->receive_offset[s] + (size_t)r->n_nodes[s] * slice_bytes(r);
     }
+}
+
+/* Rank s's slice of my i-th node. */
+static float *slice_of(const lrd_reduce_t *r, int i, int s)
+{
+    return slot_at(r, r->tree.node[i].slot) + s * r->slice;
 }
 
 /* My nodes as the exchange wants them: for each rank, its slice of
@@ -203,17 +212,14 @@ static lrd_status_t pack_send(lrd_reduce_t *r, const void **send_out)
 {
     lrd_status_t status = LRD_OK;
     if (!r->staged && r->tree.n == 1) {
-        *send_out =
-            slot_at(r, r->tree.node[0].slot); /* one node lies there in the right order already */
+        *send_out = slice_of(r, 0, 0); /* one node lies there in the right order already */
         goto out;
     }
     for (int s = 0; s < r->size; s++) {
-        const size_t slice = r->slice_offset[s + 1] - r->slice_offset[s];
-        for (int i = 0; i < r->tree.n; i++) {
-            const char *from = (const char *)slot_at(r, r->tree.node[i].slot) + r->slice_offset[s];
+        for (int i = 0; i < r->tree.n; i++)
             LRD_TRY(lrd_copy(r->o.stream, r->staged ? LRD_COPY_D2H : LRD_COPY_D2D,
-                             (char *)r->send + r->send_offset[s] + (size_t)i * slice, from, slice));
-        }
+                             (char *)r->send + r->send_offset[s] + (size_t)i * slice_bytes(r),
+                             slice_of(r, i, s), slice_bytes(r)));
     }
     *send_out = r->send;
 out:
@@ -224,7 +230,7 @@ out:
 static lrd_status_t add_received(lrd_reduce_t *r, float **sum_out)
 {
     lrd_status_t status = LRD_OK;
-    const int64_t n = slice_size(r);
+    const int64_t n = r->slice;
     lrd_tree_t all, of_rank;
     int slot = 0, dst, src;
     lrd_tree_begin(&all, r->n_leaves);
@@ -243,14 +249,32 @@ out:
     return status;
 }
 
-static lrd_status_t end_reproducible(lrd_reduce_t *r)
+/* The exchange between devices: slices of nodes go from where they are to where they are added up. */
+static lrd_status_t exchange_on_devices(lrd_reduce_t *r)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_device_message_t *send = r->messages, *receive = send + r->size * r->most_nodes;
+    float *to = r->received;
+    int n_send = 0, n_receive = 0;
+    for (int s = 0; s < r->size; s++) {
+        for (int i = 0; i < r->n_nodes[s]; i++, to += r->slice) {
+            if (s == r->rank)
+                LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_D2D, to, slice_of(r, i, s), slice_bytes(r)));
+            else
+                receive[n_receive++] = (lrd_device_message_t){to, r->slice, LRD_F32, s};
+        }
+        for (int i = 0; i < r->tree.n && s != r->rank; i++)
+            send[n_send++] = (lrd_device_message_t){slice_of(r, i, s), r->slice, LRD_F32, s};
+    }
+    LRD_TRY(lrd_devcomm_exchange(r->o.devices, send, n_send, receive, n_receive));
+out:
+    return status;
+}
+
+static lrd_status_t exchange_by_mpi(lrd_reduce_t *r)
 {
     lrd_status_t status = LRD_OK;
     const void *send;
-    float *sum;
-    const size_t slice = (size_t)slice_size(r) * sizeof(float);
-    char *result = r->staged ? (char *)r->result : (char *)slot_at(r, 0);
-    plan_exchange(r);
     LRD_TRY(pack_send(r, &send));
     LRD_TRY(lrd_stream_sync(r->o.stream));
     LRD_TRY(lrd_comm_exchange(r->o.comm, send, r->send_offset, r->staged ? r->receive : r->received,
@@ -258,12 +282,53 @@ static lrd_status_t end_reproducible(lrd_reduce_t *r)
     if (r->staged)
         LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_H2D, r->received, r->receive,
                          r->receive_offset[r->size]));
-    LRD_TRY(add_received(r, &sum));
-    LRD_TRY(lrd_copy(r->o.stream, r->staged ? LRD_COPY_D2H : LRD_COPY_D2D,
-                     result + r->slice_offset[r->rank], sum, slice));
-    LRD_TRY(lrd_stream_sync(r->o.stream));
+out:
+    return status;
+}
+
+/* From everyone's slice of the sum to all of it, in slot 0. */
+static lrd_status_t gather_by_mpi(lrd_reduce_t *r, const float *sum)
+{
+    lrd_status_t status = LRD_OK;
+    char *result = r->staged ? (char *)r->result : (char *)slot_at(r, 0);
+    char *mine = result + r->slice_offset[r->rank];
     LRD_TRY(
-        lrd_comm_all_gather(r->o.comm, result + r->slice_offset[r->rank], result, r->slice_offset));
+        lrd_copy(r->o.stream, r->staged ? LRD_COPY_D2H : LRD_COPY_D2D, mine, sum, slice_bytes(r)));
+    LRD_TRY(lrd_stream_sync(r->o.stream));
+    LRD_TRY(lrd_comm_all_gather(r->o.comm, mine, result, r->slice_offset));
+    if (r->staged)
+        LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_H2D, slot_at(r, 0), result, slot_bytes(r)));
+out:
+    return status;
+}
+
+static lrd_status_t end_reproducible(lrd_reduce_t *r)
+{
+    lrd_status_t status = LRD_OK;
+    float *sum;
+    plan_exchange(r);
+    LRD_TRY(r->o.devices != NULL ? exchange_on_devices(r) : exchange_by_mpi(r));
+    LRD_TRY(add_received(r, &sum));
+    LRD_TRY(r->o.devices != NULL
+                ? lrd_devcomm_all_gather_f32(r->o.devices, sum, slot_at(r, 0), r->slice)
+                : gather_by_mpi(r, sum));
+out:
+    return status;
+}
+
+/* From each rank's `total` to the sum of them, in slot 0. */
+static lrd_status_t sum_by_mpi(lrd_reduce_t *r, float *total)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t bytes = (size_t)r->o.n * sizeof(float);
+    if (r->staged)
+        LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_D2H, r->result, total, bytes));
+    LRD_TRY(lrd_stream_sync(r->o.stream));
+    LRD_TRY(lrd_comm_sum_f32(r->o.comm, r->staged ? r->result : total, (size_t)r->o.n));
+    if (r->staged)
+        LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_H2D, slot_at(r, 0), r->result, bytes));
+    else if (total != slot_at(r, 0))
+        LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_D2D, slot_at(r, 0), total, bytes));
 out:
     return status;
 }
@@ -271,19 +336,13 @@ out:
 static lrd_status_t end_fast(lrd_reduce_t *r)
 {
     lrd_status_t status = LRD_OK;
-    const size_t bytes = (size_t)r->o.n * sizeof(float);
-    /* My sum goes to slot 0, which a node of mine may hold. */
     float *total = slot_at(r, r->tree.n > 0 ? r->tree.node[0].slot : 0);
     if (r->tree.n == 0)
-        LRD_TRY(lrd_zero(r->o.stream, total, bytes));
+        LRD_TRY(lrd_zero(r->o.stream, total, slot_bytes(r)));
     for (int i = 1; i < r->tree.n; i++)
         LRD_TRY(add(r, total, slot_at(r, r->tree.node[i].slot), r->o.n));
-    if (r->staged)
-        LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_D2H, r->result, total, bytes));
-    LRD_TRY(lrd_stream_sync(r->o.stream));
-    LRD_TRY(lrd_comm_sum_f32(r->o.comm, r->staged ? r->result : total, (size_t)r->o.n));
-    if (!r->staged && total != slot_at(r, 0))
-        LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_D2D, slot_at(r, 0), total, bytes));
+    LRD_TRY(r->o.devices != NULL ? lrd_devcomm_sum_f32(r->o.devices, total, slot_at(r, 0), r->o.n)
+                                 : sum_by_mpi(r, total));
 out:
     return status;
 }
@@ -296,9 +355,6 @@ lrd_status_t lrd_reduce_end(lrd_reduce_t *r, float **sum_out)
         goto out;
     }
     LRD_TRY(r->o.reproducible ? end_reproducible(r) : end_fast(r));
-    if (r->staged)
-        LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_H2D, slot_at(r, 0), r->result,
-                         (size_t)r->o.n * sizeof(float)));
     *sum_out = slot_at(r, 0);
 out:
     return status;

@@ -13,13 +13,14 @@
  *
  * fast: each rank sums its own, then one all-reduce.
  *
- * Backends that do not read host memory are served through pinned copies.
+ * All of it on the devices where they are connected (comm/devcomm.h): end() then enqueues, and waits for
+ * nothing. Else MPI moves it: in place on back ends that read host memory, through pinned copies on others.
  */
 #ifndef LRD_COMM_REDUCE_H
 #define LRD_COMM_REDUCE_H
 
 #include "base/arena.h"
-#include "comm/comm.h"
+#include "comm/devcomm.h"
 #include "comm/tree.h"
 #include "kernels/ops.h"
 
@@ -27,6 +28,7 @@ typedef struct lrd_reduce lrd_reduce_t;
 
 typedef struct lrd_reduce_options {
     lrd_comm_t *comm;
+    lrd_devcomm_t *devices; /* of the ranks of comm, on this stream; NULL: MPI moves the data */
     lrd_stream_t *stream;
     int64_t n;          /* floats of a gradient */
     int64_t max_leaves; /* micro-batches that an update may have */

@@ -124,8 +124,12 @@ static lrd_status_t open_update(lrd_session_t *s, int64_t max_micro_batches)
     for (int r = 0; r < s->optimizer.n_runs; r++) {
         const int64_t n = s->optimizer.run[r].n;
         if (n > 0)
-            LRD_TRY(lrd_reduce_create(&(lrd_reduce_options_t){s->grid.column, s->engine.stream, n,
-                                                              max_micro_batches, reproducible},
+            LRD_TRY(lrd_reduce_create(&(lrd_reduce_options_t){.comm = s->grid.column,
+                                                              .devices = s->grid.column_devices,
+                                                              .stream = s->engine.stream,
+                                                              .n = n,
+                                                              .max_leaves = max_micro_batches,
+                                                              .reproducible = reproducible},
                                       &s->reduce[r]));
     }
 out:
@@ -330,6 +334,7 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
     LRD_TRY(prepare_files(s));
     LRD_TRY(
         lrd_agree(options->comm, lrd_grid_open(options->comm, s->placement.n_stages, &s->grid)));
+    LRD_TRY(lrd_grid_connect(&s->grid, s->engine.stream, &options->settings->parallel));
     LRD_TRY(end_phase(s, open_layers(s)));
     LRD_TRY(end_phase(s, lrd_session_open_loader(s)));
     LRD_TRY(end_phase(s, open_stage(s)));
@@ -422,6 +427,7 @@ void lrd_session_close(lrd_session_t *s)
         s->o.answering->close(s->o.answering->context);
     lrd_free(s->eval_question);
     close_stage(s);
+    lrd_grid_disconnect(&s->grid);
     lrd_dataset_close(s->eval);
     lrd_dataset_close(s->train);
     lrd_history_release(&s->history);

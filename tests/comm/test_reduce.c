@@ -1,5 +1,8 @@
 /* The sum of the micro-batches' gradients on any number of ranks: a toy of a few parameters. Run
- * under mpirun; every rank checks, rank 0 speaks. */
+ * under mpirun; every rank checks, rank 0 speaks.
+ *
+ *   test_reduce [--backend NAME [--direct]]   --direct: between devices, without the host
+ */
 #include "base/mem.h"
 #include "comm/comm.h"
 #include "comm/reduce.h"
@@ -13,6 +16,7 @@
 enum { N = 37, MAX_LEAVES = 19 };
 static lrd_comm_t *comm;
 static const char *backend_name = "cpu";
+static bool direct;
 
 /* Gradient of micro-batch m of an update: sizes that make the order of additions visible. */
 static void leaf(int64_t n_leaves, int64_t m, float *g)
@@ -69,15 +73,24 @@ static void check(bool reproducible)
 {
     lrd_backend_t *be;
     lrd_stream_t *st;
+    lrd_devcomm_t *devices = NULL;
     lrd_reduce_t *r;
     lrd_arena_t arena = {0};
     float *pinned, have[N], want[N];
     void *memory;
-    assert_ok(lrd_backend_open(backend_name, &(lrd_backend_options_t){0, 1, NULL}, &be));
+    assert_ok(lrd_backend_open(backend_name, &(lrd_backend_options_t){lrd_comm_rank(comm), 1, NULL},
+                               &be));
     assert_ok(lrd_stream_create(be, &st));
+    if (direct)
+        assert_ok(lrd_devcomm_open(comm, st, 30, &devices));
     assert_ok(lrd_mem_alloc(be, LRD_MEM_PINNED, sizeof have, (void **)&pinned));
-    assert_ok(
-        lrd_reduce_create(&(lrd_reduce_options_t){comm, st, N, MAX_LEAVES, reproducible}, &r));
+    assert_ok(lrd_reduce_create(&(lrd_reduce_options_t){.comm = comm,
+                                                        .devices = devices,
+                                                        .stream = st,
+                                                        .n = N,
+                                                        .max_leaves = MAX_LEAVES,
+                                                        .reproducible = reproducible},
+                                &r));
     lrd_reduce_layout(r, &arena);
     const size_t bytes = arena.used;
     assert_ok(lrd_mem_alloc(be, LRD_MEM_DEVICE, bytes, &memory));
@@ -94,6 +107,7 @@ static void check(bool reproducible)
     lrd_reduce_destroy(r);
     lrd_mem_free(be, LRD_MEM_DEVICE, memory, bytes);
     lrd_mem_free(be, LRD_MEM_PINNED, pinned, sizeof have);
+    lrd_devcomm_close(devices);
     lrd_stream_destroy(st);
     lrd_backend_close(be);
 }
@@ -112,7 +126,8 @@ static void test_fast(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc == 3 && strcmp(argv[1], "--backend") == 0)
+    direct = argc == 4 && strcmp(argv[3], "--direct") == 0;
+    if (argc >= 3 && strcmp(argv[1], "--backend") == 0)
         backend_name = argv[2];
     else if (argc != 1)
         return 2;

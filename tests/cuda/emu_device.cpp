@@ -30,7 +30,7 @@ struct place_t {
 };
 
 struct item_t {
-    std::function<void()> work;              /* empty for an event's place, and for a wait: */
+    std::function<bool()> work; /* true: it is done; empty for an event's place, and for a wait: */
     std::shared_ptr<place_t> passes, awaits; /* of these */
 };
 } // namespace
@@ -83,6 +83,7 @@ std::list<emu_stream *> streams;
 std::map<void (*)(), size_t> allowed_shared;
 cudaError_t last_error = cudaSuccess;
 size_t used;
+int current; /* the device that was set */
 
 size_t round_up(size_t n, size_t to)
 {
@@ -168,14 +169,16 @@ bool is_held_up(const emu_stream *s)
     return awaits != nullptr && awaits->stream != nullptr;
 }
 
-void run_first(emu_stream *s)
+/* False: what is first waits for another process. */
+bool run_first(emu_stream *s)
 {
-    const item_t item = std::move(s->items.front());
+    const item_t item = s->items.front();
+    if (item.work && !item.work())
+        return false;
     s->items.pop_front();
-    if (item.work)
-        item.work();
     if (item.passes != nullptr)
         item.passes->stream = nullptr;
+    return true;
 }
 
 /* All streams but one, as far as their waits let them. */
@@ -184,35 +187,49 @@ void run_others(const emu_stream *but)
     for (bool more = true; more;) {
         more = false;
         for (emu_stream *s : streams) {
-            for (; s != but && !s->items.empty() && !is_held_up(s); more = true)
-                run_first(s);
+            for (; s != but && !s->items.empty() && !is_held_up(s) && run_first(s);)
+                more = true;
         }
     }
 }
 
-/* Runs a stream up to a place of it, or all of it (nullptr), and of the others what it waits for. */
-void run_to(emu_stream *s, const place_t *place, bool early)
+/* Runs a stream up to a place of it, or all of it (nullptr), and of the others what it waits for; false: something
+ * of that waits for another process. */
+bool run_to(emu_stream *s, const place_t *place, bool early)
 {
     while (!s->items.empty() && (place == nullptr || place->stream != nullptr)) {
         if (early)
             run_others(s);
         if (is_held_up(s)) {
             const auto awaits = s->items.front().awaits;
-            run_to(awaits->stream, awaits.get(), early);
+            if (!run_to(awaits->stream, awaits.get(), early))
+                return false;
         }
-        run_first(s);
+        if (!run_first(s))
+            return false;
     }
+    return true;
+}
+
+/* The same, by the order that the environment wants. */
+bool advance(emu_stream *s, const place_t *place)
+{
+    const char *order = getenv("LRD_EMULATED_STREAMS");
+    if (s->items.empty())
+        return true;
+    protect(PROT_READ | PROT_WRITE);
+    const bool done = run_to(s, place, order != nullptr && strcmp(order, "early") == 0);
+    protect(PROT_NONE);
+    return done;
 }
 
 void wait_for(emu_stream *s, const place_t *place)
 {
-    const char *order = getenv("LRD_EMULATED_STREAMS");
+    bool any = false;
     if (s->items.empty())
         return;
-    protect(PROT_READ | PROT_WRITE);
-    run_to(s, place, order != nullptr && strcmp(order, "early") == 0);
-    protect(PROT_NONE);
-    bool any = false;
+    while (!advance(s, place))
+        usleep(100);
     for (const emu_stream *other : streams)
         any = any || !other->items.empty();
     counts.waits++;
@@ -237,12 +254,22 @@ bool emu_is_pinned(const void *ptr, size_t bytes)
 
 cudaError_t emu_enqueue(cudaStream_t stream, std::function<void()> work)
 {
-    if (stream == nullptr)
-        return report(cudaErrorInvalidResourceHandle);
-    if (stream->capture != nullptr) {
+    if (stream != nullptr && stream->capture != nullptr) {
         stream->capture->work.push_back(std::move(work));
         return cudaSuccess;
     }
+    return emu_enqueue_until(stream, [work = std::move(work)] {
+        work();
+        return true;
+    });
+}
+
+cudaError_t emu_enqueue_until(cudaStream_t stream, std::function<bool()> work)
+{
+    if (stream == nullptr)
+        return report(cudaErrorInvalidResourceHandle);
+    if (stream->capture != nullptr)
+        return refuse_in_capture(stream);
     counts.launches++;
     stream->items.push_back({std::move(work), nullptr, nullptr});
     return cudaSuccess;
@@ -295,6 +322,8 @@ const char *cudaGetErrorString(cudaError_t error)
         return "operation not permitted when stream is capturing";
     case cudaErrorStreamCaptureInvalidated:
         return "operation failed due to a previous error during capture";
+    case cudaErrorNotReady:
+        return "device not ready";
     case cudaErrorInvalidValue:
         break;
     }
@@ -325,7 +354,16 @@ cudaError_t cudaSetDevice(int index)
     const cudaError_t error = cudaGetDeviceCount(&n);
     if (error != cudaSuccess)
         return error;
-    return index >= 0 && index < n ? cudaSuccess : report(cudaErrorInvalidDevice);
+    if (index < 0 || index >= n)
+        return report(cudaErrorInvalidDevice);
+    current = index;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int *index)
+{
+    *index = current;
+    return cudaSuccess;
 }
 
 /* CUDA_VISIBLE_DEVICES, one number as Slurm gives it to a task, says which device the first one is. */
@@ -480,6 +518,12 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     return cudaSuccess;
 }
 
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    emu_stream *s = event->place != nullptr ? event->place->stream : nullptr;
+    return s == nullptr || advance(s, event->place.get()) ? cudaSuccess : cudaErrorNotReady;
+}
+
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
 {
     if (stream == nullptr || stream->capture != nullptr)
@@ -528,6 +572,14 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
     delete exec;
     return cudaSuccess;
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    const cudaError_t error = refuse_in_capture(stream);
+    if (error != cudaSuccess)
+        return error;
+    return advance(stream, nullptr) ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,

@@ -45,6 +45,7 @@ typedef void (*emu_together_t)(void *const *brought, unsigned mask);
 void emu_together(unsigned mask, emu_together_t run, void *brought);
 
 /* Ends the program: the kernel did what a GPU does not define. */
-[[noreturn]] void emu_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+[[noreturn]] void emu_die(const char *format, ...)
+    __attribute__((format(printf, 1, 2), visibility("default")));
 
 #endif /* LRD_EMU_FIBER_H */

@@ -3,7 +3,7 @@
 
 lrd_plugin_entry_t lrd_plugin_entry;
 
-const lrd_ops_t *lrd_plugin_entry(const lrd_plugin_host_t *host)
+const void *lrd_plugin_entry(const lrd_plugin_host_t *host)
 {
     static const lrd_ops_t ops = {.name = "stale", .abi_version = 0xffffffffu};
     (void)host;
