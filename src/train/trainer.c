@@ -229,7 +229,7 @@ static lrd_status_t report_profile(void)
         const lrd_op_cost_t c = lrd_profile_read((lrd_op_t)op);
         if (c.calls > 0)
             LRD_TRY(lrd_buf_printf(
-                &text, "\n  %-16s %8lld calls %9.3f s %5.1f %% %8.1f GFLOP/s %7.2f GB/s",
+                &text, "\n  %-16s %8lld calls %11.6f s %5.1f %% %8.1f GFLOP/s %7.2f GB/s",
                 lrd_op_name((lrd_op_t)op), (long long)c.calls, c.seconds, 100 * c.seconds / total,
                 c.flops / c.seconds / 1e9, c.bytes / c.seconds / 1e9));
     }
