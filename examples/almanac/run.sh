@@ -11,8 +11,9 @@ ranks=${1:-2}
 program=${LRD_PROGRAM:-$root/build/cpu-release/src/app/lora-dist}
 out=$PWD/out-almanac
 cd "$root"
+source launch/signals.sh
 
-launch=(bash launch/ranks.sh "$ranks")
+launch=(run_signalled bash launch/ranks.sh "$ranks") # a signal ends what is at work, and with it this script
 config=(--config configs/almanac.yaml --set "training.output_dir=$out")
 
 scores() { # FILE: exact and f1 of an evaluation's output

@@ -10,6 +10,7 @@
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -68,6 +69,14 @@ static void handle_signals(void (*handler)(int))
         sigaction(numbers[i], &action, NULL);
 }
 
+/* A launcher leaves this file when it is asked to stop: a signal that it passes on may be too early
+ * for this process to hear it (launch/signals.sh). */
+static bool was_asked_before(void)
+{
+    const char *file = getenv("LRD_STOP_FILE");
+    return file != NULL && access(file, F_OK) == 0;
+}
+
 /* Of the commands that look at `stop`; the others just end. A file that outgrows a limit is an error
  * of the write, not the process's end. */
 static void watch_signals(lrd_command_t command)
@@ -77,6 +86,8 @@ static void watch_signals(lrd_command_t command)
         command != LRD_COMMAND_GENERATE && command != LRD_COMMAND_MERGE)
         return;
     handle_signals(on_signal);
+    if (was_asked_before())
+        stop = 1;
 }
 
 lrd_status_t lrd_put_result(const char *text, size_t bytes)

@@ -1,6 +1,7 @@
 #include "base/file.h"
 
 #include "base/mem.h"
+#include "base/partial.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -186,7 +187,7 @@ void lrd_file_forget(const lrd_map_t *map, size_t begin, size_t bytes)
 struct lrd_writer {
     int fd;
     char *path;
-    char *temporary; /* path.partial.PID */
+    char *temporary; /* base/partial.h */
 };
 
 lrd_status_t lrd_writer_open(const char *path, lrd_writer_t **writer_out)
@@ -196,7 +197,8 @@ lrd_status_t lrd_writer_open(const char *path, lrd_writer_t **writer_out)
     LRD_NEW(w, 1);
     w->fd = -1;
     LRD_ALLOC(w->path, lrd_strdup(path));
-    LRD_ALLOC(w->temporary, lrd_asprintf("%s.partial.%ld", path, (long)getpid()));
+    LRD_TRY(lrd_partial_name(path, &w->temporary));
+    lrd_partial_tidy(path);
     w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     LRD_CHECK(w->fd >= 0, LRD_ERR_IO, "cannot write %s: %s", w->temporary, strerror(errno));
     *writer_out = w;

@@ -16,47 +16,103 @@
 
 enum { CONNECT_MS = 2000, ACCEPT_MS = 10000 };
 
-/* The addresses of this host that others may reach. */
-static uint32_t find_addresses(struct in_addr *address)
+static struct in6_addr mapped(struct in_addr address)
+{
+    struct in6_addr m = {.s6_addr = {[10] = 0xff, [11] = 0xff}};
+    memcpy(m.s6_addr + 12, &address, sizeof address);
+    return m;
+}
+
+/* Of IPv4, of IPv6. */
+static struct in6_addr loopback(int k)
+{
+    return k == 0 ? mapped((struct in_addr){htonl(INADDR_LOOPBACK)}) : in6addr_loopback;
+}
+
+/* The addresses of this host that others may reach. One of a link alone says nothing elsewhere. */
+static uint32_t find_addresses(struct in6_addr *address)
 {
     struct ifaddrs *all = NULL;
     uint32_t n = 0;
     if (getifaddrs(&all) != 0)
         return 0;
     for (const struct ifaddrs *at = all; at != NULL && n < LINK_ADDRESSES; at = at->ifa_next) {
-        if (at->ifa_addr != NULL && at->ifa_addr->sa_family == AF_INET &&
-            (at->ifa_flags & IFF_UP) != 0 && (at->ifa_flags & IFF_LOOPBACK) == 0)
-            address[n++] = ((const struct sockaddr_in *)at->ifa_addr)->sin_addr;
+        const struct sockaddr *name = at->ifa_addr;
+        if (name == NULL || (at->ifa_flags & IFF_UP) == 0 || (at->ifa_flags & IFF_LOOPBACK) != 0)
+            continue;
+        if (name->sa_family == AF_INET)
+            address[n++] = mapped(((const struct sockaddr_in *)name)->sin_addr);
+        else if (name->sa_family == AF_INET6 &&
+                 !IN6_IS_ADDR_LINKLOCAL(&((const struct sockaddr_in6 *)name)->sin6_addr))
+            address[n++] = ((const struct sockaddr_in6 *)name)->sin6_addr;
     }
     freeifaddrs(all);
     return n;
 }
 
-void link_listen(bool loopback, int backlog, const char *host, int *listener_out,
+/* A name that sockets know: of IPv6, or of IPv4 where the address is one. */
+typedef union socket_name {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+} socket_name_t;
+
+static socket_name_t name_of(struct in6_addr address, uint16_t port, socklen_t *size_out)
+{
+    socket_name_t name = {.v6 = {.sin6_family = AF_INET6, .sin6_port = port}};
+    *size_out = sizeof name.v6;
+    name.v6.sin6_addr = address;
+    if (IN6_IS_ADDR_V4MAPPED(&address)) {
+        name = (socket_name_t){.v4 = {.sin_family = AF_INET, .sin_port = port}};
+        *size_out = sizeof name.v4;
+        memcpy(&name.v4.sin_addr, address.s6_addr + 12, sizeof name.v4.sin_addr);
+    }
+    return name;
+}
+
+static int open_socket(int family)
+{
+    return socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
+/* A socket that listens at an address; -1: that is not possible. */
+static int listen_at(struct in6_addr address, int backlog, uint16_t *port_out)
+{
+    const int no = 0;
+    socklen_t size;
+    socket_name_t name = name_of(address, 0, &size);
+    const int fd = open_socket(name.any.sa_family);
+    if (name.any.sa_family == AF_INET6) /* of all addresses, those of IPv4 too */
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
+    if (fd >= 0 && bind(fd, &name.any, size) == 0 && listen(fd, backlog) == 0 &&
+        getsockname(fd, &name.any, &size) == 0) {
+        *port_out = name.any.sa_family == AF_INET6 ? name.v6.sin6_port : name.v4.sin_port;
+        return fd;
+    }
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+void link_listen(bool alone, int backlog, const char *host, int *listener_out,
                  link_invitation_t *invitation_out)
 {
-    link_invitation_t i = {.n_addresses = 1};
-    struct sockaddr_in name = {.sin_family = AF_INET};
-    socklen_t size = sizeof name;
-    *listener_out = -1;
-    *invitation_out = (link_invitation_t){.n_addresses = 0};
-    i.address[0].s_addr = htonl(INADDR_LOOPBACK);
-    if (!loopback)
-        i.n_addresses = find_addresses(i.address);
-    name.sin_addr.s_addr = loopback ? htonl(INADDR_LOOPBACK) : htonl(INADDR_ANY);
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || i.n_addresses == 0 ||
-        getrandom(i.token, sizeof i.token, 0) != (ssize_t)sizeof i.token ||
-        bind(fd, (const struct sockaddr *)&name, size) != 0 || listen(fd, backlog) != 0 ||
-        getsockname(fd, (struct sockaddr *)&name, &size) != 0) {
-        if (fd >= 0)
-            close(fd);
-        return;
+    const struct in6_addr everywhere[] = {in6addr_any, mapped((struct in_addr){INADDR_ANY})};
+    link_invitation_t i = {.n_addresses = 0};
+    int fd = -1;
+    for (int k = 0; k < 2 && fd < 0; k++) {
+        i.address[0] = loopback(k);
+        fd = listen_at(alone ? loopback(k) : everywhere[k], backlog, &i.port);
     }
-    i.port = name.sin_port;
+    i.n_addresses = alone ? 1 : find_addresses(i.address);
     snprintf(i.host, sizeof i.host, "%s", host);
-    *invitation_out = i;
+    if (fd >= 0 &&
+        (i.n_addresses == 0 || getrandom(i.token, sizeof i.token, 0) != (ssize_t)sizeof i.token)) {
+        close(fd);
+        fd = -1;
+    }
     *listener_out = fd;
+    *invitation_out = fd >= 0 ? i : (link_invitation_t){.n_addresses = 0};
 }
 
 static bool is_ready(int fd, short event, int timeout_ms)
@@ -65,15 +121,15 @@ static bool is_ready(int fd, short event, int timeout_ms)
     return poll(&p, 1, timeout_ms) == 1 && (p.revents & event) != 0;
 }
 
-static int connect_to(struct in_addr address, uint16_t port)
+static int connect_to(struct in6_addr address, uint16_t port)
 {
-    const struct sockaddr_in name = {.sin_family = AF_INET, .sin_port = port, .sin_addr = address};
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    socklen_t name_size, size = sizeof(int);
+    const socket_name_t name = name_of(address, port, &name_size);
+    const int fd = open_socket(name.any.sa_family);
     int failure = 0;
-    socklen_t size = sizeof failure;
     if (fd < 0)
         return -1;
-    if (connect(fd, (const struct sockaddr *)&name, sizeof name) == 0 ||
+    if (connect(fd, &name.any, name_size) == 0 ||
         (errno == EINPROGRESS && is_ready(fd, POLLOUT, CONNECT_MS) &&
          getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) == 0 && failure == 0))
         return fd;
@@ -95,6 +151,9 @@ bool link_connect(const link_invitation_t *invitation, int rank, const char *hos
 {
     link_word_t hello = {.kind = LINK_HELLO, .rank = (uint32_t)rank};
     int fd = -1;
+    /* On one host nothing of the network is needed, whatever becomes of it later. */
+    for (int k = 0; k < 2 && fd < 0 && strcmp(host, invitation->host) == 0; k++)
+        fd = connect_to(loopback(k), invitation->port);
     for (uint32_t i = 0; i < invitation->n_addresses && fd < 0; i++)
         fd = connect_to(invitation->address[i], invitation->port);
     if (fd < 0)

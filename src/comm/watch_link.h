@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LINK_TOKEN = 16, LINK_ADDRESSES = 16, LINK_HOST = 64 };
+enum { LINK_TOKEN = 16, LINK_ADDRESSES = 32, LINK_HOST = 64 };
 
 typedef enum link_kind {
     LINK_HELLO,  /* who I am */
@@ -34,21 +34,23 @@ typedef struct link {
     bool sending;
 } link_t;
 
-/* Where rank 0 can be reached; what the others show to be let in. */
+/* Where rank 0 can be reached; what the others show to be let in. Addresses of IPv4 are written as
+ * IPv6 writes them (::ffff:10.0.0.1). */
 typedef struct link_invitation {
     uint32_t n_addresses; /* 0: nowhere */
-    struct in_addr address[LINK_ADDRESSES];
+    struct in6_addr address[LINK_ADDRESSES];
     uint16_t port; /* network order */
     uint8_t token[LINK_TOKEN];
     char host[LINK_HOST];
 } link_invitation_t;
 
-/* Listens on the loopback interface alone, or on all; *listener_out is -1, and the invitation
- * without an address, where that is not possible. */
-void link_listen(bool loopback, int backlog, const char *host, int *listener_out,
+/* Listens where only this host can come (alone), or everywhere, over IPv4 and IPv6 as this host has them;
+ * *listener_out is -1, and the invitation without an address, where that is not possible. */
+void link_listen(bool alone, int backlog, const char *host, int *listener_out,
                  link_invitation_t *invitation_out);
 
-/* Both wait for a few seconds at most; false: nobody came, or nobody is there. */
+/* Both wait for a few seconds at most, connecting at each address; false: nobody came, or nobody is
+ * there. */
 bool link_connect(const link_invitation_t *invitation, int rank, const char *host,
                   link_t *link_out);
 bool link_accept(int listener, const link_invitation_t *invitation, link_t *link_out);

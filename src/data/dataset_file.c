@@ -3,13 +3,13 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/partial.h"
 #include "base/version.h"
 #include "data/dataset_store.h"
 #include "data/h5_file.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -246,54 +246,6 @@ out:
     return status;
 }
 
-/* A name of our own for the file while it grows: KEY.h5.partial.PID.HOST. */
-static lrd_status_t temporary_name(const char *path, char **name_out)
-{
-    lrd_status_t status = LRD_OK;
-    char host[128] = "";
-    if (gethostname(host, sizeof host - 1) != 0)
-        host[0] = '\0';
-    char *name = NULL;
-    LRD_ALLOC(name, lrd_asprintf("%s.partial.%ld.%s", path, (long)getpid(), host));
-    *name_out = name;
-out:
-    return status;
-}
-
-/* Removes what killed processes of this host have left beside `path`. Of other hosts nobody here
- * can tell whether they still write. Failing to remove them harms nothing. */
-static void remove_leftovers(const char *path)
-{
-    lrd_names_t names = {0};
-    char host[128] = "";
-    char *folder = lrd_strndup(path, (size_t)(lrd_path_base(path) - path));
-    char *prefix = lrd_asprintf("%s.partial.", lrd_path_base(path));
-    if (folder == NULL || prefix == NULL || gethostname(host, sizeof host - 1) != 0)
-        goto out;
-    if (lrd_folder_list(folder[0] != '\0' ? folder : ".", &names) != LRD_OK) {
-        lrd_error_clear();
-        goto out;
-    }
-    for (size_t i = 0; i < names.n; i++) {
-        const char *name = names.name[i];
-        char *end;
-        if (strncmp(name, prefix, strlen(prefix)) != 0)
-            continue;
-        const long pid = strtol(name + strlen(prefix), &end, 10);
-        if (pid <= 0 || *end != '.' || strcmp(end + 1, host) != 0 || pid > INT32_MAX ||
-            kill((pid_t)pid, 0) == 0 || errno != ESRCH)
-            continue;
-        char *leftover = lrd_path_join(folder, name);
-        if (leftover != NULL && unlink(leftover) == 0)
-            lrd_debug("removed %s, left by a process that was killed", leftover);
-        lrd_free(leftover);
-    }
-out:
-    lrd_names_free(&names);
-    lrd_free(prefix);
-    lrd_free(folder);
-}
-
 /* The file of this key if there is a good one, else *store_out = NULL; a damaged one is removed. */
 static lrd_status_t reuse(const char *path, const char *key, lrd_store_t **store_out)
 {
@@ -348,11 +300,11 @@ lrd_status_t lrd_dataset_build(const lrd_dataset_spec_t *spec, const char *cache
     snprintf(name, sizeof name, "%s.h5", key);
     LRD_ALLOC(path, lrd_path_join(cache_dir, name));
     LRD_TRY(lrd_folder_make(cache_dir));
-    remove_leftovers(path);
+    lrd_partial_tidy_folder(cache_dir);
     LRD_TRY(reuse(path, key, &store));
     const bool reused = store != NULL;
     if (!reused) {
-        LRD_TRY(temporary_name(path, &temporary));
+        LRD_TRY(lrd_partial_name(path, &temporary));
         LRD_TRY(lrd_store_build(spec, &store));
         LRD_TRY(write_file(store, fact, key, temporary, path));
     }

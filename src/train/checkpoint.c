@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/partial.h"
 #include "base/version.h"
 #include "data/h5_file.h"
 
@@ -319,21 +320,28 @@ out:
     return status;
 }
 
-lrd_status_t lrd_checkpoint_tidy(const char *output_dir)
+/* Of a checkpoint, or of the result. */
+static bool is_partial_folder(const char *name)
 {
     static const char begin[] = "checkpoint-", end[] = ".partial";
+    const size_t n = strlen(name);
+    return strcmp(name, "adapter.partial") == 0 ||
+           (strncmp(name, begin, sizeof begin - 1) == 0 && n >= sizeof begin + sizeof end - 1 &&
+            strcmp(name + n - (sizeof end - 1), end) == 0);
+}
+
+lrd_status_t lrd_checkpoint_tidy(const char *output_dir)
+{
     lrd_status_t status = LRD_OK;
     lrd_names_t names = {0};
     char *path = NULL;
+    lrd_partial_tidy_folder(output_dir);
     LRD_TRY(lrd_folder_list(output_dir, &names));
     for (size_t i = 0; i < names.n; i++) {
-        const char *name = names.name[i];
-        const size_t n = strlen(name);
-        if (strncmp(name, begin, sizeof begin - 1) != 0 || n < sizeof begin + sizeof end - 1 ||
-            strcmp(name + n - (sizeof end - 1), end) != 0)
+        if (!is_partial_folder(names.name[i]))
             continue;
         lrd_free(path);
-        LRD_ALLOC(path, lrd_path_join(output_dir, name));
+        LRD_ALLOC(path, lrd_path_join(output_dir, names.name[i]));
         LRD_TRY(lrd_folder_remove(path));
     }
 out:

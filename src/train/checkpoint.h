@@ -45,7 +45,7 @@ void lrd_checkpoint_release(lrd_checkpoint_t *checkpoint); /* what reading has a
  * folder has none. Folders under construction do not count. */
 lrd_status_t lrd_checkpoint_list(const char *output_dir, int64_t **steps_out, size_t *n_out);
 
-/* Removes what a killed run has left half-written in output_dir. */
+/* Removes what a killed run has left half-written in output_dir, which belongs to one run at a time. */
 lrd_status_t lrd_checkpoint_tidy(const char *output_dir);
 
 /* "<output_dir>/checkpoint-N"; lrd_free it; NULL: out of memory. */

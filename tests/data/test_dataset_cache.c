@@ -20,6 +20,15 @@
 
 static const char *program; /* this one, to be run again */
 
+static size_t count_files(const char *folder)
+{
+    lrd_names_t names = {0};
+    assert_ok(lrd_folder_list(folder, &names));
+    const size_t n = names.n;
+    lrd_names_free(&names);
+    return n;
+}
+
 static void test_cache_hit(void **state)
 {
     (void)state;
@@ -191,16 +200,12 @@ static void test_unwritable(void **state)
     assert_ok(lrd_folder_make(path));
     char *again = NULL;
     assert_fails(lrd_dataset_build(&spec, cache, &again), LRD_ERR_IO, "cannot rename");
-    lrd_names_t names = {0};
-    assert_ok(lrd_folder_list(cache, &names));
-    assert_int_equal(names.n, 1); /* and nothing half-written is left */
-    lrd_names_free(&names);
+    assert_int_equal(count_files(cache), 1); /* and nothing half-written is left */
     lrd_free(path);
 }
 
-/* Runs this program again to build the small set into `cache`; returns its exit code, or -1 when it
- * was killed, after so many microseconds. LRD_FAIL_ALLOC=n when n > 0. */
-static int build_elsewhere(const char *cache, int kill_after, int fail_alloc)
+/* Runs this program again to build the small set into `cache`; LRD_FAIL_ALLOC=n when n > 0. */
+static pid_t start_elsewhere(const char *cache, int fail_alloc)
 {
     const pid_t pid = fork();
     assert_true(pid >= 0);
@@ -213,14 +218,27 @@ static int build_elsewhere(const char *cache, int kill_after, int fail_alloc)
               lrd_test_golden("data/passages.json"), (char *)NULL);
         _exit(126);
     }
+    return pid;
+}
+
+/* The exit code, or -1 when it was killed. */
+static int wait_for(pid_t pid)
+{
     int status = 0;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Both in one; killed after so many microseconds, unless that is negative. */
+static int build_elsewhere(const char *cache, int kill_after, int fail_alloc)
+{
+    const pid_t pid = start_elsewhere(cache, fail_alloc);
     if (kill_after >= 0) {
         usleep((useconds_t)kill_after);
         kill(pid, SIGKILL);
     }
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        continue;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return wait_for(pid);
 }
 
 /* The other side: --build CACHE TOKENIZER SOURCE. */
@@ -278,46 +296,62 @@ static void test_killed_builds(void **state)
     print_message("%d of 60 were killed, %d times a complete file stood\n", killed, complete);
     assert_true(killed > 0);
     build_and_check(&spec, cache);
-    lrd_names_t names = {0};
-    assert_ok(lrd_folder_list(cache, &names));
-    assert_int_equal(names.n, 1);
-    lrd_names_free(&names);
+    assert_int_equal(count_files(cache), 1);
 }
 
-/* The name under which a process writes, as a killed one leaves it. */
-static void leave(const char *path, long pid, const char *host)
+/* Several at once, as the tasks of an array do it, half of them killed: each of the others has its
+ * file, and nobody takes away what another one is writing. */
+static void test_shared_cache(void **state)
 {
-    char *name = lrd_asprintf("%s.partial.%ld.%s", path, pid, host);
-    assert_non_null(name);
-    assert_ok(lrd_file_write(name, "x", 1));
-    lrd_free(name);
+    (void)state;
+    enum { TASKS = 6 };
+    lrd_data_settings_t settings;
+    const lrd_dataset_spec_t spec = squad_spec(&settings);
+    const char *cache = lrd_test_temporary("shared");
+    uint64_t random = 3;
+    int killed = 0;
+    for (int round = 0; round < 8; round++) {
+        pid_t pid[TASKS];
+        assert_ok(lrd_folder_remove(cache));
+        for (int i = 0; i < TASKS; i++)
+            pid[i] = start_elsewhere(cache, 0);
+        for (int i = 0; i < TASKS / 2; i++) {
+            usleep((useconds_t)lrd_test_random_int(&random, 60000));
+            kill(pid[i], SIGKILL);
+            killed += wait_for(pid[i]) != 0;
+        }
+        for (int i = TASKS / 2; i < TASKS; i++)
+            assert_int_equal(wait_for(pid[i]), 0);
+        build_and_check(&spec, cache);
+        assert_int_equal(count_files(cache), 1);
+    }
+    print_message("%d of %d were killed\n", killed, 8 * TASKS / 2);
 }
 
-/* Of what lies beside the file only that is removed whose writer is known to be gone. */
+/* What is left of one set goes when another one is built, if its writer is known to be gone. */
 static void test_leftovers(void **state)
 {
     (void)state;
     lrd_data_settings_t settings;
     const lrd_dataset_spec_t spec = squad_spec(&settings);
     const char *cache = lrd_test_temporary("leftovers");
-    char host[128] = "", *path = NULL;
-    lrd_names_t names = {0};
+    char *other = lrd_path_join(cache, "0123.h5"), *elsewhere = NULL, *path = NULL;
     const pid_t gone = fork();
-    if (gone == 0)
-        _exit(0);
-    assert_int_equal(waitpid(gone, NULL, 0), gone);
-    assert_int_equal(gethostname(host, sizeof host - 1), 0);
+    assert_true(gone >= 0);
+    if (gone == 0) {
+        lrd_writer_t *w = NULL; /* which is not removed in order */
+        _exit(lrd_folder_make(cache) != LRD_OK || lrd_writer_open(other, &w) != LRD_OK);
+    }
+    assert_int_equal(wait_for(gone), 0);
+    elsewhere = lrd_asprintf("%s.partial.1.1.another-machine", other);
+    assert_non_null(elsewhere);
+    assert_ok(lrd_file_write(elsewhere, "x", 1));
+    assert_int_equal(count_files(cache), 2);
     assert_ok(lrd_dataset_build(&spec, cache, &path));
-    leave(path, gone, host);
-    leave(path, gone, "another-host");
-    leave(path, getpid(), host);
-    build_and_check(&spec, cache);
-    assert_ok(lrd_folder_list(cache, &names));
-    assert_int_equal(names.n, 3);
-    for (size_t i = 1; i < 3; i++)
-        assert_true(strstr(names.name[i], "another-host") != NULL ||
-                    strtol(strstr(names.name[i], ".partial.") + 9, NULL, 10) == getpid());
-    lrd_names_free(&names);
+    assert_true(lrd_file_exists(path) && lrd_file_exists(elsewhere));
+    assert_int_equal(count_files(cache), 2);
+    lrd_free(elsewhere);
+    lrd_free(other);
     lrd_free(path);
 }
 
@@ -396,8 +430,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cache_hit),     cmocka_unit_test(test_keys),
         cmocka_unit_test(test_damaged_files), cmocka_unit_test(test_unwritable),
-        cmocka_unit_test(test_killed_builds), cmocka_unit_test(test_leftovers),
-        cmocka_unit_test(test_no_memory),     cmocka_unit_test(test_attributes),
+        cmocka_unit_test(test_killed_builds), cmocka_unit_test(test_shared_cache),
+        cmocka_unit_test(test_leftovers),     cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_attributes),
     };
     lrd_log_set_level(LRD_LOG_ERROR);
     if (argc == 5 && strcmp(argv[1], "--build") == 0)

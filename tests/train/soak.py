@@ -85,7 +85,7 @@ def check_same(out, what):
     for name in "adapter_model.safetensors", "trainer_state.json":
         if open(f"{out}/{name}", "rb").read() != open(f"reference/{name}", "rb").read():
             complain(what, f"{name} is another", 0)
-    left = [name for name in os.listdir(out) if "partial" in name]
+    left = [name for _, folders, files in os.walk(out) for name in folders + files if "partial" in name]
     if left:
         complain(what, f"left behind: {left}", 0)
 

@@ -2,7 +2,7 @@
 # Writing fails: the disk is full from the n-th call on, or one call alone fails (tests/support/failing_io.c), and the
 # same with a small file system and with a limit on the size of files. The run ends with exit code 1 or 2 and one message
 # about it, the checkpoint before stands, and once there is room again the run goes on to the same bytes. Reads that
-# come in pieces change nothing.
+# come in pieces change nothing. What a run that is killed at the n-th call leaves half-written, the next one removes.
 #
 #   write_test.sh STEP     every STEP-th call
 set -uo pipefail
@@ -20,10 +20,11 @@ chmod -R u+w .
 options=(--config config.yaml --set training.max_steps=4 --set training.save_steps=1
          --set training.save_total_limit=2 --set training.resume_from_checkpoint=true)
 
+more=()
 # run OUT VARIABLE...: leaves stderr and $code
 run() {
   code=0
-  env "${@:2}" timeout -k 1 60 "$LRD_PROGRAM" "${options[@]}" --set training.output_dir="$1" 2> stderr || code=$?
+  env "${@:2}" timeout -k 1 60 "$LRD_PROGRAM" "${options[@]}" "${more[@]}" --set training.output_dir="$1" 2> stderr || code=$?
 }
 
 problem() {
@@ -75,6 +76,32 @@ for once in "" LRD_FAIL_ONCE=1; do
   done
 done
 echo "every $step. of $total calls"
+
+# Killed instead. The next run of the folder tidies up there; what is left of a data set, another run that shares the
+# cache, of other tokens.
+leftovers=0 foreign=0
+for ((number = 1; number <= total; number += step)); do
+  what="killed at writing call $number of $total"
+  rm -rf out cache other
+  run out LD_PRELOAD="$preload" LRD_KILL_WRITE="$number" 2> /dev/null # where bash says that it was killed
+  [ "$code" = 137 ] || problem "was not killed"
+  [ -z "$(find out -name '*.partial*' 2> /dev/null)" ] || leftovers=$((leftovers + 1))
+  if [ -n "$(find out/data -name '*.partial*' 2> /dev/null)" ]; then
+    foreign=$((foreign + 1))
+    mv out/data cache
+    more=(--set data.cache_dir=cache --set data.max_length=1000)
+    run other
+    more=()
+    [ "$code" = 0 ] || problem "another run with its cache failed"
+    [ -z "$(find cache -name '*.partial*')" ] || problem "another run left $(find cache -name '*.partial*')"
+  fi
+  run out
+  [ "$code" = 0 ] || problem "going on failed"
+  [ -z "$(find out -name '*.partial*')" ] || problem "left behind: $(find out -name '*.partial*')"
+  same out
+done
+((leftovers > 0)) || problem "no run left anything"
+echo "killed at every $step. call: $leftovers runs left something, $foreign of them a data set"
 
 # State that outgrows what a file may have: data set and adapter do not.
 options+=(--set lora.r=64 --set lora.target_modules=all-linear)
