@@ -204,7 +204,7 @@ static lrd_status_t open_trial(const lrd_session_t *s, const int64_t *room, int 
     LRD_NEW(t->room, n_stages);
     LRD_NEW(t->other, n_stages);
     LRD_NEW(t->last, n_stages * s->engine.config.n_layers);
-    LRD_TRY(lrd_session_limits(s, n_ranks / n_stages, &t->limits, &t->micro_batches));
+    LRD_TRY(lrd_session_limits(s, n_ranks / n_stages, &t->limits, &t->micro_batches, NULL));
     t->micro_batches = (t->micro_batches * n_stages + n_ranks - 1) / n_ranks;
     for (int stage = 0; stage < n_stages; stage++)
         t->room[stage] = lrd_ranks_room(room, n_ranks, n_stages, stage);
@@ -276,7 +276,7 @@ static lrd_status_t rate(const lrd_session_t *s, int n_stages, lrd_checkpointing
     const int n_replicas = lrd_comm_size(s->o.comm) / n_stages;
     lrd_stage_limits_t limits;
     int64_t micro_batches;
-    LRD_TRY(lrd_session_limits(s, n_replicas, &limits, &micro_batches));
+    LRD_TRY(lrd_session_limits(s, n_replicas, &limits, &micro_batches, NULL));
     const double m = (double)micro_batches / n_replicas;
     const double waiting =
         (n_stages - 1.0) / (n_stages > 1 ? lrd_ranks_chunks(&s->o.settings->parallel) : 1);
