@@ -40,7 +40,7 @@ int main(void)
                 double seconds, used[N_CASES];
                 for (int kind = 0; kind < N_CASES; kind++) {
                     fill(kind, shape, forward, backward);
-                    const lrd_pipe_cost_t cost = {forward, backward, kind == 3 ? 0.1 / v : 0};
+                    const lrd_pipe_cost_t cost = {forward, backward, kind == 3 ? 0.1 / v : 0, NULL};
                     if (lrd_pipe_predict(shape, &cost, &seconds, &used[kind]) != LRD_OK)
                         return 1;
                 }

@@ -451,6 +451,7 @@ struct lrd_ops {
 
     lrd_status_t (*open)(const lrd_backend_options_t *options, lrd_backend_t **backend_out);
     void (*close)(lrd_backend_t *be);
+    /* For people; devices that are described alike are equally fast. */
     lrd_status_t (*describe)(lrd_backend_t *be, char *text, size_t size);
     void (*device_id)(lrd_backend_t *be, char text[LRD_DEVICE_ID]); /* NULL: there is none */
     lrd_status_t (*mem_info)(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out);

@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "comm/cpus.h"
-#include "train/calibrate.h"
+#include "train/forecast.h"
 #include "train/planner.h"
 
 #include <stdio.h>
@@ -95,16 +95,22 @@ out:
 static lrd_status_t print_time(const lrd_session_t *s, int n_ranks, lrd_buf_t *text)
 {
     lrd_status_t status = LRD_OK;
-    lrd_pass_times_t times;
-    double seconds, used;
-    LRD_TRY(lrd_calibrate(s, &times));
-    LRD_TRY(lrd_calibrate_predict(s, &times, n_ranks, &seconds, &used));
+    const int n_stages = s->placement.n_stages;
+    lrd_pass_times_t *times = NULL;
+    lrd_forecast_t f;
+    LRD_NEW(times, n_stages);
+    LRD_TRY(lrd_calibrate(s, &times[0]));
+    for (int stage = 1; stage < n_stages; stage++)
+        times[stage] = times[0];
+    LRD_TRY(lrd_forecast(s, &s->placement, n_ranks, times, &f));
     LRD_TRY(lrd_buf_printf(
         text,
         "\nAn update on ranks like this one (%s): %.3g s, stages busy %.0f %%; a "
         "micro-batch takes a block %.3g s forward and %.3g s back, the head %.3g s\n",
-        s->engine.machine, seconds, 100 * used, times.forward, times.backward, times.head));
+        s->engine.machine, f.seconds, 100 * f.utilisation, times->forward, times->backward,
+        times->head));
 out:
+    lrd_free(times);
     return status;
 }
 
@@ -122,13 +128,13 @@ lrd_status_t lrd_command_plan(lrd_app_t *app)
     int64_t *memory = NULL;
     LRD_TRY(lrd_cli_read_settings(app->cli, &settings));
     LRD_TRY(read_memory(app->cli->memory, &memory, &o.n_memory));
-    LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &o.n_threads));
     const int n_ranks = count_ranks(app->cli, settings);
     o.memory = memory;
     o.settings = settings;
     if (lrd_app_answers(settings))
         o.answering = &answering;
     LRD_TRY(lrd_comm_imagine(0, n_ranks, &o.comm));
+    LRD_TRY(lrd_cpus_threads(o.comm, app->cli->threads, &o.n_threads));
     LRD_TRY(lrd_session_plan(&o, &s));
     LRD_NEW(row, n_ranks);
     LRD_TRY(measure(&s, n_ranks, row, &fullest));

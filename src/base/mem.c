@@ -111,6 +111,11 @@ void lrd_pages_free(void *ptr, size_t bytes)
         munmap(ptr, bytes > 0 ? bytes : 1);
 }
 
+void lrd_pages_keep_small(void *ptr, size_t bytes)
+{
+    madvise(ptr, bytes, MADV_NOHUGEPAGE);
+}
+
 static _Thread_local bool json_failed;
 
 /* A failure is noted and then tried once more: jansson 2.14 drops characters when a string cannot

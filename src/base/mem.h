@@ -28,6 +28,9 @@ void lrd_free(void *ptr); /* NULL is fine */
 void *lrd_pages_alloc(size_t bytes);
 void lrd_pages_free(void *ptr, size_t bytes);
 
+/* What of it was not touched yet comes in small pages after all, as a mapped file does. */
+void lrd_pages_keep_small(void *ptr, size_t bytes);
+
 /* Allocations so far, up to the one that fails; 0 unless LRD_FAIL_ALLOC is set. */
 long lrd_mem_allocations(void);
 

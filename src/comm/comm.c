@@ -120,7 +120,7 @@ lrd_status_t lrd_comm_imagine(int rank, int size, lrd_comm_t **comm_out)
     comm_imagined_open(comm);
     comm->rank = rank;
     comm->size = size;
-    comm->local_size = 1;
+    comm->local_size = size;
     snprintf(comm->host, sizeof comm->host, "planned");
     *comm_out = comm;
 out:

@@ -52,7 +52,7 @@ lrd_status_t lrd_comm_split(lrd_comm_t *world, int group, int rank, int size,
                             lrd_comm_t **part_out);
 
 /* A rank of a world that does not exist, to plan with: it agrees with itself, and what it exchanges
- * stays as it is. Close it. */
+ * stays as it is. All of its ranks are on one host. Close it. */
 lrd_status_t lrd_comm_imagine(int rank, int size, lrd_comm_t **comm_out);
 
 int lrd_comm_rank(const lrd_comm_t *comm);

@@ -30,16 +30,14 @@ typedef struct place {
 lrd_status_t lrd_cpus_threads(lrd_comm_t *comm, int wanted, int *threads_out)
 {
     lrd_status_t status = LRD_OK;
-    const int size = lrd_comm_size(comm), rank = lrd_comm_rank(comm);
+    const int size = lrd_comm_size(comm);
     place_t mine = {.host = ""};
     int sharing = 0;
     strncpy(mine.host, lrd_comm_host(comm), sizeof mine.host - 1);
     if (sched_getaffinity(0, sizeof(cpu_set_t), &mine.mask) != 0)
         CPU_SET(0, &mine.mask);
     for (int r = 0; r < size; r++) { /* in turn: needs no memory, which one rank alone may lack */
-        place_t theirs = {.host = ""};
-        if (r == rank)
-            theirs = mine;
+        place_t theirs = mine;
         LRD_TRY(lrd_comm_broadcast(comm, &theirs, sizeof theirs, r));
         sharing += strcmp(theirs.host, mine.host) == 0 && CPU_EQUAL(&theirs.mask, &mine.mask);
     }

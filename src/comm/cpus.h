@@ -10,7 +10,8 @@
 void lrd_cpus_undo_default_binding(void);
 
 /* Threads for this rank: `wanted` if > 0 (--threads), else OMP_NUM_THREADS, else the cores of its
- * own mask, divided among the ranks of the host that have the same mask. Collective. */
+ * own mask, divided among the ranks of the host that have the same mask. Of an
+ * imagined world all ranks are here. Collective. */
 lrd_status_t lrd_cpus_threads(lrd_comm_t *comm, int wanted, int *threads_out);
 
 #endif /* LRD_COMM_CPUS_H */

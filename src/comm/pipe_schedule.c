@@ -138,7 +138,8 @@ static bool advance(timing_t *c, lrd_pipe_cursor_t *cursor)
         const double begin = ready(c, &a, run);
         if (begin < 0)
             return false;
-        const double seconds = (a.backward ? c->cost->backward : c->cost->forward)[run];
+        const double size = c->cost->size != NULL ? c->cost->size[a.micro_batch] : 1;
+        const double seconds = size * (a.backward ? c->cost->backward : c->cost->forward)[run];
         *now = (begin > *now ? begin : *now) + seconds;
         c->done[a.backward][run * m + a.micro_batch] = *now;
         c->busy += seconds;

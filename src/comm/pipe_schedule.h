@@ -56,10 +56,11 @@ int64_t lrd_pipe_in_flight(lrd_pipe_shape_t shape, int stage, int chunk);
  * groups of more than p micro-batches pile up before the next chunk. */
 int64_t lrd_pipe_buffers(lrd_pipe_shape_t shape);
 
-/* What the passes of one micro-batch take. */
+/* What the passes of the usual micro-batch take. */
 typedef struct lrd_pipe_cost {
     const double *forward, *backward; /* [p v] seconds of each run */
-    double hop; /* seconds from the end of a pass until another stage has it */
+    double hop;         /* seconds from the end of a pass until another stage has it */
+    const double *size; /* [m] how much longer a micro-batch takes than that; NULL: all as long */
 } lrd_pipe_cost_t;
 
 /* Seconds of all actions of all stages, each as early as it can be, and the part of them that the

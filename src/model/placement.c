@@ -18,12 +18,13 @@ static bool is_better(const best_t *a, const best_t *b)
     return a->squares < b->squares;
 }
 
-static double cost_of(const lrd_placement_costs_t *c, lrd_span_t run)
+static double cost_of(const lrd_placement_costs_t *c, int stage, lrd_span_t run)
 {
-    double sum = (run.embed ? c->embed : 0) + (run.head ? c->head : 0);
+    double blocks = 0;
     for (int layer = run.first; layer < run.last; layer++)
-        sum += c->layer[layer];
-    return sum;
+        blocks += c->layer[layer];
+    return (run.embed ? c->embed : 0) + (run.head ? c->head : 0) +
+           blocks * (c->pace != NULL ? c->pace[stage] : 1);
 }
 
 /* Fills row `run` + 1 of the table [n_runs + 1][n_layers + 1] from row `run`. */
@@ -39,7 +40,7 @@ static void extend(const lrd_placement_costs_t *c, int run, int n_runs, int n_st
             if (before[first].begin < 0 || (first == last && (!span.head || span.embed)) ||
                 (c->fits != NULL && !c->fits(c->context, run % n_stages, span)))
                 continue;
-            const double cost = cost_of(c, span);
+            const double cost = cost_of(c, run % n_stages, span);
             const best_t way = {fmax(before[first].slowest, cost),
                                 before[first].squares + cost * cost, first};
             if (is_better(&way, best))

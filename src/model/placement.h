@@ -20,7 +20,8 @@ typedef struct lrd_placement {
 typedef struct lrd_placement_costs {
     int n_layers;
     const double *layer; /* [n_layers] time of a micro-batch in both directions, in any unit */
-    double embed, head;
+    const double *pace;  /* [n_stages] how much longer a block takes there; NULL: as long on all */
+    double embed, head;  /* on the first stage, on the last */
     /* Does a stage hold these blocks (and the embedding, the head)? NULL: it does. */
     bool (*fits)(const void *context, int stage, lrd_span_t run);
     const void *context;

@@ -1,10 +1,19 @@
 #include "train/planner.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "model/ranks.h"
+#include "train/forecast.h"
+#include "train/pace.h"
 
 #include <math.h>
 #include <string.h>
+
+/* What is known of the ranks. */
+typedef struct given {
+    const int64_t *room;           /* [ranks] bytes */
+    const lrd_pass_times_t *times; /* [ranks] */
+} given_t;
 
 /* One try: so many stages, so much room on each. */
 typedef struct trial {
@@ -13,10 +22,11 @@ typedef struct trial {
     bool mapped;            /* weights that are used in files take no room */
     const lrd_home_t *home; /* [n_layers] of blocks; NULL: on the device */
     lrd_stage_limits_t limits;
-    int64_t micro_batches; /* of a replica */
-    int64_t *room;         /* [n_stages] bytes */
-    int64_t *needs;        /* [n_stages] bytes of the placement measured last */
-    int64_t *other;        /* [n_stages] bytes beside what measure_run counts */
+    int64_t micro_batches;   /* of a replica */
+    int64_t *room;           /* [n_stages] bytes */
+    lrd_pass_times_t *times; /* [n_stages] */
+    int64_t *needs;          /* [n_stages] bytes of the placement measured last */
+    int64_t *other;          /* [n_stages] bytes beside what measure_run counts */
     int *last; /* [n_stages][n_layers] longest run that fits from a layer on; -1: unknown */
     lrd_status_t status; /* of a measurement */
 } trial_t;
@@ -106,40 +116,36 @@ static bool fits(const void *context, int stage, lrd_span_t run)
 
 /* ---- a placement ------------------------------------------------------------------------------- */
 
-/* Multiplications per token of one pass through a block: what its matrices have elements. */
-static double block_cost(const lrd_model_config_t *c)
-{
-    double sum = 0;
-    for (int i = 0; i < c->family->n_linears; i++) {
-        const lrd_tensor_decl_t *w = &c->family->block_tensors[c->family->linears[i].weight];
-        sum += (double)lrd_dim_size(c, w->shape[0]) * (double)lrd_dim_size(c, w->shape[1]);
-    }
-    return sum;
-}
-
 static lrd_status_t balance(trial_t *t, lrd_placement_t *placement_out)
 {
     lrd_status_t status = LRD_OK;
-    const lrd_model_config_t *c = &t->s->engine.config;
-    const lrd_dataset_info_t *d = lrd_dataset_info(t->s->train);
-    const int n_layers = (int)c->n_layers;
-    const double block = block_cost(c), head = 2.0 * (double)(c->vocab_size * c->hidden);
-    double *layer = NULL;
+    const int n_layers = (int)t->s->engine.config.n_layers, lowest = t->s->adapter->lowest_layer;
+    const lrd_pass_times_t *first = &t->times[0];
+    const double both = first->forward + first->backward;
+    double *layer = NULL, *pace = NULL;
     LRD_NEW(layer, n_layers);
+    LRD_NEW(pace, t->n_stages);
     for (int i = 0; i < n_layers; i++)
-        layer[i] = i < t->s->adapter->lowest_layer ? block : 2 * block;
+        layer[i] = (first->forward + (i < lowest    ? 0
+                                      : i == lowest ? first->lowest_backward
+                                                    : first->backward)) /
+                   both;
+    for (int stage = 0; stage < t->n_stages; stage++)
+        pace[stage] = t->times[stage].forward + t->times[stage].backward;
     for (int i = 0; i < t->n_stages * n_layers; i++)
         t->last[i] = -1;
-    status = lrd_placement_balance(
-        &(lrd_placement_costs_t){.n_layers = n_layers,
-                                 .layer = layer,
-                                 .head = head * (double)d->n_targets / (double)d->n_tokens,
-                                 .fits = t->n_chunks == 1 ? fits : NULL,
-                                 .context = t},
-        t->n_stages, t->n_chunks, placement_out);
+    status = lrd_placement_balance(&(lrd_placement_costs_t){.n_layers = n_layers,
+                                                            .layer = layer,
+                                                            .pace = pace,
+                                                            .embed = first->embed,
+                                                            .head = t->times[t->n_stages - 1].head,
+                                                            .fits = t->n_chunks == 1 ? fits : NULL,
+                                                            .context = t},
+                                   t->n_stages, t->n_chunks, placement_out);
     if (t->status != LRD_OK)
         status = t->status;
 out:
+    lrd_free(pace);
     lrd_free(layer);
     return status;
 }
@@ -196,11 +202,12 @@ static void close_trial(trial_t *t)
     lrd_free(t->last);
     lrd_free(t->other);
     lrd_free(t->needs);
+    lrd_free(t->times);
     lrd_free(t->room);
 }
 
 /* Close also after a failure. */
-static lrd_status_t open_trial(const lrd_session_t *s, const int64_t *room, int n_stages,
+static lrd_status_t open_trial(const lrd_session_t *s, const given_t *given, int n_stages,
                                int n_chunks, bool mapped, trial_t *t)
 {
     lrd_status_t status = LRD_OK;
@@ -209,39 +216,87 @@ static lrd_status_t open_trial(const lrd_session_t *s, const int64_t *room, int 
         .s = s, .n_ranks = n_ranks, .n_stages = n_stages, .n_chunks = n_chunks, .mapped = mapped};
     LRD_NEW(t->room, n_stages);
     LRD_NEW(t->needs, n_stages);
+    LRD_NEW(t->times, n_stages);
     LRD_NEW(t->other, n_stages);
     LRD_NEW(t->last, n_stages * s->engine.config.n_layers);
-    LRD_TRY(lrd_session_limits(s, n_ranks / n_stages, &t->limits, &t->micro_batches));
+    LRD_TRY(lrd_session_limits(s, n_ranks / n_stages, &t->limits, &t->micro_batches, NULL));
     t->micro_batches = (t->micro_batches * n_stages + n_ranks - 1) / n_ranks;
     for (int stage = 0; stage < n_stages; stage++)
-        t->room[stage] = lrd_ranks_room(room, n_ranks, n_stages, stage);
+        t->room[stage] = lrd_ranks_room(given->room, n_ranks, n_stages, stage);
+    lrd_pace_of_stages(given->times, n_ranks, n_stages, t->times);
 out:
     return status;
 }
 
-static lrd_status_t try_with(const lrd_session_t *s, const int64_t *room, int n_stages, bool mapped,
-                             lrd_placement_t *placement_out)
+/* The placement on so many stages with so many runs of layers on each, begin == NULL where none fits; and
+ * how long an update takes. */
+static lrd_status_t try_runs(const lrd_session_t *s, const given_t *given, int n_stages,
+                             int n_chunks, bool mapped, lrd_placement_t *placement_out,
+                             double *seconds_out)
 {
     lrd_status_t status = LRD_OK;
+    lrd_placement_t p = {.begin = NULL};
+    lrd_forecast_t f = {0, 1};
     trial_t t;
-    LRD_TRY(open_trial(s, room, n_stages,
-                       n_stages > 1 ? lrd_ranks_chunks(&s->o.settings->parallel) : 1, mapped, &t));
-    LRD_TRY(try_stages(&t, placement_out));
+    LRD_TRY(open_trial(s, given, n_stages, n_chunks, mapped, &t));
+    LRD_TRY(try_stages(&t, &p));
+    if (p.begin != NULL && n_stages > 1)
+        LRD_TRY(lrd_forecast(s, &p, t.n_ranks, t.times, &f));
+    *seconds_out = f.seconds;
+    *placement_out = p;
+    p.begin = NULL;
 out:
+    lrd_placement_release(&p);
     close_trial(&t);
+    return status;
+}
+
+/* With as many runs of layers on each stage as the settings ask for. Left to us: one, and more as long as
+ * they fit and are worth their messages and memory. */
+static lrd_status_t try_with(const lrd_session_t *s, const given_t *given, int n_stages,
+                             bool mapped, lrd_placement_t *placement_out)
+{
+    lrd_status_t status = LRD_OK;
+    enum { MOST_CHUNKS = 8 };
+    static const double worth = 0.95;
+    const lrd_parallel_settings_t *x = &s->o.settings->parallel;
+    const int n_layers = (int)s->engine.config.n_layers;
+    const bool any = x->pipeline_chunks == LRD_SETTING_AUTO;
+    int chunks = n_stages > 1 ? lrd_ranks_chunks(x) : 1;
+    lrd_placement_t best = {.begin = NULL}, p = {.begin = NULL};
+    double least, seconds;
+    LRD_TRY(try_runs(s, given, n_stages, chunks, mapped, &best, &least));
+    while (any && n_stages > 1 && best.begin != NULL && chunks < MOST_CHUNKS &&
+           ++chunks * n_stages <= n_layers + 1) {
+        LRD_TRY(try_runs(s, given, n_stages, chunks, mapped, &p, &seconds));
+        if (p.begin == NULL)
+            break;
+        if (seconds < worth * least) {
+            lrd_placement_release(&best);
+            best = p;
+            p.begin = NULL;
+            least = seconds;
+        }
+        lrd_placement_release(&p);
+    }
+    *placement_out = best;
+    best.begin = NULL;
+out:
+    lrd_placement_release(&p);
+    lrd_placement_release(&best);
     return status;
 }
 
 /* ---- a map that the settings give -------------------------------------------------------------- */
 
 /* By how much the worst stage of the session's placement misses. */
-static lrd_status_t find_missing(const lrd_session_t *s, const int64_t *room, bool mapped,
+static lrd_status_t find_missing(const lrd_session_t *s, const given_t *given, bool mapped,
                                  int64_t *missing_out)
 {
     lrd_status_t status = LRD_OK;
     const lrd_placement_t *p = &s->placement;
     trial_t t;
-    LRD_TRY(open_trial(s, room, p->n_stages, p->n_runs / p->n_stages, mapped, &t));
+    LRD_TRY(open_trial(s, given, p->n_stages, p->n_runs / p->n_stages, mapped, &t));
     LRD_TRY(measure_all(&t, p, missing_out));
 out:
     close_trial(&t);
@@ -249,17 +304,18 @@ out:
 }
 
 /* device_map: balanced, sequential, or modules by name. */
-static lrd_status_t take_map(lrd_session_t *s, lrd_rooms_t rooms)
+static lrd_status_t take_map(lrd_session_t *s, lrd_rooms_t rooms, const lrd_pass_times_t *times)
 {
     lrd_status_t status = LRD_OK;
+    const given_t given = {rooms.free, times};
     int64_t missing;
     LRD_TRY(lrd_ranks_map(&s->o.settings->parallel, &s->engine, rooms, lrd_comm_size(s->o.comm),
                           &s->placement));
-    LRD_TRY(find_missing(s, rooms.free, false, &missing));
+    LRD_TRY(find_missing(s, &given, false, &missing));
     if (missing <= 0)
         goto out;
     if (lrd_ranks_use_files(&s->o.settings->parallel, &s->engine))
-        LRD_TRY(find_missing(s, rooms.free, true, &missing));
+        LRD_TRY(find_missing(s, &given, true, &missing));
     LRD_CHECK(missing <= 0, LRD_ERR_CONFIG,
               "parallel.device_map: a device lacks %.1f MiB for the layers that the map gives it. "
               "device_map: auto counts activations too; smaller micro-batches need less",
@@ -283,7 +339,7 @@ static lrd_status_t rate(const lrd_session_t *s, int n_stages, lrd_checkpointing
     const int n_replicas = lrd_comm_size(s->o.comm) / n_stages;
     lrd_stage_limits_t limits;
     int64_t micro_batches;
-    LRD_TRY(lrd_session_limits(s, n_replicas, &limits, &micro_batches));
+    LRD_TRY(lrd_session_limits(s, n_replicas, &limits, &micro_batches, NULL));
     const double m = (double)micro_batches / n_replicas;
     const double waiting =
         (n_stages - 1.0) / (n_stages > 1 ? lrd_ranks_chunks(&s->o.settings->parallel) : 1);
@@ -293,7 +349,7 @@ out:
 }
 
 /* The fastest way of those that fit. Without a choice of recomputation that is the fewest stages. */
-static lrd_status_t choose_among(lrd_session_t *s, const int64_t *room, bool mapped)
+static lrd_status_t choose_among(lrd_session_t *s, const given_t *given, bool mapped)
 {
     lrd_status_t status = LRD_OK;
     const lrd_checkpointing_t asked =
@@ -316,7 +372,7 @@ static lrd_status_t choose_among(lrd_session_t *s, const int64_t *room, bool map
             LRD_TRY(rate(s, n, s->recompute, &slowness));
             if (slowness >= least)
                 break;
-            LRD_TRY(try_with(s, room, n, mapped, &found));
+            LRD_TRY(try_with(s, given, n, mapped, &found));
             fits_here = found.begin != NULL;
             if (!fits_here)
                 continue;
@@ -334,16 +390,15 @@ out:
 
 /* Blocks leave the devices of so many stages, as few as need be. placement.begin stays NULL where that is
  * not enough. */
-static lrd_status_t spill_from(lrd_session_t *s, lrd_rooms_t rooms, int n_stages,
-                               const lrd_home_t *home)
+static lrd_status_t spill_from(lrd_session_t *s, const given_t *given, const int64_t *host,
+                               int n_stages, const lrd_home_t *home)
 {
     lrd_status_t status = LRD_OK;
     const lrd_parallel_settings_t *x = &s->o.settings->parallel;
     lrd_placement_t p = {.begin = NULL};
     lrd_spill_room_t *left = NULL;
     trial_t t;
-    LRD_TRY(
-        open_trial(s, rooms.limited, n_stages, n_stages > 1 ? lrd_ranks_chunks(x) : 1, false, &t));
+    LRD_TRY(open_trial(s, given, n_stages, n_stages > 1 ? lrd_ranks_chunks(x) : 1, false, &t));
     t.home = home;
     LRD_TRY(try_stages(&t, &p));
     if (p.begin == NULL)
@@ -351,7 +406,7 @@ static lrd_status_t spill_from(lrd_session_t *s, lrd_rooms_t rooms, int n_stages
     LRD_NEW(left, n_stages);
     for (int stage = 0; stage < n_stages; stage++)
         left[stage] = (lrd_spill_room_t){t.room[stage] - t.needs[stage],
-                                         lrd_ranks_room(rooms.host, t.n_ranks, n_stages, stage)};
+                                         lrd_ranks_room(host, t.n_ranks, n_stages, stage)};
     LRD_TRY(lrd_ranks_spill(x, s->engine.weights, left, &p));
     s->placement = p;
     p = (lrd_placement_t){.begin = NULL};
@@ -363,7 +418,7 @@ out:
 }
 
 /* The last resort: with the most stages and the least that is kept of activations. */
-static lrd_status_t spill(lrd_session_t *s, lrd_rooms_t rooms)
+static lrd_status_t spill(lrd_session_t *s, const given_t *given, const int64_t *host)
 {
     lrd_status_t status = LRD_OK;
     const lrd_parallel_settings_t *x = &s->o.settings->parallel;
@@ -378,26 +433,67 @@ static lrd_status_t spill(lrd_session_t *s, lrd_rooms_t rooms)
     LRD_TRY(lrd_ranks_stages(x, size, &least, &most));
     for (int n = most; n >= least && s->placement.begin == NULL; n--) {
         if (least == most || lrd_ranks_may_be(x, &s->engine.config, size, n))
-            LRD_TRY(spill_from(s, rooms, n, home));
+            LRD_TRY(spill_from(s, given, host, n, home));
     }
 out:
     lrd_free(home);
     return status;
 }
 
-static lrd_status_t choose(lrd_session_t *s, lrd_rooms_t rooms)
+/* How long an update takes with so many runs of layers on each stage, memory apart. */
+static lrd_status_t time_chunks(const lrd_session_t *s, const given_t *given, int n_stages,
+                                int n_chunks, double *seconds_out)
 {
     lrd_status_t status = LRD_OK;
-    const int64_t *room = rooms.limited;
+    lrd_placement_t p = {.begin = NULL};
+    lrd_forecast_t f;
+    trial_t t;
+    LRD_TRY(open_trial(s, given, n_stages, n_chunks, false, &t));
+    for (int stage = 0; stage < n_stages; stage++)
+        t.room[stage] = INT64_MAX;
+    LRD_TRY(balance(&t, &p));
+    LRD_TRY(lrd_forecast(s, &p, t.n_ranks, t.times, &f));
+    *seconds_out = f.seconds;
+out:
+    lrd_placement_release(&p);
+    close_trial(&t);
+    return status;
+}
+
+/* Why pipeline_chunks: auto is what it is. */
+static lrd_status_t explain_chunks(const lrd_session_t *s, const given_t *given)
+{
+    lrd_status_t status = LRD_OK;
+    const int n = s->placement.n_stages, chunks = s->placement.n_runs / n;
+    const int other = chunks > 1 ? 1 : 2;
+    double seconds, others;
+    if (n == 1 || s->o.settings->parallel.pipeline_chunks != LRD_SETTING_AUTO ||
+        lrd_comm_rank(s->o.comm) != 0 || other * n > s->engine.config.n_layers + 1)
+        goto out;
+    LRD_TRY(time_chunks(s, given, n, chunks, &seconds));
+    LRD_TRY(time_chunks(s, given, n, other, &others));
+    lrd_info(
+        "pipeline_chunks = %d: with %d run%s of layers on each stage an update would take %.2f "
+        "times as long%s",
+        chunks, other, other == 1 ? "" : "s", others / seconds,
+        chunks == 1 && others < seconds ? ", which is not worth its messages and memory" : "");
+out:
+    return status;
+}
+
+/* host: bytes of host memory for blocks of each rank. */
+static lrd_status_t choose(lrd_session_t *s, const given_t *given, const int64_t *host)
+{
+    lrd_status_t status = LRD_OK;
     int least, most;
     LRD_TRY(lrd_ranks_stages(&s->o.settings->parallel, lrd_comm_size(s->o.comm), &least, &most));
-    LRD_TRY(choose_among(s, room, false));
+    LRD_TRY(choose_among(s, given, false));
     if (s->placement.begin != NULL)
         goto out;
     if (!s->engine.backend->ops->reads_host_memory) {
-        LRD_TRY(spill(s, rooms));
+        LRD_TRY(spill(s, given, host));
     } else if (lrd_ranks_use_files(&s->o.settings->parallel, &s->engine)) {
-        LRD_TRY(choose_among(s, room, true));
+        LRD_TRY(choose_among(s, given, true));
         if (s->placement.begin != NULL)
             LRD_TRY(lrd_ranks_leave_in_files(&s->placement));
     }
@@ -408,13 +504,15 @@ static lrd_status_t choose(lrd_session_t *s, lrd_rooms_t rooms)
         "(training.per_device_train_batch_size, max_tokens_per_micro_batch), a shorter "
         "data.max_length, training.gradient_checkpointing or model.dtype bfloat16 or float16 "
         "need less memory on each",
-        (double)lrd_ranks_room(room, lrd_comm_size(s->o.comm), 1, 0) / 0x1p30, most,
+        (double)lrd_ranks_room(given->room, lrd_comm_size(s->o.comm), 1, 0) / 0x1p30, most,
         most == 1 ? "" : "s");
 out:
+    if (status == LRD_OK)
+        status = explain_chunks(s, given);
     return status;
 }
 
-static lrd_status_t place(lrd_session_t *s, lrd_rooms_t rooms)
+static lrd_status_t place(lrd_session_t *s, lrd_rooms_t rooms, const lrd_pass_times_t *times)
 {
     lrd_status_t status = LRD_OK;
     const lrd_parallel_settings_t *x = &s->o.settings->parallel;
@@ -424,7 +522,8 @@ static lrd_status_t place(lrd_session_t *s, lrd_rooms_t rooms)
                                                        : LRD_CHECKPOINTING_NONE;
     if (!is_auto || lrd_comm_size(s->o.comm) > 1 || s->o.memory != NULL || x->max_memory.n > 0 ||
         recompute == LRD_CHECKPOINTING_AUTO || lrd_ranks_may_offload(x, &s->engine)) {
-        LRD_TRY(is_auto ? choose(s, rooms) : take_map(s, rooms));
+        LRD_TRY(is_auto ? choose(s, &(given_t){rooms.limited, times}, rooms.host)
+                        : take_map(s, rooms, times));
         goto out;
     }
     /* There is no choice, and the allocation says what is missing. */
@@ -435,15 +534,37 @@ out:
     return status;
 }
 
+/* Layers that are spread over devices of different kinds are placed once more, by what those can do. */
+static lrd_status_t weigh(lrd_session_t *s, lrd_rooms_t rooms, lrd_pass_times_t *times)
+{
+    lrd_status_t status = LRD_OK;
+    bool alike = true;
+    if (s->placement.n_stages == 1 ||
+        s->o.settings->parallel.device_map.kind != LRD_DEVICE_MAP_AUTO)
+        goto out;
+    LRD_TRY(lrd_pace_alike(s, &alike));
+    if (alike)
+        goto out;
+    LRD_TRY(lrd_pace_measure(s, times));
+    lrd_placement_release(&s->placement);
+    LRD_TRY(lrd_agree(s->o.comm, place(s, rooms, times)));
+out:
+    return status;
+}
+
 lrd_status_t lrd_planner_place(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     const int size = lrd_comm_size(s->o.comm);
     lrd_rooms_t rooms = {.free = NULL};
+    lrd_pass_times_t *times = NULL;
     LRD_NEW(rooms.free, size);
     LRD_NEW(rooms.host, size);
     LRD_NEW(s->rooms, size);
+    LRD_NEW(times, size);
     rooms.limited = s->rooms;
+    for (int r = 0; r < size; r++)
+        times[r] = lrd_pace_count(s);
 out:
     status = lrd_agree(s->o.comm, status);
     if (status == LRD_OK)
@@ -455,7 +576,10 @@ out:
                                                         .imagined = s->plans},
                                  rooms);
     if (status == LRD_OK)
-        status = lrd_agree(s->o.comm, place(s, rooms));
+        status = lrd_agree(s->o.comm, place(s, rooms, times));
+    if (status == LRD_OK)
+        status = weigh(s, rooms, times);
+    lrd_free(times);
     lrd_free(rooms.host);
     lrd_free(rooms.free);
     return status;

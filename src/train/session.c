@@ -369,7 +369,8 @@ static void close_stage(lrd_session_t *s)
 }
 
 lrd_status_t lrd_session_limits(const lrd_session_t *s, int n_replicas,
-                                lrd_stage_limits_t *limits_out, int64_t *micro_batches_out)
+                                lrd_stage_limits_t *limits_out, int64_t *micro_batches_out,
+                                lrd_loader_t **loader_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_session_t m = *s;
@@ -378,8 +379,11 @@ lrd_status_t lrd_session_limits(const lrd_session_t *s, int n_replicas,
     LRD_TRY(lrd_session_open_loader(&m));
     *limits_out = find_limits(&m);
     *micro_batches_out = lrd_loader_limits(m.loader).micro_batches;
+    if (loader_out != NULL)
+        *loader_out = m.loader;
 out:
-    lrd_loader_free(m.loader);
+    if (loader_out == NULL || status != LRD_OK)
+        lrd_loader_free(m.loader);
     return status;
 }
 

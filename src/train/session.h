@@ -72,9 +72,10 @@ typedef struct lrd_session {
  * data. options->comm may be imagined. Close it. */
 lrd_status_t lrd_session_plan(const lrd_session_options_t *options, lrd_session_t *session_out);
 
-/* The largest micro-batch, and how many an update has over all replicas. */
+/* The largest micro-batch, and how many an update has over all replicas; the loader that knows, unless NULL: free it. */
 lrd_status_t lrd_session_limits(const lrd_session_t *session, int n_replicas,
-                                lrd_stage_limits_t *limits_out, int64_t *micro_batches_out);
+                                lrd_stage_limits_t *limits_out, int64_t *micro_batches_out,
+                                lrd_loader_t **loader_out);
 
 /* What a rank would take in a world of n_ranks, placed like this: measured by the layout of a run, device
  * memory not allocated. */

@@ -11,14 +11,15 @@ write_model model 10 64 4 500
 python3 - <<'END'
 import json, random
 draw = random.Random(2)
-for name, n in ("train.jsonl", 30), ("eval.jsonl", 11):
+for name, n, least in ("train.jsonl", 30, 20), ("eval.jsonl", 11, 20), ("equal.jsonl", 16, 59):
     with open(name, "w") as file:
         for _ in range(n):
-            file.write(json.dumps({"input_ids": [draw.randrange(500) for _ in range(draw.randrange(20, 60))]}) + "\n")
-for name, (layers, hidden, heads) in {"560m": (24, 1024, 16), "3b": (30, 2560, 32), "176b": (70, 14336, 112)}.items():
+            file.write(json.dumps({"input_ids": [draw.randrange(500) for _ in range(draw.randrange(least, 60))]}) + "\n")
+for name, (layers, hidden, heads) in {"560m": (24, 1024, 16), "3b": (30, 2560, 32), "176b": (70, 14336, 112),
+                                      "wide": (16, 256, 4)}.items():
     import os
     os.mkdir(name)
-    json.dump({"model_type": "bloom", "n_layer": layers, "hidden_size": hidden, "n_head": heads, "vocab_size": 250880,
+    json.dump({"model_type": "bloom", "n_layer": layers, "hidden_size": hidden, "n_head": heads, "vocab_size": 500 if name == "wide" else 250880,
                "torch_dtype": "float16"}, open(name + "/config.json", "w"))
 END
 cat > config.yaml <<'END'
@@ -60,6 +61,29 @@ plan --ranks 4 --memory "$((whole - 300))KiB" | grep -q '^2 replicas of 2 stages
 [ "$(layers --ranks 2 --set parallel.pipeline=2 --memory 1GiB)" = " embeddings, 0-4| 5-9, head" ] || fail "equal: $(layers --ranks 2 --set parallel.pipeline=2)"
 small=$(layers --ranks 2 --memory "6MiB,$((whole - 300))KiB")
 [[ $small =~ ^" embeddings, 0"(-[012])?"|" ]] || fail "unequal: $small"
+
+# Runs of layers on each stage, left to the program: more where that is worth it by m / (m + (p - 1) / v), and fits.
+chunks() { # RANKS MICRO-BATCHES [OPTION...]: "chosen other ratio", from the line that explains the choice
+  "$LRD_PROGRAM" plan --config config.yaml --ranks "$1" --set parallel.pipeline="$1" --set training.gradient_accumulation_steps="$2" \
+    --set model.name_or_path=wide --set data.train_file=equal.jsonl \
+    --set training.per_device_train_batch_size=1 "${@:3}" 2>&1 >planned |
+    sed -n 's/^pipeline_chunks = \([0-9]*\): with \([0-9]*\) runs\? .* would take \([0-9.]*\) times.*/\1 \2 \3/p'
+}
+formula() { # RANKS MICRO-BATCHES CHOSEN OTHER RATIO: does it say what the formula says, to 3 % for messages and head?
+  awk -v p="$1" -v m="$2" -v v="$3" -v o="$4" -v r="$5" 'BEGIN {
+    want = (m + (p - 1) / o) / (m + (p - 1) / v); print want, r; exit !(r > want * 0.97 && r < want * 1.03) }'
+}
+read -r v other ratio <<< "$(chunks 2 16)"
+[ "$v $other" = "1 2" ] && formula 2 16 "$v" "$other" "$ratio" || fail "chunks of 16 micro-batches: $v $other $ratio"
+grep -q ' 1 run of layers on each' planned || fail "one run: $(cat planned)"
+for layout in "2 4" "2 2"; do
+  read -r v other ratio <<< "$(chunks $layout)"
+  [[ $v -gt 1 && $other = 1 ]] && formula $layout "$v" "$other" "$ratio" || fail "chunks of $layout: $v $other $ratio"
+  grep -q " $v runs of layers on each" planned || fail "$v runs: $(cat planned)"
+done
+most=$(awk '$2 == "replica" && $3 == "0" && $(NF - 1) > most { most = $(NF - 1) } END { print int(most * 1024) - 110 }' planned)
+[ "$(chunks 2 2 --memory "${most}KiB" | cut -d' ' -f1)" -lt "$v" ] || fail "$v runs in less memory than they take: $(cat planned)"
+[ -z "$(chunks 2 16 --set parallel.pipeline_chunks=1)" ] || fail "what was asked for is explained"
 
 # Recomputation where asked to choose: none where all fits, else what is enough, or stages where they are faster.
 auto() { plan --set training.gradient_checkpointing=auto "$@" | sed -n 's/^\([0-9]* replica.* stages*\),.*computed again: \([a-z]*\);.*/\1 \2/p'; }

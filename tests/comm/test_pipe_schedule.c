@@ -201,7 +201,7 @@ static void test_time(void **state)
                     forward[k] = 1.0 / v;
                     backward[k] = 1.25 / v;
                 }
-                assert_ok(lrd_pipe_predict(shape, &(lrd_pipe_cost_t){forward, backward, 0},
+                assert_ok(lrd_pipe_predict(shape, &(lrd_pipe_cost_t){forward, backward, 0, NULL},
                                            &seconds, &used));
                 const double ideal = (double)m / ((double)m + (p - 1.0) / v);
                 worst = fmax(worst, fabs(used / ideal - 1));
@@ -218,7 +218,8 @@ static void test_time_uneven(void **state)
 {
     (void)state;
     const double forward[3] = {1, 3, 1}, backward[3] = {1, 3, 1};
-    const lrd_pipe_cost_t cost = {forward, backward, 0}, slow = {forward, backward, 0.5};
+    const lrd_pipe_cost_t cost = {forward, backward, 0, NULL},
+                          slow = {forward, backward, 0.5, NULL};
     double seconds, used;
     assert_ok(lrd_pipe_predict((lrd_pipe_shape_t){3, 1, 10, 0}, &cost, &seconds, &used));
     assert_true(seconds >= 60 &&
@@ -231,12 +232,27 @@ static void test_time_uneven(void **state)
     assert_true(seconds == 0 && used == 1);
 }
 
+/* Micro-batches of size 1, 3 and 2 on two stages, by hand; a pass takes the size:
+ *
+ *   stage 0   F0 0-1   F1 1-4   B0 4-5   F2 5-7   B1 10-13           B2 14-16
+ *   stage 1      F0 1-2  B0 2-3   F1 4-7   B1 7-10   F2 10-12   B2 12-14 */
+static void test_time_sizes(void **state)
+{
+    (void)state;
+    const double pass[2] = {1, 1}, size[3] = {1, 3, 2};
+    double seconds, used;
+    assert_ok(lrd_pipe_predict((lrd_pipe_shape_t){2, 1, 3, 0},
+                               &(lrd_pipe_cost_t){pass, pass, 0, size}, &seconds, &used));
+    assert_true(fabs(seconds - 16) < 1e-12);
+    assert_true(fabs(used - 24 / 32.0) < 1e-12);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order),       cmocka_unit_test(test_deadlock),
         cmocka_unit_test(test_in_flight),   cmocka_unit_test(test_time),
-        cmocka_unit_test(test_time_uneven),
+        cmocka_unit_test(test_time_uneven), cmocka_unit_test(test_time_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,7 @@
 
 enum { MOST_LAYERS = 9, MOST_RUNS = 6 };
 
-static double layer[MOST_LAYERS];
+static double layer[MOST_LAYERS], pace[MOST_RUNS];
 
 /* Stage s holds (capacity[s]) blocks in a run, the head counting as `head_blocks`. */
 typedef struct room {
@@ -20,11 +20,11 @@ static bool fits(const void *context, int stage, lrd_span_t run)
     return run.last - run.first + (run.head ? room->head_blocks : 0) <= room->capacity[stage];
 }
 
-static double cost_of(const lrd_placement_costs_t *c, lrd_span_t run)
+static double cost_of(const lrd_placement_costs_t *c, int stage, lrd_span_t run)
 {
     double sum = (run.embed ? c->embed : 0) + (run.head ? c->head : 0);
     for (int i = run.first; i < run.last; i++)
-        sum += c->layer[i];
+        sum += c->layer[i] * (c->pace != NULL ? c->pace[stage] : 1);
     return sum;
 }
 
@@ -39,7 +39,8 @@ static double best(const lrd_placement_costs_t *c, int n_stages, int n_runs, int
         if ((first == last && (!span.head || span.embed)) ||
             (c->fits != NULL && !c->fits(c->context, run % n_stages, span)))
             continue;
-        found = fmin(found, fmax(cost_of(c, span), best(c, n_stages, n_runs, run + 1, last)));
+        found = fmin(found, fmax(cost_of(c, run % n_stages, span),
+                                 best(c, n_stages, n_runs, run + 1, last)));
     }
     return found;
 }
@@ -66,7 +67,7 @@ static void compare(const lrd_placement_costs_t *c, int n_stages, int n_chunks)
         assert_true(c->fits == NULL || c->fits(c->context, run % n_stages, span));
         for (at = span.first; at < span.last; at++)
             assert_int_equal(lrd_placement_stage_of(&p, at), run % n_stages);
-        slowest = fmax(slowest, cost_of(c, span));
+        slowest = fmax(slowest, cost_of(c, run % n_stages, span));
     }
     assert_int_equal(at, c->n_layers);
     assert_true(fabs(slowest - want) <= 1e-12 * want);
@@ -96,7 +97,10 @@ static void test_against_all(void **state)
             layer[i] = round % 2 == 0 ? 1 : 1.5 + lrd_test_random(&random);
         for (int s = 0; s < MOST_RUNS; s++)
             room.capacity[s] = 1 + (int)lrd_test_random_int(&random, 7);
+        for (int s = 0; s < MOST_RUNS; s++) /* devices as fast as one another, or not */
+            pace[s] = 1 + (double)lrd_test_random_int(&random, 4);
         c.fits = round % 3 == 0 ? fits : NULL;
+        c.pace = round % 5 < 3 ? pace : NULL;
         for (int n_stages = 1; n_stages <= MOST_RUNS; n_stages++) {
             for (int n_chunks = 1; n_stages * n_chunks <= MOST_RUNS; n_chunks++) {
                 const int n_runs = n_stages * n_chunks;
@@ -121,6 +125,28 @@ static void test_heavy_head(void **state)
     lrd_placement_release(&p);
 }
 
+/* Devices of speed 1, 2 and 4 get blocks in these parts; a head on the fastest takes the room of four. */
+static void test_unequal_devices(void **state)
+{
+    (void)state;
+    static const double slowness[] = {4, 2, 1};
+    double block[14];
+    lrd_placement_t p;
+    for (int i = 0; i < 14; i++)
+        block[i] = 1;
+    lrd_placement_costs_t c = {.n_layers = 14, .layer = block, .pace = slowness};
+    assert_ok(lrd_placement_balance(&c, 3, 1, &p));
+    assert_int_equal(p.begin[1], 2);
+    assert_int_equal(p.begin[2], 6);
+    lrd_placement_release(&p);
+    c.n_layers = 10;
+    c.head = 4;
+    assert_ok(lrd_placement_balance(&c, 3, 1, &p));
+    assert_int_equal(p.begin[1], 2);
+    assert_int_equal(p.begin[2], 6);
+    lrd_placement_release(&p);
+}
+
 static void test_too_many_stages(void **state)
 {
     (void)state;
@@ -140,6 +166,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_all),
         cmocka_unit_test(test_heavy_head),
+        cmocka_unit_test(test_unequal_devices),
         cmocka_unit_test(test_too_many_stages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -134,6 +134,32 @@ for group in "$@"; do
     train changed 1 --set training.gradient_checkpointing=block --set training.resume_from_checkpoint=true
     same changed one
     ;;
+  unequal) # ranks of 1, 2 and 3 threads: who has which layers follows from a measurement, the bytes do not
+    mixed() { # NAME RANKS STAGES [OPTION...]: stage 0 with 1 thread, stage 1 with 2, ...
+      local launch=() r
+      for ((r = 0; r < $2; r++)); do
+        launch+=(: -np 1 -x OMP_NUM_THREADS=$((r % $3 + 1)) --bind-to none "$LRD_PROGRAM" --config config.yaml
+          --set training.output_dir="$1" --set parallel.pipeline="$3" "${@:4}")
+      done
+      timeout 100 mpirun "${launch[@]:1}" 2> "$1.log" || fail "$1: $(grep error: "$1.log")"
+      grep -q "^The ranks' devices or threads differ: a block takes .* on rank .*; layers are placed by that" "$1.log" ||
+        fail "$1 was not measured: $(cat "$1.log")"
+    }
+    mixed mixed 3 3
+    same mixed one
+    mixed mixed22 4 2
+    same mixed22 one
+    # A checkpoint of one placement goes on under another.
+    train lopsided 2 --set 'parallel.device_map={transformer: 1, transformer.word_embeddings: 0, transformer.word_embeddings_layernorm: 0, transformer.h.0: 0, lm_head: 1}'
+    same lopsided one
+    rm -r lopsided/checkpoint-[46] lopsided/*.*
+    mixed lopsided 3 3 --set training.resume_from_checkpoint=true
+    same lopsided one
+    # Ranks that are alike are not measured.
+    (level=info train alike 2 --set parallel.pipeline=2) 2> alike.log || fail "$(grep error: alike.log)"
+    ! grep -q "devices or threads differ" alike.log || fail "equal ranks were measured"
+    same alike one
+    ;;
   *) fail "no group '$group'" ;;
   esac
 done
