@@ -453,7 +453,8 @@ out:
 static bool comes_again(const lrd_generator_t *g, const lrd_micro_batch_t *batch, int64_t n_rows)
 {
     return lrd_has_graphs(g->stream->backend) && !is_spread(g) &&
-           batch->n_tokens == batch->n_seqs && n_rows == batch->n_seqs;
+           !lrd_weights_travel(g->stage->weights) && batch->n_tokens == batch->n_seqs &&
+           n_rows == batch->n_seqs;
 }
 
 /* What changes from one such step to the next lies in the arrays; the rest is its key. */

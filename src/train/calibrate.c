@@ -169,7 +169,7 @@ static lrd_status_t open_trial(const lrd_session_t *s, trial_t *t)
     lrd_memory_plan(t->stream->backend, layout, t, lrd_stage_scratch_bytes(t->stage), &t->memory);
     LRD_TRY(lrd_memory_allocate(&t->memory));
     t->stage->scratch = t->memory.scratch;
-    if (lrd_ranks_use_files(&s->engine))
+    if (lrd_ranks_use_files(&s->o.settings->parallel, &s->engine))
         lrd_pages_keep_small(t->memory.model.base, t->memory.model.capacity);
     LRD_TRY(lrd_zero(t->stream, t->memory.model.base, t->memory.model.capacity));
     LRD_TRY(lrd_zero(t->stream, t->memory.step.base, t->memory.step.capacity));
