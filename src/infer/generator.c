@@ -10,7 +10,7 @@ enum { STEP_TOKENS = 512 };
 
 /* Steps of single tokens are told for caches of up to so many tokens, twice as many, and so on, so that
  * they come again. */
-enum { SHORTEST = 256 };
+enum { SHORTEST = 256, GRAPHS = 8 };
 
 /* A sequence in work. */
 typedef struct slot {
@@ -130,7 +130,7 @@ lrd_status_t lrd_generator_create(lrd_weights_t *weights, lrd_stream_t *stream,
     LRD_NEW(g->use, n);
     LRD_NEW(g->use_begin, n + 1);
     LRD_NEW(g->key, 3 + 3 * n);
-    LRD_TRY(lrd_graphs_create(stream, 3 + 3 * (size_t)n, &g->graphs));
+    LRD_TRY(lrd_graphs_create(stream, GRAPHS, 3 + 3 * (size_t)n, &g->graphs));
     const size_t arrays = arrays_at(NULL, tokens, n).bytes, next = align((size_t)(n + 1) * 4);
     const size_t slopes = (size_t)weights->config->n_heads * sizeof(float);
     g->pinned_bytes = arrays + next + align(seen_words(g) * 4 + slopes);
