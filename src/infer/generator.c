@@ -452,8 +452,8 @@ out:
 /* Every sequence brings one token and wants the next: a step that the same sequences will ask for again. */
 static bool comes_again(const lrd_generator_t *g, const lrd_micro_batch_t *batch, int64_t n_rows)
 {
-    return lrd_has_graphs(g->stream->backend) && !is_spread(g) &&
-           batch->n_tokens == batch->n_seqs && n_rows == batch->n_seqs;
+    return lrd_stage_has_graphs(g->stage) && !is_spread(g) && batch->n_tokens == batch->n_seqs &&
+           n_rows == batch->n_seqs;
 }
 
 /* What changes from one such step to the next lies in the arrays; the rest is its key. */

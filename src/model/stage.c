@@ -389,6 +389,11 @@ out:
     return status;
 }
 
+bool lrd_stage_has_graphs(const lrd_stage_t *s)
+{
+    return lrd_has_graphs(s->stream->backend);
+}
+
 /* Enqueues a pass, as a graph if it is one of a training that comes again. The key: what go_up and go_down
  * tell their ops. */
 static lrd_status_t run_pass(pass_t *p, lrd_graphs_pass_t *pass, bool backward)
@@ -406,7 +411,7 @@ static lrd_status_t run_pass(pass_t *p, lrd_graphs_pass_t *pass, bool backward)
                                      (uintptr_t)b->cu_seqlens,
                                      backward ? (uintptr_t)s->grads : 0,
                                      backward ? (uint64_t)s->first_grad : 0};
-    if (s->graphs == NULL || !p->saving || !lrd_has_graphs(s->stream->backend))
+    if (s->graphs == NULL || !p->saving || !lrd_stage_has_graphs(s))
         return pass(p);
     return lrd_graphs_run(s->graphs, key, KEY_WORDS, pass, p);
 }

@@ -112,6 +112,9 @@ size_t lrd_stage_scratch_bytes(const lrd_stage_t *stage);
  * `pinned` holds at least n_heads floats. Synchronizes. */
 lrd_status_t lrd_stage_prepare(lrd_stage_t *stage, float *pinned);
 
+/* Passes of this stage may be graphs (model/graphs.h): nothing but their ops is enqueued in them. */
+bool lrd_stage_has_graphs(const lrd_stage_t *stage);
+
 /* Where the input of a run [T, C] is expected; a run with the embedding makes it itself. */
 lrd_mat_t lrd_stage_input(const lrd_stage_t *stage, const lrd_micro_batch_t *batch, int run,
                           int64_t place);
