@@ -10,7 +10,7 @@ enum { STEP_TOKENS = 512 };
 
 /* Steps of single tokens are told for caches of up to so many tokens, twice as many, and so on, so that
  * they come again. */
-enum { SHORTEST = 256 };
+enum { SHORTEST = 256, GRAPHS = 8 };
 
 /* A sequence in work. */
 typedef struct slot {
@@ -130,7 +130,7 @@ lrd_status_t lrd_generator_create(lrd_weights_t *weights, lrd_stream_t *stream,
     LRD_NEW(g->use, n);
     LRD_NEW(g->use_begin, n + 1);
     LRD_NEW(g->key, 3 + 3 * n);
-    LRD_TRY(lrd_graphs_create(stream, 3 + 3 * (size_t)n, &g->graphs));
+    LRD_TRY(lrd_graphs_create(stream, GRAPHS, 3 + 3 * (size_t)n, &g->graphs));
     const size_t arrays = arrays_at(NULL, tokens, n).bytes, next = align((size_t)(n + 1) * 4);
     const size_t slopes = (size_t)weights->config->n_heads * sizeof(float);
     g->pinned_bytes = arrays + next + align(seen_words(g) * 4 + slopes);
@@ -452,8 +452,7 @@ out:
 /* Every sequence brings one token and wants the next: a step that the same sequences will ask for again. */
 static bool comes_again(const lrd_generator_t *g, const lrd_micro_batch_t *batch, int64_t n_rows)
 {
-    return lrd_has_graphs(g->stream->backend) && !is_spread(g) &&
-           !lrd_weights_travel(g->stage->weights) && batch->n_tokens == batch->n_seqs &&
+    return lrd_stage_has_graphs(g->stage) && !is_spread(g) && batch->n_tokens == batch->n_seqs &&
            n_rows == batch->n_seqs;
 }
 

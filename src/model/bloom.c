@@ -521,7 +521,7 @@ static lrd_status_t attention_again(lrd_stage_t *stage, const lrd_micro_batch_t 
     const int64_t t = batch->n_tokens;
     const lrd_mat_t a = lrd_rows(stage->norm, t), none = {0};
     const lrd_attn_fwd_t attn = attention(stage, batch, s);
-    LRD_TRY(norm(stage, layer, INPUT_GAMMA, s->res0, none, none, a, NULL, NULL));
+    LRD_TRY(norm(stage, layer, INPUT_GAMMA, lrd_rows(s->res0, t), none, none, a, NULL, NULL));
     LRD_TRY(linear(stage, batch, layer, QKV, s, a, lrd_rows(s->qkv, t), none));
     LRD_TRY(lrd_attn_forward(stage->stream, stage->scratch, &attn));
 out:
@@ -545,12 +545,12 @@ static lrd_status_t attention_backward(lrd_stage_t *stage, const lrd_micro_batch
         lrd_attn_backward(stage->stream, stage->scratch,
                           &(lrd_attn_bwd_t){attention(stage, batch, s), lrd_const(d_norm), d_qkv}));
     if (has_adapter(stage, layer, QKV))
-        LRD_TRY(norm(stage, layer, INPUT_GAMMA, s->res0, none, none, a, NULL, NULL));
+        LRD_TRY(norm(stage, layer, INPUT_GAMMA, lrd_rows(s->res0, t), none, none, a, NULL, NULL));
     LRD_TRY(
         linear_backward(stage, batch, layer, QKV, s, d_qkv, a, none, after, after ? d : d_norm));
     if (lrd_stage_needs_dx(stage, layer, QKV))
-        LRD_TRY(norm_backward(stage, layer, INPUT_GAMMA, after ? d : d_norm, s->res0, s->mean0,
-                              s->rstd0, !after, d));
+        LRD_TRY(norm_backward(stage, layer, INPUT_GAMMA, after ? d : d_norm, lrd_rows(s->res0, t),
+                              s->mean0, s->rstd0, !after, d));
 out:
     return status;
 }

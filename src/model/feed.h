@@ -1,9 +1,14 @@
 /* model/feed.h -- packed micro-batches on their way from the loader to the device.
  *
  * Two pieces of pinned memory are filled in turn: the host packs a micro-batch while the one before waits
- * for its copy, and that waits on the stream, like all work, for the micro-batch before it. So the host is
- * at most two micro-batches ahead of the device, which always has one in work and one to go on with, and
- * a run that is asked to stop has no more than that to finish. */
+ * for its copy, and that waits on the stream, like all work, for the micro-batch before it. So behind the
+ * micro-batch that the device is at, one or two more are in its queue: it never waits for the next, and a
+ * run that is asked to stop has no more than these to finish.
+ *
+ * Padded micro-batches come in a few sizes, so that their passes come again (model/graphs.h): the tokens are
+ * filled up to a multiple of 128, which the tiles of products are anyway, with the micro-batch's own
+ * beginning once more, as sequences without targets, whose gradients are zeros; the number of sequences is
+ * filled up with empty ones. */
 #ifndef LRD_MODEL_FEED_H
 #define LRD_MODEL_FEED_H
 
@@ -11,7 +16,7 @@
 #include "data/loader.h"
 #include "model/family.h"
 
-enum { LRD_FEED_SLOTS = 2 };
+enum { LRD_FEED_SLOTS = 2, LRD_FEED_TOKENS = 128, LRD_FEED_SEQUENCES = 16 };
 
 typedef struct lrd_feed {
     lrd_stream_t *stream;
@@ -23,7 +28,11 @@ typedef struct lrd_feed {
     size_t pinned_bytes;
     lrd_event_t *sent[LRD_FEED_SLOTS]; /* behind the copy from each */
     int64_t n_uploads;
+    bool padded; /* the owner's choice; false at first */
 } lrd_feed_t;
+
+/* What ops are told of the longest sequence of padded micro-batches: a power of two, or all tokens. */
+int64_t lrd_feed_longest(int64_t longest, int64_t tokens);
 
 /* Allocates pinned memory: pinned_bytes. */
 lrd_status_t lrd_feed_open(lrd_stream_t *stream, int64_t max_tokens, int64_t max_sequences,
@@ -34,7 +43,7 @@ void lrd_feed_close(lrd_feed_t *feed); /* {0} is fine */
 void lrd_feed_layout(lrd_feed_t *feed, lrd_arena_t *arena);
 
 /* Uploads a batch; *out points to device memory for what is enqueued until the next upload. Waits until
- * the last batch but one has been copied. LRD_ERR_ARG: the batch is larger than announced. */
+ * the last batch but one has been copied. Padded, it has more tokens and sequences than the batch. LRD_ERR_ARG: the batch is larger than announced. */
 lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_micro_batch_t *out);
 
 #endif /* LRD_MODEL_FEED_H */

@@ -5,7 +5,7 @@
 #include <string.h>
 
 typedef struct entry {
-    uint64_t *key; /* [n_words], room for graphs->n_words */
+    uint64_t *key; /* [n_words] */
     size_t n_words;
     int64_t used;       /* when it was used last; 0: it is free */
     lrd_graph_t *graph; /* NULL: the pass has run once */
@@ -13,21 +13,23 @@ typedef struct entry {
 
 struct lrd_graphs {
     lrd_stream_t *stream;
-    size_t n_words;
     int64_t now;
-    uint64_t *keys; /* [LRD_GRAPHS][n_words] */
-    entry_t entry[LRD_GRAPHS];
+    int n;
+    uint64_t *keys; /* [n][words of the longest] */
+    entry_t *entry; /* [n] */
 };
 
-lrd_status_t lrd_graphs_create(lrd_stream_t *stream, size_t n_words, lrd_graphs_t **graphs_out)
+lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, size_t n_words,
+                               lrd_graphs_t **graphs_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_graphs_t *g = NULL;
     LRD_NEW(g, 1);
     g->stream = stream;
-    g->n_words = n_words;
-    LRD_NEW(g->keys, LRD_GRAPHS * n_words);
-    for (int i = 0; i < LRD_GRAPHS; i++)
+    LRD_NEW(g->keys, (size_t)n * n_words);
+    LRD_NEW(g->entry, n);
+    g->n = n;
+    for (int i = 0; i < n; i++)
         g->entry[i].key = g->keys + (size_t)i * n_words;
     *graphs_out = g;
     g = NULL;
@@ -41,6 +43,7 @@ void lrd_graphs_destroy(lrd_graphs_t *g)
     if (g == NULL)
         return;
     lrd_graphs_forget(g);
+    lrd_free(g->entry);
     lrd_free(g->keys);
     lrd_free(g);
 }
@@ -56,17 +59,17 @@ static void clear(entry_t *e)
 void lrd_graphs_forget(lrd_graphs_t *g)
 {
     bool any = false;
-    for (int i = 0; i < LRD_GRAPHS; i++)
+    for (int i = 0; i < g->n; i++)
         any = any || g->entry[i].graph != NULL;
     if (any && lrd_stream_sync(g->stream) != LRD_OK)
         lrd_error_clear(); /* whoever waits for results hears of it */
-    for (int i = 0; i < LRD_GRAPHS; i++)
+    for (int i = 0; i < g->n; i++)
         clear(&g->entry[i]);
 }
 
 static entry_t *find(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
 {
-    for (int i = 0; i < LRD_GRAPHS; i++) {
+    for (int i = 0; i < g->n; i++) {
         entry_t *e = &g->entry[i];
         if (e->used > 0 && e->n_words == n_words && memcmp(e->key, key, n_words * sizeof *key) == 0)
             return e;
@@ -79,7 +82,7 @@ static lrd_status_t replace(lrd_graphs_t *g, const uint64_t *key, size_t n_words
 {
     lrd_status_t status = LRD_OK;
     entry_t *e = &g->entry[0];
-    for (int i = 1; i < LRD_GRAPHS; i++)
+    for (int i = 1; i < g->n; i++)
         e = g->entry[i].used < e->used ? &g->entry[i] : e;
     if (e->graph != NULL)
         LRD_TRY(lrd_stream_sync(g->stream));

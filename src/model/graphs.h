@@ -9,17 +9,15 @@
 
 #include "kernels/ops.h"
 
-enum {
-    LRD_GRAPHS = 8
-}; /* kept at once; a new one takes the place of that which has waited longest */
-
 typedef struct lrd_graphs lrd_graphs_t;
 
 /* Enqueues the pass. It must do the same whenever it is called with the same key, and wait for nothing. */
 typedef lrd_status_t lrd_graphs_pass_t(void *context);
 
-/* Borrows the stream. n_words: of the longest key. The caller destroys it. */
-lrd_status_t lrd_graphs_create(lrd_stream_t *stream, size_t n_words, lrd_graphs_t **graphs_out);
+/* Borrows the stream. n: how many are kept at once; a new one takes the place of that which was not asked
+ * for the longest. n_words: of the longest key. The caller destroys it. */
+lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, size_t n_words,
+                               lrd_graphs_t **graphs_out);
 void lrd_graphs_destroy(lrd_graphs_t *graphs); /* NULL is fine; waits for the stream */
 
 /* Enqueues a pass in one way or another. */

@@ -4,6 +4,10 @@
 
 #include <string.h>
 
+/* Graphs of passes: of a few sizes of micro-batches, each in both directions, the way back once for each
+ * place that gradients go to. */
+enum { GRAPHS = 32, KEY_WORDS = 11 };
+
 /* Final norm tensors: gamma, then beta. */
 enum { FINAL_GAMMA, FINAL_BETA };
 
@@ -65,6 +69,8 @@ lrd_status_t lrd_stage_create(lrd_weights_t *weights, const lrd_adapter_t *adapt
     LRD_NEW(s->cache, c->n_layers);
     LRD_NEW(s->lora, limits.sequences > 1 ? limits.sequences : 1);
     lrd_stage_expect(s, 0, false);
+    if (limits.graphs)
+        LRD_TRY(lrd_graphs_create(stream, GRAPHS, KEY_WORDS, &s->graphs));
     *stage_out = s;
     s = NULL;
 out:
@@ -76,6 +82,7 @@ void lrd_stage_destroy(lrd_stage_t *s)
 {
     if (s == NULL)
         return;
+    lrd_graphs_destroy(s->graphs);
     for (int64_t i = 0; s->state != NULL && i < s->most_places * s->config->n_layers; i++)
         lrd_free(s->state[i]);
     lrd_free(s->state);
@@ -387,15 +394,66 @@ static lrd_status_t run_final_norm(lrd_stage_t *s, const lrd_micro_batch_t *batc
                                                     .rstd = s->final_rstd});
 }
 
+/* A micro-batch through a run, in one direction. */
+typedef struct pass {
+    lrd_stage_t *stage;
+    const lrd_micro_batch_t *batch;
+    int run;
+    int64_t place;
+    bool saving; /* a backward pass will follow, or is this */
+} pass_t;
+
+/* Up to what the run gives: the final norm with the head, else the residual stream in s->out. */
+static lrd_status_t go_up(void *context)
+{
+    lrd_status_t status = LRD_OK;
+    const pass_t *p = context;
+    lrd_stage_t *s = p->stage;
+    lrd_residual_t residual;
+    LRD_TRY(run_blocks(s, p->batch, p->run, p->place, p->saving, &residual));
+    if (s->weights->runs.run[p->run].head)
+        LRD_TRY(run_final_norm(s, p->batch, &residual));
+    else if (residual.delta.data != NULL) /* the embedding alone: it is there */
+        /* The sum that the next block's norm would form; rounded as there. */
+        LRD_TRY(lrd_addnorm_forward(s->stream, s->scratch,
+                                    &(lrd_addnorm_fwd_t){.x = lrd_const(residual.x),
+                                                         .delta = lrd_const(residual.delta),
+                                                         .res = lrd_stage_output(s, p->batch)}));
+out:
+    return status;
+}
+
+bool lrd_stage_has_graphs(const lrd_stage_t *s)
+{
+    return lrd_has_graphs(s->stream->backend) && !lrd_weights_travel(s->weights);
+}
+
+/* Enqueues a pass, as a graph if it is one of a training that comes again. The key: what go_up and go_down
+ * tell their ops. */
+static lrd_status_t run_pass(pass_t *p, lrd_graphs_pass_t *pass, bool backward)
+{
+    const lrd_stage_t *s = p->stage;
+    const lrd_micro_batch_t *b = p->batch;
+    const uint64_t key[KEY_WORDS] = {backward,
+                                     (uint64_t)p->run,
+                                     (uint64_t)p->place,
+                                     (uint64_t)b->n_tokens,
+                                     (uint64_t)b->n_seqs,
+                                     (uint64_t)b->max_seqlen,
+                                     (uintptr_t)b->token,
+                                     (uintptr_t)b->row_key,
+                                     (uintptr_t)b->cu_seqlens,
+                                     backward ? (uintptr_t)s->grads : 0,
+                                     backward ? (uint64_t)s->first_grad : 0};
+    if (s->graphs == NULL || !p->saving || !lrd_stage_has_graphs(s))
+        return pass(p);
+    return lrd_graphs_run(s->graphs, key, KEY_WORDS, pass, p);
+}
+
 /* The run with the head, up to the final norm. */
 static lrd_status_t run_forward(lrd_stage_t *s, const lrd_micro_batch_t *batch)
 {
-    lrd_status_t status = LRD_OK;
-    lrd_residual_t residual;
-    LRD_TRY(run_blocks(s, batch, s->weights->runs.n - 1, 0, false, &residual));
-    LRD_TRY(run_final_norm(s, batch, &residual));
-out:
-    return status;
+    return go_up(&(pass_t){s, batch, s->weights->runs.n - 1, 0, false});
 }
 
 static lrd_status_t run_loss(lrd_stage_t *s, const lrd_micro_batch_t *batch,
@@ -415,13 +473,12 @@ static lrd_status_t run_loss(lrd_stage_t *s, const lrd_micro_batch_t *batch,
                            .dh = dh});
 }
 
-/* Loss, and the gradient of the head's input in d unless that is absent. */
+/* Loss, and the gradient of the final norm's input in d unless that is absent. What these ops are told
+ * differs from one micro-batch to the next, so they are in no graph. */
 static lrd_status_t run_head(lrd_stage_t *s, const lrd_micro_batch_t *batch,
-                             const lrd_residual_t *residual, const lrd_stage_loss_t *loss,
-                             lrd_mat_t d)
+                             const lrd_stage_loss_t *loss, lrd_mat_t d)
 {
     lrd_status_t status = LRD_OK;
-    LRD_TRY(run_final_norm(s, batch, residual));
     LRD_TRY(run_loss(s, batch, loss, d));
     if (d.data == NULL)
         goto out;
@@ -452,21 +509,10 @@ lrd_status_t lrd_stage_forward(lrd_stage_t *s, const lrd_micro_batch_t *batch, i
                                int64_t place, bool saving, const lrd_stage_loss_t *loss)
 {
     lrd_status_t status = LRD_OK;
-    lrd_residual_t residual;
-    LRD_TRY(run_blocks(s, batch, run, place, saving, &residual));
-    if (s->weights->runs.run[run].head) {
-        const lrd_mat_t none = {0};
-        LRD_TRY(run_head(s, batch, &residual, loss,
-                         saving ? lrd_stage_gradient(s, batch, run, place) : none));
-        goto out;
-    }
-    if (residual.delta.data == NULL) /* the embedding alone: it is there */
-        goto out;
-    /* The sum that the next block's norm would form; rounded as there. */
-    LRD_TRY(lrd_addnorm_forward(s->stream, s->scratch,
-                                &(lrd_addnorm_fwd_t){.x = lrd_const(residual.x),
-                                                     .delta = lrd_const(residual.delta),
-                                                     .res = lrd_stage_output(s, batch)}));
+    const lrd_mat_t none = {0};
+    LRD_TRY(run_pass(&(pass_t){s, batch, run, place, saving}, go_up, false));
+    if (s->weights->runs.run[run].head)
+        LRD_TRY(run_head(s, batch, loss, saving ? lrd_stage_gradient(s, batch, run, place) : none));
 out:
     return status;
 }
@@ -482,24 +528,32 @@ static lrd_status_t recompute(lrd_stage_t *s, const lrd_micro_batch_t *batch, in
     return status;
 }
 
-lrd_status_t lrd_stage_backward(lrd_stage_t *s, const lrd_micro_batch_t *batch, int run,
-                                int64_t place)
+/* From the gradient of what the run gives to that of its input. */
+static lrd_status_t go_down(void *context)
 {
     lrd_status_t status = LRD_OK;
-    const lrd_mat_t d = lrd_stage_gradient(s, batch, run, place);
-    lrd_pass_t left = pass_of(s, run, true);
+    const pass_t *p = context;
+    lrd_stage_t *s = p->stage;
+    const lrd_mat_t d = lrd_stage_gradient(s, p->batch, p->run, p->place);
+    lrd_pass_t left = pass_of(s, p->run, true);
     s->saving = true;
     while (left.n > 0) {
         const int layer = left.first;
         LRD_TRY(begin_block(s, &left));
-        void *state = working_state(s, place, layer);
+        void *state = working_state(s, p->place, layer);
         if (s->limits.recompute == LRD_CHECKPOINTING_BLOCK)
-            LRD_TRY(recompute(s, batch, layer, state));
-        LRD_TRY(s->family->block_backward(s, batch, layer, state, d));
+            LRD_TRY(recompute(s, p->batch, layer, state));
+        LRD_TRY(s->family->block_backward(s, p->batch, layer, state, d));
     }
-    expect_usual(s, run);
+    expect_usual(s, p->run);
 out:
     return status;
+}
+
+lrd_status_t lrd_stage_backward(lrd_stage_t *s, const lrd_micro_batch_t *batch, int run,
+                                int64_t place)
+{
+    return run_pass(&(pass_t){s, batch, run, place, true}, go_down, true);
 }
 
 lrd_status_t lrd_stage_logits(lrd_stage_t *s, const lrd_micro_batch_t *batch, lrd_mat_t logits)

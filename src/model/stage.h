@@ -17,6 +17,7 @@
 
 #include "base/settings.h"
 #include "model/family.h"
+#include "model/graphs.h"
 #include "model/weights.h"
 
 /* What runs may ask of a stage. */
@@ -29,6 +30,9 @@ typedef struct lrd_stage_limits {
     /* What is not kept, and computed again on the way back: nothing, the attention's half of each block
      * up to its output, or all of a block but its input. */
     lrd_checkpointing_t recompute;
+    /* Passes of a training are launched as graphs where the backend has them: micro-batches of the same
+     * sizes come again, and adapter, dropout, seed and memory stay what they are. */
+    bool graphs;
     /* Generation: sequences that are kept at once, tokens of each, and the largest rank of the
      * adapters that micro-batches may name; slots == 0: there is none. */
     int32_t slots, capacity;
@@ -57,11 +61,12 @@ struct lrd_stage {
     int lowest_layer, lowest_place; /* of the adapters; lowest_layer == n_layers: there are none */
     int64_t most_places;
     void **state; /* [most_places][n_layers] saved activations of a block, NULL: it keeps none */
-    void *shared_state; /* of runs none of whose blocks keeps any; NULL: there is no such run */
-    void *work_state;   /* where blocks work that keep little; NULL without recomputation */
-    bool saving;        /* a backward pass will follow */
-    bool recomputing;   /* a forward pass of a block is run again */
-    lrd_pass_t then;    /* blocks of the pass behind the one in work, as far as is known */
+    void *shared_state;   /* of runs none of whose blocks keeps any; NULL: there is no such run */
+    void *work_state;     /* where blocks work that keep little; NULL without recomputation */
+    lrd_graphs_t *graphs; /* NULL: none are wanted */
+    bool saving;          /* a backward pass will follow */
+    bool recomputing;     /* a forward pass of a block is run again */
+    lrd_pass_t then;      /* blocks of the pass behind the one in work, as far as is known */
 
     /* Device buffers of a micro-batch, [limits.tokens] rows each. */
     lrd_mat_t norm, norm2, out, mlp; /* forward; norm2: the MLP's input; out: a linear's */
@@ -107,6 +112,10 @@ size_t lrd_stage_scratch_bytes(const lrd_stage_t *stage);
 /* Uploads constants; call once, after the layout on real memory.
  * `pinned` holds at least n_heads floats. Synchronizes. */
 lrd_status_t lrd_stage_prepare(lrd_stage_t *stage, float *pinned);
+
+/* Passes of this stage may be graphs (model/graphs.h): nothing but their ops is enqueued in them, no weights that
+ * travel. */
+bool lrd_stage_has_graphs(const lrd_stage_t *stage);
 
 /* Where the input of a run [T, C] is expected; a run with the embedding makes it itself. */
 lrd_mat_t lrd_stage_input(const lrd_stage_t *stage, const lrd_micro_batch_t *batch, int run,

@@ -146,10 +146,14 @@ static lrd_status_t open_pipeline(lrd_session_t *s, lrd_stage_limits_t limits,
     lrd_pipeline_places(&s->placement, lrd_pipeline_lowest(&s->placement, s->adapter),
                         s->grid.stage, of_replica, s->places);
     limits.places = s->places;
+    limits.graphs = lrd_has_graphs(s->engine.backend);
+    if (limits.graphs)
+        limits.max_seqlen = lrd_feed_longest(limits.max_seqlen, limits.tokens);
     LRD_TRY(lrd_stage_create(s->engine.weights, s->part, s->engine.stream, limits, &s->stage));
     s->stage->dropout = (float)s->lora->lora_dropout;
     s->stage->seed = (uint64_t)s->o.settings->training.seed;
     LRD_TRY(lrd_feed_open(s->engine.stream, limits.tokens, limits.sequences, &s->feed));
+    s->feed.padded = limits.graphs;
     LRD_TRY(lrd_pipeline_create(&(lrd_pipeline_options_t){.grid = &s->grid,
                                                           .placement = &s->placement,
                                                           .stage = s->stage,

@@ -196,6 +196,9 @@ static void check_runtime()
     expect(cudaMemcpyAsync(device, pinned, sizeof pageable + 1, cudaMemcpyHostToDevice, st) ==
                cudaErrorInvalidValue,
            "a copy beyond the end is refused");
+    expect(cudaMemcpyAsync(device, pinned, sizeof pageable, cudaMemcpyHostToDevice, nullptr) ==
+               cudaErrorInvalidResourceHandle,
+           "the default stream is refused");
     memcpy(pinned, pageable, sizeof pageable);
     cudaMemcpyAsync(device, pinned, sizeof pageable, cudaMemcpyHostToDevice, st);
     memset(pinned, 0, sizeof pageable); /* too early */

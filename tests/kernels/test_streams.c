@@ -201,6 +201,7 @@ static void test_graph(void **state)
     (void)state;
     uint64_t seed = 5;
     static int32_t want[ROUNDS][N];
+    assert_int_equal(lrd_has_graphs(op_be), op_is_device());
     if (!lrd_has_graphs(op_be))
         return;
     const pass_t p = make_pass(&seed);

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { N_PASSES = LRD_GRAPHS + 3, BYTES = 64 };
+enum { KEPT = 8, N_PASSES = KEPT + 3, BYTES = 64 };
 
 static const char *backend;
 static lrd_backend_t *be;
@@ -47,7 +47,7 @@ static int setup(void **state)
     const size_t bytes = (N_PASSES + 1) * BYTES;
     assert_ok(lrd_mem_alloc(be, LRD_MEM_PINNED, bytes, (void **)&pinned));
     assert_ok(lrd_mem_alloc(be, LRD_MEM_DEVICE, bytes, (void **)&device));
-    assert_ok(lrd_graphs_create(stream, 2, &graphs));
+    assert_ok(lrd_graphs_create(stream, KEPT, 2, &graphs));
     return 0;
 }
 
