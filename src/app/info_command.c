@@ -42,7 +42,7 @@ out:
     return status;
 }
 
-/* What GPUs exchange gradients by. */
+/* What GPUs of several ranks exchange data by. */
 static lrd_status_t print_devcomm(lrd_buf_t *text)
 {
     char library[96];

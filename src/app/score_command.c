@@ -345,6 +345,7 @@ static void close_all(score_t *s)
     lrd_feed_close(&s->feed);
     lrd_relay_close(&s->relay);
     lrd_stage_destroy(s->stage);
+    lrd_grid_disconnect(&s->grid);
     lrd_engine_close(&s->engine);
     lrd_dataset_close(s->set);
     lrd_adapter_free(s->adapter);

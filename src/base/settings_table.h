@@ -193,9 +193,9 @@ LRD_SETTING(parallel, reduction, CHOICE, "reproducible", ONE_OF(LRD_REDUCTION_LI
     "`reproducible`: gradients are summed in one fixed order, with the same bits on any number of "
     "ranks. `fast`: one plain all-reduce.")
 LRD_SETTING(parallel, transport, CHOICE, "auto", ONE_OF(LRD_TRANSPORT_LIST),
-    "How GPUs of several ranks exchange gradients. `nccl`: directly. `mpi`: through host memory. `auto`: "
-    "`nccl` where it is and each rank has a GPU of its own. The bits are the same, unless `reduction` is "
-    "`fast`.")
+    "How GPUs of several ranks exchange gradients and activations. `nccl`: directly. `mpi`: through host "
+    "memory. `auto`: `nccl` where it is and each rank has a GPU of its own. The bits are the same, unless "
+    "`reduction` is `fast`.")
 LRD_SETTING(parallel, tuning_file, TEXT, "null", NOT_EMPTY,
     "Choices of algorithms for this machine, written by `lora-dist tune`.")
 LRD_SETTING(parallel, ranks_per_device, INTEGER, "1", BETWEEN(1, 1024),

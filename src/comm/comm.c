@@ -118,7 +118,7 @@ lrd_status_t lrd_comm_imagine(int rank, int size, lrd_comm_t **comm_out)
     lrd_comm_t *comm;
     LRD_NEW(comm, 1);
     comm_imagined_open(comm);
-    comm->rank = rank;
+    comm->rank = comm->world_rank = rank;
     comm->size = size;
     comm->local_size = size;
     snprintf(comm->host, sizeof comm->host, "planned");

@@ -87,7 +87,7 @@ lrd_status_t lrd_devcomm_choose(lrd_comm_t *world, lrd_stream_t *stream,
     status = check_all(world, stream);
     if (status == LRD_ERR_UNAVAILABLE && settings->transport == LRD_TRANSPORT_AUTO) {
         if (native(stream) != NULL)
-            lrd_info("Ranks exchange gradients through host memory: %s", lrd_error_text(status));
+            lrd_info("GPUs exchange data through host memory: %s", lrd_error_text(status));
         lrd_error_clear();
         status = LRD_OK;
         goto out;

@@ -23,24 +23,36 @@ out:
 }
 
 lrd_status_t lrd_grid_connect(lrd_grid_t *g, lrd_stream_t *stream,
-                              const lrd_parallel_settings_t *settings)
+                              const lrd_parallel_settings_t *settings, bool columns)
 {
     lrd_status_t status = LRD_OK;
+    const double timeout = settings->timeout_seconds;
     char library[96];
     bool use;
-    LRD_TRY(lrd_devcomm_choose(g->world, stream, settings, &use));
-    if (!use || g->n_replicas == 1)
+    columns = columns && g->n_replicas > 1;
+    if (!columns && g->n_stages == 1)
         goto out;
-    LRD_TRY(lrd_agree(g->world, lrd_devcomm_open(g->column, stream, settings->timeout_seconds,
-                                                 &g->column_devices)));
+    LRD_TRY(lrd_devcomm_choose(g->world, stream, settings, &use));
+    if (!use)
+        goto out;
+    if (columns)
+        LRD_TRY(
+            lrd_agree(g->world, lrd_devcomm_open(g->column, stream, timeout, &g->column_devices)));
+    if (g->n_stages > 1)
+        LRD_TRY(lrd_agree(g->world, lrd_devcomm_open(g->row, stream, timeout, &g->row_devices)));
     LRD_TRY(lrd_devcomm_library(library));
-    lrd_info("GPUs exchange gradients by %s", library);
+    lrd_info("GPUs exchange %s by %s",
+             !columns          ? "activations"
+             : g->n_stages > 1 ? "gradients and activations"
+                               : "gradients",
+             library);
 out:
     return status;
 }
 
 void lrd_grid_disconnect(lrd_grid_t *g)
 {
+    lrd_devcomm_close(g->row_devices);
     lrd_devcomm_close(g->column_devices);
-    g->column_devices = NULL;
+    g->row_devices = g->column_devices = NULL;
 }

@@ -16,16 +16,18 @@ typedef struct lrd_grid {
     lrd_comm_t *row;    /* the stages of this replica: its rank is the stage */
     lrd_comm_t *column; /* this stage of all replicas: its rank is the replica */
     int n_replicas, n_stages, replica, stage;
-    lrd_devcomm_t *column_devices; /* NULL: a column exchanges device memory through the host */
+    /* Between the devices of the column, and of the row; NULL: through the host. */
+    lrd_devcomm_t *column_devices, *row_devices;
 } lrd_grid_t;
 
 /* n_stages divides the size of the world. Collective. */
 lrd_status_t lrd_grid_open(lrd_comm_t *world, int n_stages, lrd_grid_t *grid_out);
 
-/* From here on columns exchange device memory directly, where they can and the settings want it. The caller
- * disconnects, before the stream is gone. Collective; failures are agreed on. */
+/* From here on rows exchange device memory directly, and columns if they have something to exchange, where they
+ * can and the settings want it. The caller disconnects, before the stream is gone. Collective; failures are
+ * agreed on. */
 lrd_status_t lrd_grid_connect(lrd_grid_t *grid, lrd_stream_t *stream,
-                              const lrd_parallel_settings_t *settings);
+                              const lrd_parallel_settings_t *settings, bool columns);
 void lrd_grid_disconnect(lrd_grid_t *grid); /* all ranks; {0} is fine */
 
 /* The rank of the world at a place of the grid. */

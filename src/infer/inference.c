@@ -65,6 +65,7 @@ void lrd_inference_close(lrd_inference_t *s)
         return;
     lrd_generator_destroy(s->generator);
     lrd_pool_close(&s->pool);
+    lrd_grid_disconnect(&s->grid);
     lrd_engine_close(&s->engine);
     *s = (lrd_inference_t){.n_eos = 0};
 }

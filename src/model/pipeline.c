@@ -1,6 +1,7 @@
 #include "model/pipeline.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 /* A message and the pinned memory that it travels through. */
@@ -20,6 +21,8 @@ struct lrd_pipeline {
     buffer_t *outgoing; /* [n_chunks][2][n_outgoing], by chunk and direction, used in turn */
     int64_t *n_sent;    /* [n_chunks][2] */
     int64_t n_outgoing;
+    lrd_devcomm_t *devices;    /* NULL: messages travel through the buffers above */
+    lrd_device_message_t made; /* by the last pass, for another device; data NULL: nothing */
     lrd_batch_t batch;
     lrd_micro_batch_t held; /* what the feed holds */
     int64_t held_number;    /* -1: nothing */
@@ -102,7 +105,12 @@ lrd_status_t lrd_pipeline_create(const lrd_pipeline_options_t *o, lrd_pipeline_t
     p->held_number = -1;
     p->buffer_bytes =
         (size_t)(s->limits.tokens * s->config->hidden) * lrd_dtype_bytes(s->weights->dtype);
-    if (p->n_stages == 1)
+    if (x->n_runs ==
+        x->n_stages) /* else some would wait for each other for ever: docs/pipeline.md */
+        p->devices = o->grid->row_devices;
+    else if (o->grid->row_devices != NULL)
+        lrd_info("Activations go through host memory: parallel.pipeline_chunks is more than 1");
+    if (p->n_stages == 1 || p->devices != NULL)
         goto done;
     /* One more than needed: a message leaves while the next one is made. */
     p->n_outgoing = 1 + lrd_pipe_buffers(shape_of(x, p->lowest, o->max_micro_batches));
@@ -173,7 +181,7 @@ static lrd_status_t ask_for(lrd_pipeline_t *p, const lrd_pipe_action_t *a)
 {
     lrd_status_t status = LRD_OK;
     int chunk;
-    if (!receives(p, a->chunk, a->backward))
+    if (p->devices != NULL || !receives(p, a->chunk, a->backward))
         goto out;
     buffer_t *b = &p->incoming[p->n_received++ % 2];
     const int from = neighbour(p, a->chunk, a->backward, &chunk);
@@ -189,10 +197,49 @@ static size_t bytes_of(const lrd_mat_t *m)
     return (size_t)(m->rows * m->cols) * lrd_dtype_bytes(m->dtype);
 }
 
-/* Puts what was asked for where the pass expects it. */
+/* Between two passes on devices: what the first has made leaves, and what the second (NULL: there is none)
+ * needs arrives where it expects it, in one call. Neighbours do likewise, and in no order of passes do they
+ * wait for ever (tests/comm/test_pipe_schedule.c). */
+static lrd_status_t pass_on(lrd_pipeline_t *p, const lrd_pipe_action_t *next, int64_t place)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_stage_t *s = p->o.stage;
+    lrd_device_message_t arrives = {.data = NULL};
+    int chunk;
+    if (p->devices == NULL)
+        goto out;
+    if (next != NULL && receives(p, next->chunk, next->backward)) {
+        const lrd_mat_t to = (next->backward ? lrd_stage_gradient
+                                             : lrd_stage_input)(s, &p->held, next->chunk, place);
+        const int from = neighbour(p, next->chunk, next->backward, &chunk);
+        arrives = (lrd_device_message_t){to.data, to.rows * to.cols, to.dtype, from};
+    }
+    if (p->made.data != NULL || arrives.data != NULL)
+        LRD_TRY(lrd_devcomm_exchange(p->devices, &p->made, p->made.data != NULL, &arrives,
+                                     arrives.data != NULL));
+    p->made.data = NULL;
+out:
+    return status;
+}
+
+/* What this pass has made leaves behind it, from a place that the next pass does not receive into. */
+static lrd_status_t keep_made(lrd_pipeline_t *p, lrd_mat_t made, int to)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_mat_t from = lrd_stage_output(p->o.stage, &p->held);
+    if (from.data != made.data)
+        LRD_TRY(lrd_copy(p->o.stage->stream, LRD_COPY_D2D, from.data, made.data, bytes_of(&made)));
+    p->made = (lrd_device_message_t){from.data, from.rows * from.cols, from.dtype, to};
+out:
+    return status;
+}
+
+/* Puts what was asked for where the pass expects it; there it is, on devices. */
 static lrd_status_t take_in(lrd_pipeline_t *p, buffer_t *b, lrd_mat_t to)
 {
     lrd_status_t status = LRD_OK;
+    if (p->devices != NULL)
+        goto out;
     LRD_TRY(wait_for(p, &b->message));
     LRD_TRY(lrd_copy(p->o.stage->stream, LRD_COPY_H2D, to.data, b->data, bytes_of(&to)));
     LRD_TRY(lrd_event_record(p->o.stage->stream, b->emptied));
@@ -205,6 +252,8 @@ static lrd_status_t send_on(lrd_pipeline_t *p, const lrd_pipe_action_t *a, lrd_m
     lrd_status_t status = LRD_OK;
     int chunk;
     const int to = neighbour(p, a->chunk, !a->backward, &chunk);
+    if (p->devices != NULL)
+        return keep_made(p, from, to);
     const int64_t i = p->n_sent[2 * a->chunk + a->backward]++ % p->n_outgoing;
     buffer_t *b = &outgoing(p, a->chunk, a->backward)[i];
     LRD_TRY(wait_for(p, &b->message));
@@ -264,11 +313,14 @@ out:
     return status;
 }
 
-/* Waits until all has left: the memory is used again. */
+/* Waits until all has left: the memory is used again. MPI, which comes next, watches no device. */
 static lrd_status_t finish(lrd_pipeline_t *p)
 {
     lrd_status_t status = LRD_OK;
-    for (int64_t i = 0; p->n_stages > 1 && i < 2 * p->n_runs / p->n_stages * p->n_outgoing; i++)
+    LRD_TRY(pass_on(p, NULL, 0));
+    if (p->devices != NULL)
+        LRD_TRY(lrd_stream_sync(p->o.stage->stream));
+    for (int64_t i = 0; p->outgoing != NULL && i < 2 * p->n_runs / p->n_stages * p->n_outgoing; i++)
         LRD_TRY(wait_for(p, &p->outgoing[i].message));
 out:
     return status;
@@ -302,6 +354,7 @@ lrd_status_t lrd_pipeline_run(lrd_pipeline_t *p, const lrd_pipeline_work_t *w)
         else
             lrd_stage_expect(p->o.stage, 0, false);
         const int64_t place = a.micro_batch % places[a.chunk];
+        LRD_TRY(pass_on(p, &a, place));
         LRD_TRY((a.backward ? go_backward : go_forward)(p, w, &a, place, in));
     }
     LRD_TRY(finish(p));

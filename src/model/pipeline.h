@@ -4,8 +4,10 @@
  *   backward   dx from the run above  -> the same blocks, gradients of A and B   -> dx to the run below
  *
  * in the order of comm/pipe_schedule.h. Activations travel through pinned host memory; the next one is
- * received while the pass before it is computed, and leaves while the next is. A replica on one rank
- * is the case p = 1 of the same loop: no messages, forward and backward in turn.
+ * received while the pass before it is computed, and leaves while the next is. Or, where the grid's row is
+ * connected so and each rank has one run, from device to device: between two passes, on the stream, what
+ * the first has made leaves and what the second needs arrives. A replica on one rank is the case p = 1 of
+ * the same loop: no messages, forward and backward in turn.
  */
 #ifndef LRD_MODEL_PIPELINE_H
 #define LRD_MODEL_PIPELINE_H
@@ -62,7 +64,8 @@ size_t lrd_pipeline_pinned_bytes(const lrd_pipeline_t *pipeline);
  * other stages wait, so pass it to lrd_comm_abort. Collective on the grid's row. */
 lrd_status_t lrd_pipeline_run(lrd_pipeline_t *pipeline, const lrd_pipeline_work_t *work);
 
-/* Seconds that the last run took, and those of them in which this rank waited for messages. */
+/* Seconds that the last run took, and those of them in which this rank waited for messages; messages between
+ * devices make the device wait, which is not counted. */
 void lrd_pipeline_time(const lrd_pipeline_t *pipeline, double *seconds_out, double *waited_out);
 
 #endif /* LRD_MODEL_PIPELINE_H */

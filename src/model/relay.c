@@ -28,6 +28,12 @@ static size_t bytes_of(const lrd_mat_t *m)
     return (size_t)(m->rows * m->cols) * lrd_dtype_bytes(m->dtype);
 }
 
+/* A message of a micro-batch's activations, to a rank or from it. */
+static lrd_device_message_t message_of(lrd_mat_t x, int rank)
+{
+    return (lrd_device_message_t){x.data, x.rows * x.cols, x.dtype, rank};
+}
+
 /* What the run below has made, from the rank that has it. */
 static lrd_status_t receive(lrd_relay_t *relay, const lrd_micro_batch_t *batch, int run)
 {
@@ -35,7 +41,10 @@ static lrd_status_t receive(lrd_relay_t *relay, const lrd_micro_batch_t *batch, 
     const lrd_grid_t *g = relay->grid;
     const int from = (g->stage + g->n_stages - 1) % g->n_stages;
     const lrd_mat_t x = lrd_stage_input(relay->stage, batch, run, 0);
+    const lrd_device_message_t direct = message_of(x, from);
     lrd_message_t message = {.pending = false};
+    if (g->row_devices != NULL)
+        return lrd_devcomm_exchange(g->row_devices, NULL, 0, &direct, 1);
     LRD_TRY(lrd_comm_receive(g->row, relay->data, bytes_of(&x), from, 0, &message));
     LRD_TRY(lrd_comm_wait(g->row, &message));
     LRD_TRY(lrd_copy(relay->stage->stream, LRD_COPY_H2D, x.data, relay->data, bytes_of(&x)));
@@ -47,12 +56,17 @@ static lrd_status_t send_on(lrd_relay_t *relay, const lrd_micro_batch_t *batch)
 {
     lrd_status_t status = LRD_OK;
     const lrd_grid_t *g = relay->grid;
+    const int to = (g->stage + 1) % g->n_stages;
     const lrd_mat_t x = lrd_stage_output(relay->stage, batch);
+    const lrd_device_message_t direct = message_of(x, to);
     lrd_message_t message = {.pending = false};
+    if (g->row_devices != NULL) {
+        LRD_TRY(lrd_devcomm_exchange(g->row_devices, &direct, 1, NULL, 0));
+        return lrd_stream_sync(relay->stage->stream); /* MPI, which comes next, watches no device */
+    }
     LRD_TRY(lrd_copy(relay->stage->stream, LRD_COPY_D2H, relay->data, x.data, bytes_of(&x)));
     LRD_TRY(lrd_stream_sync(relay->stage->stream));
-    LRD_TRY(lrd_comm_send(g->row, relay->data, bytes_of(&x), (g->stage + 1) % g->n_stages, 0,
-                          &message));
+    LRD_TRY(lrd_comm_send(g->row, relay->data, bytes_of(&x), to, 0, &message));
     LRD_TRY(lrd_comm_wait(g->row, &message));
 out:
     return status;

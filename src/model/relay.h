@@ -1,7 +1,7 @@
 /* model/relay.h -- one micro-batch forward through layers that are spread over ranks.
  *
- * It goes from rank to rank through pinned host memory, each takes it through its own runs of layers, and
- * the last one meets the head. One rank computes at a time. Where all layers are on one rank, that is one
+ * It goes from rank to rank, from device to device where the grid's row is connected so, else through pinned
+ * host memory; each takes it through its own runs of layers, and the last one meets the head. One rank computes at a time. Where all layers are on one rank, that is one
  * call of what is done with the head.
  */
 #ifndef LRD_MODEL_RELAY_H

@@ -289,6 +289,8 @@ out:
         status = lrd_agree(o->comm, lrd_grid_open(o->comm, p.n_stages, grid_out));
     if (status == LRD_OK)
         status = lrd_agree(o->comm, keep(o, &p, grid_out->stage));
+    if (status == LRD_OK)
+        status = lrd_grid_connect(grid_out, o->engine->stream, o->settings, false);
     lrd_placement_release(&p);
     lrd_free(rooms.host);
     lrd_free(rooms.limited);

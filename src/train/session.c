@@ -338,7 +338,7 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
     LRD_TRY(prepare_files(s));
     LRD_TRY(
         lrd_agree(options->comm, lrd_grid_open(options->comm, s->placement.n_stages, &s->grid)));
-    LRD_TRY(lrd_grid_connect(&s->grid, s->engine.stream, &options->settings->parallel));
+    LRD_TRY(lrd_grid_connect(&s->grid, s->engine.stream, &options->settings->parallel, true));
     LRD_TRY(end_phase(s, open_layers(s)));
     LRD_TRY(end_phase(s, lrd_session_open_loader(s)));
     LRD_TRY(end_phase(s, open_stage(s)));

@@ -228,6 +228,22 @@ static void test_grid(void **state)
         assert_true(one == (float)stages);
         assert_ok(lrd_comm_broadcast(g.column, &number, sizeof number, 0));
         assert_true(number == (float)g.stage);
+        if (g.n_replicas == 1)
+            continue;
+        /* The last of each column fails: the column names it by its number in the world, once. */
+        char name[64];
+        snprintf(name, sizeof name, "rank %d (%s): last",
+                 lrd_grid_rank(&g, g.n_replicas - 1, g.stage), lrd_comm_host(comm));
+        lrd_status_t failed = g.replica == g.n_replicas - 1
+                                  ? lrd_fail(LRD_ERR_IO, __FILE__, __LINE__, "last")
+                                  : LRD_OK;
+        failed = lrd_agree(g.column, failed);
+        assert_string_equal(lrd_error_text(failed), name);
+        snprintf(name, sizeof name, "rank %d (%s): last", lrd_grid_rank(&g, g.n_replicas - 1, 0),
+                 lrd_comm_host(comm));
+        assert_int_equal(lrd_agree(comm, failed), LRD_ERR_IO);
+        assert_string_equal(lrd_error_text(LRD_ERR_IO), name);
+        lrd_error_clear();
     }
 }
 

@@ -1,5 +1,6 @@
 /* The order of a pipeline, without ranks: for every p, m and v up to 8 (and some beyond) each stage
- * does each pass once, no message is waited for in vain however little memory the messages have, no
+ * does each pass once, no message is waited for in vain however little memory the messages have, or
+ * with v = 1 however they are paired, no
  * stage keeps more than it has room for, and the time is that of the formulas. */
 #include "comm/pipe_schedule.h"
 #include "support/test_support.h"
@@ -148,6 +149,70 @@ static void test_deadlock(void **state)
     }
 }
 
+/* Messages between devices (model/pipeline.c), with one run a stage: one call between two passes sends what the
+ * first has made and receives what the second needs. A message passes when both sides are at their calls, a call
+ * is over when its messages have passed. That is less than NCCL gives, which has buffers. */
+typedef struct call {
+    int at;           /* between passes at - 1 and at */
+    bool sent, taken; /* what it has to */
+} call_t;
+
+static call_t call[MOST];
+
+/* The stage that pass i of a stage sends to, or receives from; -1: none. */
+static int other_end(lrd_pipe_shape_t shape, int s, int i, bool sending)
+{
+    if (i < 0 || i >= list[s].n)
+        return -1;
+    const bool backward = list[s].action[i].backward;
+    const int other = s + (sending == backward ? -1 : 1);
+    const int least = sending && backward ? shape.lowest : 0;
+    return other >= least && other < shape.n_stages ? other : -1;
+}
+
+static void check_calls(lrd_pipe_shape_t shape)
+{
+    bool moved = true;
+    make_lists(shape);
+    memset(call, 0, sizeof call);
+    while (moved) {
+        moved = false;
+        for (int s = 0; s < shape.n_stages; s++) {
+            call_t *me = &call[s];
+            const int to = other_end(shape, s, me->at - 1, true);
+            const int from = other_end(shape, s, me->at, false);
+            if (to >= 0 && !me->sent && !call[to].taken &&
+                other_end(shape, to, call[to].at, false) == s) {
+                const lrd_pipe_action_t made = list[s].action[me->at - 1],
+                                        wanted = list[to].action[call[to].at];
+                assert_int_equal(made.micro_batch, wanted.micro_batch);
+                assert_int_equal(made.backward, wanted.backward);
+                me->sent = call[to].taken = moved = true;
+            }
+            if (me->at <= list[s].n && (to < 0 || me->sent) && (from < 0 || me->taken)) {
+                *me = (call_t){.at = me->at + 1};
+                moved = true;
+            }
+        }
+    }
+    for (int s = 0; s < shape.n_stages; s++) {
+        if (call[s].at <= list[s].n)
+            fail_msg("p %d m %d lowest %d: stage %d waits for ever", shape.n_stages,
+                     (int)shape.n_micro_batches, shape.lowest, s);
+    }
+}
+
+static void test_calls(void **state)
+{
+    (void)state;
+    for (int p = 1; p <= MOST; p++) {
+        for (int64_t m = 0; m <= 5 * p; m++) {
+            for (int lowest = 0; lowest <= p; lowest++)
+                check_calls((lrd_pipe_shape_t){p, 1, m, lowest});
+        }
+    }
+}
+
 /* What is kept stays within what was announced, also for every smaller update; 1F1B keeps p - s. */
 static void check_in_flight(lrd_pipe_shape_t shape)
 {
@@ -251,8 +316,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order),       cmocka_unit_test(test_deadlock),
-        cmocka_unit_test(test_in_flight),   cmocka_unit_test(test_time),
-        cmocka_unit_test(test_time_uneven), cmocka_unit_test(test_time_sizes),
+        cmocka_unit_test(test_calls),       cmocka_unit_test(test_in_flight),
+        cmocka_unit_test(test_time),        cmocka_unit_test(test_time_uneven),
+        cmocka_unit_test(test_time_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,7 +2,8 @@
 # Gradients that never meet the host: whole runs on emulated devices with the emulated NCCL between them have the bytes of
 # one rank and of MPI; and a failure, a hang and a death in the middle of a collective end all ranks, named, in time.
 #
-#   nccl_test.sh runs     ranks, stages, both reductions
+#   nccl_test.sh runs     ranks, both reductions
+#   nccl_test.sh stages   layers on several ranks
 #   nccl_test.sh faults
 set -euo pipefail
 source "$(dirname "$0")/../support/shell_support.sh"
@@ -42,9 +43,6 @@ runs() {
   run staged 3 parallel.transport=mpi
   uses staged no
   same one staged
-  run stages 4 parallel.pipeline=2
-  uses stages yes
-  same one stages
   # Two ranks: a + b is b + a, so that MPI and NCCL give the same sum, and not that of the tree.
   run fast 2 parallel.reduction=fast
   uses fast yes
@@ -55,6 +53,50 @@ runs() {
   grep -q 'Ranks exchange gradients through host memory: .*/no/such/library.so: cannot open' "$work/without.log" ||
     fail "nothing says why NCCL is not used: $(cat "$work/without.log")"
   same one without
+}
+
+# A BLOOM of six small blocks on 2 to 7 stages: activations go from device to device.
+stages() {
+  cd "$work"
+  write_model model 6 32 4 260
+  python3 - <<'END'
+import json, random
+draw = random.Random(2)
+for name, n in ("train.jsonl", 30), ("eval.jsonl", 5):
+    with open(name, "w") as file:
+        for _ in range(n):
+            file.write(json.dumps({"input_ids": [draw.randrange(260) for _ in range(draw.randrange(2, 16))]}) + "\n")
+END
+  cat >config.yaml <<'END'
+model: {name_or_path: model}
+lora: {r: 4, lora_dropout: 0.1, target_modules: all-linear, seed: 7}
+data: {format: tokenized, train_file: train.jsonl, eval_file: eval.jsonl}
+training: {per_device_train_batch_size: 1, global_batch_size: 7, max_steps: 2, learning_rate: 1.0e-2, warmup_steps: 0,
+           max_grad_norm: 0.3, eval_steps: 2, per_device_eval_batch_size: 2, logging_steps: 1, seed: 3}
+END
+  options=(--config config.yaml --backend cuda)
+  run one 1
+  local layout ranks p v
+  for layout in '2 2 1' '3 3 1' '7 7 1' '4 2 1' '4 2 2'; do
+    read -r ranks p v <<<"$layout"
+    run "$ranks-$p-$v" "$ranks" "parallel.pipeline=$p" "parallel.pipeline_chunks=$v"
+    grep -q 'GPUs exchange .*activations by NCCL' "$work/$ranks-$p-$v.log" || fail "$layout does not use NCCL"
+    same one "$ranks-$p-$v"
+    cmp "$work/one/trainer_state.json" "$work/$ranks-$p-$v/trainer_state.json" || fail "$layout: another log"
+  done
+  grep -q 'Activations go through host memory' "$work/4-2-2.log" || fail "chunks: $(cat "$work/4-2-2.log")"
+  run one16 1 model.dtype=bfloat16
+  run three16 3 model.dtype=bfloat16 parallel.pipeline=3
+  same one16 three16
+  # score takes its records through the relay, from rank to rank; in chunks twice round.
+  local program=("$LRD_PROGRAM" score --model model --adapter one --data eval.jsonl --backend cuda)
+  "${program[@]}" >one.score 2>log || fail "score: $(cat log)"
+  for v in 1 2; do
+    mpirun -np 2 --bind-to none "${program[@]}" --set parallel.pipeline=2 --set parallel.pipeline_chunks=$v >two.score 2>log ||
+      fail "score in $v chunks: $(cat log)"
+    grep -q 'GPUs exchange activations by NCCL' log || fail "score does not use NCCL: $(cat log)"
+    cmp one.score two.score || fail "score in $v chunks gives other losses"
+  done
 }
 
 # ends NAME FAULT MOST PATTERN RANKS [SETTING]...: the fault ends all ranks within so many seconds; a line of the log
@@ -80,7 +122,7 @@ faults() {
   local words='NCCL: an operation between GPUs has failed: remote process exited or there was a network error: planted'
   ends error 1:3:error 10 "error: rank 1 \(.*\): $words" 3
   ends error-late 0:4:error 10 "error: rank 0 \(.*\): $words" 3
-  ends columns 1:2:error 10 "error: rank [23] \(.*\): $words" 4 parallel.pipeline=2 # of the world, not of its column
+  ends stages 1:2:error 10 "error: rank [13] \(.*\): $words" 4 parallel.pipeline=2
   ends killed 1:3:kill 10 'error: rank 1 \(.*\) is lost' 3
   ends hangs 2:4:hang 10 'error: all ranks have waited for each other' 3 parallel.timeout_seconds=5
 }
