@@ -326,16 +326,15 @@ lrd_status_t lrd_chat(lrd_generate_app_t *g)
 {
     lrd_status_t status = LRD_OK;
     chat_t c = {.g = g, .adapter = g->reader.fallback};
-    bool works = false;
     LRD_TRY(lrd_generate_open_memory(
         g,
         (lrd_generator_limits_t){.slots = 1,
                                  .capacity = 512 + g->app->cli->max_new_tokens,
                                  .rank = lrd_pool_rank(&g->inference.pool),
                                  .penalty = g->sampling.repetition_penalty != 1},
-        &works));
+        false));
     g->app->work_began = true;
-    if (works)
+    if (g->inference.grid.replica == 0) /* the first replica answers */
         LRD_TRY(talk(&c));
 out:
     return status;

@@ -18,10 +18,11 @@ lrd_status_t lrd_generate_put(const lrd_generate_app_t *g, const char *text, siz
     return lrd_comm_rank(g->app->comm) == 0 ? lrd_put_result(text, bytes) : LRD_OK;
 }
 
-/* The requests of a file or of --prompt. */
+/* The prompts of a file, or that of --prompt. Replica r answers r, r + n_replicas, ... */
 typedef struct batch {
     lrd_generate_app_t *g;
     lrd_prompts_t prompts;
+    size_t n;                  /* what this replica answers */
     lrd_request_t *request;    /* [n] */
     lrd_reply_t *reply;        /* [n] */
     lrd_text_stream_t *stream; /* [n] */
@@ -130,45 +131,60 @@ static void close_all(lrd_generate_app_t *g)
 }
 
 lrd_status_t lrd_generate_open_memory(lrd_generate_app_t *g, lrd_generator_limits_t limits,
-                                      bool *works_out)
+                                      bool all)
 {
     lrd_status_t status = LRD_OK;
     lrd_inference_t *s = &g->inference;
     LRD_TRY(lrd_inference_spread(s, g->app->comm, &g->settings->parallel, limits));
-    *works_out = s->grid.replica == 0;
-    if (*works_out)
+    if (all || s->grid.replica == 0)
         status = lrd_inference_reserve(s, limits);
 out:
     return lrd_agree(g->app->comm, status);
 }
 
-/* Requests, and what they need. */
-static lrd_status_t prepare(batch_t *b, lrd_generator_limits_t *limits_out)
+/* What all prompts need; no replica needs more. */
+static lrd_generator_limits_t find_limits(const batch_t *b)
+{
+    const lrd_generate_app_t *g = b->g;
+    const lrd_cli_t *cli = g->app->cli;
+    const size_t n = b->prompts.n, most = (size_t)cli->batch_size;
+    int32_t longest = 0;
+    for (size_t i = 0; i < n; i++)
+        longest = b->prompts.request[i].n > longest ? b->prompts.request[i].n : longest;
+    return (lrd_generator_limits_t){.slots = (int32_t)(n < most ? n : most),
+                                    .capacity = longest + cli->max_new_tokens,
+                                    .rank = lrd_pool_rank(&g->inference.pool),
+                                    .penalty = g->sampling.repetition_penalty != 1};
+}
+
+/* The number in the file of what this replica answers as number k. */
+static size_t number_of(const batch_t *b, size_t k)
+{
+    const lrd_grid_t *grid = &b->g->inference.grid;
+    return (size_t)grid->replica + k * (size_t)grid->n_replicas;
+}
+
+/* The requests of this replica. */
+static lrd_status_t prepare(batch_t *b)
 {
     lrd_status_t status = LRD_OK;
-    lrd_generate_app_t *g = b->g;
+    const lrd_generate_app_t *g = b->g;
     const lrd_cli_t *cli = g->app->cli;
-    const size_t n = b->prompts.n;
-    int32_t longest = 0;
-    LRD_NEW(b->request, n);
-    LRD_NEW(b->reply, n);
-    LRD_NEW(b->stream, n);
-    for (size_t i = 0; i < n; i++) {
-        const lrd_prompt_request_t *p = &b->prompts.request[i];
-        b->request[i] = (lrd_request_t){.prompt = p->token,
+    while (number_of(b, b->n) < b->prompts.n)
+        b->n++;
+    LRD_NEW(b->request, b->n);
+    LRD_NEW(b->reply, b->n);
+    LRD_NEW(b->stream, b->n);
+    for (size_t k = 0; k < b->n; k++) {
+        const lrd_prompt_request_t *p = &b->prompts.request[number_of(b, k)];
+        b->request[k] = (lrd_request_t){.prompt = p->token,
                                         .n_prompt = p->n,
                                         .max_new_tokens = cli->max_new_tokens,
-                                        .number = i};
+                                        .number = number_of(b, k)};
         if (p->adapter != NULL)
-            b->request[i].use = (lrd_adapter_use_t){p->adapter->adapter, p->adapter->params};
-        longest = p->n > longest ? p->n : longest;
-        lrd_text_stream_begin(&b->stream[i], g->tokenizer, cli->stop_text);
+            b->request[k].use = (lrd_adapter_use_t){p->adapter->adapter, p->adapter->params};
+        lrd_text_stream_begin(&b->stream[k], g->tokenizer, cli->stop_text);
     }
-    const size_t slots = n < (size_t)cli->batch_size ? n : (size_t)cli->batch_size;
-    *limits_out = (lrd_generator_limits_t){.slots = (int32_t)slots,
-                                           .capacity = longest + cli->max_new_tokens,
-                                           .rank = lrd_pool_rank(&g->inference.pool),
-                                           .penalty = g->sampling.repetition_penalty != 1};
 out:
     return status;
 }
@@ -184,12 +200,13 @@ out:
     return status;
 }
 
+/* Those of this replica, a line each. */
 static lrd_status_t write_replies(const batch_t *b, lrd_buf_t *text)
 {
     lrd_status_t status = LRD_OK;
     lrd_json_writer_t w = {.buf = text, .utf8 = true};
-    for (size_t i = 0; i < b->prompts.n; i++) {
-        const lrd_pool_entry_t *adapter = b->prompts.request[i].adapter;
+    for (size_t i = 0; i < b->n; i++) {
+        const lrd_pool_entry_t *adapter = b->prompts.request[number_of(b, i)].adapter;
         const lrd_reply_t *r = &b->reply[i];
         const lrd_buf_t *said = &b->stream[i].text;
         lrd_json_open(&w, '{');
@@ -212,30 +229,64 @@ out:
     return status;
 }
 
-/* Where the replies go: a file, standard output line by line, or as the text alone. */
+/* The lines of all replicas in the order of the file, on rank 0. Collective. */
+static lrd_status_t gather_replies(const batch_t *b, lrd_buf_t *text)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_grid_t *grid = &b->g->inference.grid;
+    const size_t n_replicas = (size_t)grid->n_replicas;
+    lrd_buf_t mine = {0};
+    size_t *offset = NULL;
+    char *all = NULL;
+    LRD_NEW(offset, n_replicas + 1);
+    LRD_TRY(write_replies(b, &mine));
+out:
+    status = lrd_agree(grid->world, status);
+    if (status == LRD_OK) /* the ranks of a row have the same lines: each column gathers them */
+        status = lrd_comm_collect(grid->column, mine.data, mine.size, offset, &all);
+    for (size_t i = 0; status == LRD_OK && i < b->prompts.n; i++) {
+        size_t *at = &offset[i % n_replicas];
+        const char *line = all + *at;
+        const char *end = memchr(line, '\n', offset[n_replicas] - *at);
+        status = lrd_buf_add(text, line, (size_t)(end - line) + 1);
+        *at += (size_t)(end - line) + 1;
+    }
+    lrd_free(all);
+    lrd_free(offset);
+    lrd_buf_release(&mine);
+    return status;
+}
+
+/* Where the replies go: a file, or standard output line by line. Collective. */
 static lrd_status_t put_replies(const batch_t *b)
 {
     lrd_status_t status = LRD_OK;
     const lrd_cli_t *cli = b->g->app->cli;
     lrd_buf_t text = {0};
-    if (cli->output != NULL || cli->prompt_file != NULL) {
-        LRD_TRY(write_replies(b, &text));
-        if (cli->output != NULL)
-            LRD_TRY(lrd_file_write(cli->output, text.data, text.size));
-        else
-            LRD_TRY(lrd_put_result(text.data, text.size));
-    } else {
-        const lrd_buf_t *said = &b->stream[0].text;
-        LRD_TRY(lrd_buf_add(&text, said->data + b->shown, said->size - b->shown));
-        LRD_TRY(lrd_buf_add_text(&text, "\n"));
-        LRD_TRY(lrd_put_result(text.data, text.size));
-    }
+    LRD_TRY(gather_replies(b, &text));
+    if (cli->output == NULL)
+        LRD_TRY(lrd_generate_put(b->g, text.data, text.size));
+    else if (lrd_comm_rank(b->g->app->comm) == 0)
+        LRD_TRY(lrd_file_write(cli->output, text.data, text.size));
 out:
     lrd_buf_release(&text);
     return status;
 }
 
-static lrd_status_t read_prompts(batch_t *b, lrd_generator_limits_t *limits_out)
+/* The text alone, as far as it is not on the screen yet; the first replica has it. */
+static lrd_status_t put_text(const batch_t *b)
+{
+    lrd_status_t status = LRD_OK;
+    if (b->n == 0)
+        goto out;
+    const lrd_buf_t *said = &b->stream[0].text;
+    LRD_TRY(lrd_generate_put(b->g, said->data + b->shown, said->size - b->shown));
+    LRD_TRY(lrd_generate_put(b->g, "\n", 1));
+out:
+    return status;
+}
+
+static lrd_status_t read_prompts(batch_t *b)
 {
     lrd_status_t status = LRD_OK;
     lrd_generate_app_t *g = b->g;
@@ -245,7 +296,6 @@ static lrd_status_t read_prompts(batch_t *b, lrd_generator_limits_t *limits_out)
                                 strlen(cli->prompt), g->reader.fallback));
     else
         LRD_TRY(lrd_prompts_read(&b->prompts, &g->reader, cli->prompt_file));
-    LRD_TRY(prepare(b, limits_out));
 out:
     return status;
 }
@@ -257,48 +307,53 @@ static lrd_status_t answer(batch_t *b)
     const lrd_listener_t listener = {
         .context = b, .token = on_token, .done = on_done, .cancel = g->app->stop};
     if (!b->live)
-        lrd_progress_begin(&b->progress, "Generating", b->prompts.n == 1 ? "reply" : "replies", 0,
-                           (int64_t)b->prompts.n);
+        lrd_progress_begin(&b->progress, "Generating", b->n == 1 ? "reply" : "replies", 0,
+                           (int64_t)b->n);
     const double begun = lrd_clock_seconds();
-    LRD_TRY(lrd_generator_abort(g->inference.generator,
-                                lrd_generate(g->inference.generator, &g->sampling, b->request,
-                                             b->prompts.n, &listener, b->reply)));
+    if (b->n > 0)
+        LRD_TRY(lrd_generator_abort(g->inference.generator,
+                                    lrd_generate(g->inference.generator, &g->sampling, b->request,
+                                                 b->n, &listener, b->reply)));
     const double seconds = lrd_clock_seconds() - begun;
     if (!b->live)
-        lrd_progress_end(&b->progress, (int64_t)b->prompts.n);
-    if (lrd_comm_rank(g->app->comm) == 0)
-        LRD_TRY(put_replies(b));
+        lrd_progress_end(&b->progress, (int64_t)b->n);
     lrd_debug("%lld tokens in %.3f s: %.1f tokens/s", (long long)b->n_tokens, seconds,
               (double)b->n_tokens / seconds);
 out:
     return status;
 }
 
-static lrd_status_t run_batch(batch_t *b)
+static void close_batch(batch_t *b)
 {
-    lrd_status_t status = LRD_OK;
-    lrd_app_t *app = b->g->app;
-    lrd_generator_limits_t limits = {.slots = 0};
-    bool works = false;
-    lrd_comm_share_stop(app->comm, app->stop);
-    LRD_TRY(lrd_agree(app->comm,
-                      lrd_comm_limit_silence(app->comm, b->g->settings->parallel.timeout_seconds)));
-    LRD_TRY(lrd_agree(app->comm, read_prompts(b, &limits)));
-    LRD_TRY(lrd_generate_open_memory(b->g, limits, &works));
-    LRD_TRY(report_memory(b->g));
-    app->work_began = true;
-    b->live = app->cli->prompt != NULL && app->cli->output == NULL && isatty(STDOUT_FILENO);
-    if (works)
-        LRD_TRY(answer(b));
-out:
-    for (size_t i = 0; b->stream != NULL && i < b->prompts.n; i++)
+    for (size_t i = 0; b->stream != NULL && i < b->n; i++)
         lrd_text_stream_release(&b->stream[i]);
     if (b->reply != NULL)
-        lrd_replies_release(b->reply, b->prompts.n);
+        lrd_replies_release(b->reply, b->n);
     lrd_free(b->stream);
     lrd_free(b->reply);
     lrd_free(b->request);
     lrd_prompts_release(&b->prompts);
+}
+
+static lrd_status_t run_batch(batch_t *b)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_app_t *app = b->g->app;
+    const lrd_cli_t *cli = app->cli;
+    lrd_comm_share_stop(app->comm, app->stop);
+    LRD_TRY(lrd_agree(app->comm,
+                      lrd_comm_limit_silence(app->comm, b->g->settings->parallel.timeout_seconds)));
+    LRD_TRY(lrd_agree(app->comm, read_prompts(b)));
+    LRD_TRY(lrd_generate_open_memory(b->g, find_limits(b), true));
+    LRD_TRY(lrd_agree(app->comm, prepare(b)));
+    LRD_TRY(report_memory(b->g));
+    app->work_began = true;
+    b->live = cli->prompt != NULL && cli->output == NULL && isatty(STDOUT_FILENO);
+    LRD_TRY(lrd_agree(app->comm, answer(b)));
+    status = cli->output != NULL || cli->prompt_file != NULL ? put_replies(b) : put_text(b);
+    LRD_TRY(lrd_agree(app->comm, status));
+out:
+    close_batch(b);
     return status;
 }
 

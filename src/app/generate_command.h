@@ -18,10 +18,10 @@ typedef struct lrd_generate_app {
 /* What is said goes to standard output, of rank 0 alone: all ranks of its row have the same to say. */
 lrd_status_t lrd_generate_put(const lrd_generate_app_t *g, const char *text, size_t bytes);
 
-/* Which ranks hold which layers, and memory for requests like this; *works_out: this rank is among those
- * that answer. Collective. */
+/* Which ranks hold which layers, and memory for requests like this, on all replicas or the first alone.
+ * Collective. */
 lrd_status_t lrd_generate_open_memory(lrd_generate_app_t *g, lrd_generator_limits_t limits,
-                                      bool *works_out);
+                                      bool all);
 
 /* Reads prompts and commands from rank 0's standard input until it ends or says /quit. */
 lrd_status_t lrd_chat(lrd_generate_app_t *g);

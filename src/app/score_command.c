@@ -16,6 +16,9 @@
 #include <math.h>
 #include <stdio.h>
 
+/* Records that each replica scores before their losses are put together. */
+enum { ROUND = 16 };
+
 typedef struct score {
     lrd_app_t *app;
     const lrd_cli_t *cli;
@@ -28,13 +31,14 @@ typedef struct score {
     lrd_relay_t relay;
     lrd_feed_t feed;
     lrd_batch_t batch;
-    float *params; /* device [n_params] */
-    double *nll;   /* device [1] */
-    float *logits; /* device [longest, V], with --logits-out, where the head is */
-    void *pinned;  /* of the larger of parameters and logits */
+    float *params;      /* device [n_params] */
+    double *device_nll; /* [1] */
+    float *logits;      /* device [longest, V], with --logits-out, where the head is */
+    void *pinned;       /* of the larger of parameters and logits */
     size_t pinned_bytes;
     lrd_safetensors_writer_t *writer;
     size_t *order; /* records in the order of the file of logits */
+    double *nll;   /* [n_replicas ROUND] of a round of records, by replica */
 } score_t;
 
 static size_t params_bytes(const score_t *s)
@@ -49,11 +53,6 @@ static size_t logits_bytes(const score_t *s)
                ? (size_t)(lrd_dataset_info(s->set)->longest_tokens * s->engine.config.vocab_size) *
                      sizeof *s->logits
                : 0;
-}
-
-static bool has_head(const score_t *s)
-{
-    return s->grid.stage == s->grid.n_stages - 1;
 }
 
 static size_t largest(size_t a, size_t b)
@@ -75,7 +74,7 @@ static void lay_out(score_t *s, lrd_stage_t *stage, lrd_feed_t *feed, lrd_arena_
         s->params = lrd_arena_take(model, "adapter", params_bytes(s));
     lrd_feed_layout(feed, step);
     lrd_stage_layout(stage, model, step);
-    s->nll = lrd_arena_take(step, "buffers", sizeof *s->nll);
+    s->device_nll = lrd_arena_take(step, "buffers", sizeof *s->device_nll);
     if (s->cli->logits_out != NULL && stage->weights->has_head)
         s->logits = lrd_arena_take(step, "logits", logits_bytes(s));
 }
@@ -183,7 +182,7 @@ static lrd_status_t begin_logits(score_t *s)
     if (s->cli->logits_out == NULL)
         goto out;
     LRD_NEW(s->order, n);
-    if (s->grid.stage > 0)
+    if (lrd_comm_rank(s->app->comm) != 0)
         goto out;
     LRD_NEW(spec, n);
     LRD_NEW(names, n * 24);
@@ -221,15 +220,16 @@ static void add_number(lrd_json_writer_t *w, const char *key, double value)
         lrd_json_null(w);
 }
 
-static lrd_status_t put_score(const score_t *s)
+static lrd_status_t put_score(const score_t *s, int64_t record, double nll)
 {
     lrd_status_t status = LRD_OK;
     lrd_buf_t line = {0};
     lrd_json_writer_t w = {.buf = &line};
-    const double loss = *(const double *)s->pinned / (double)s->batch.n_targets;
+    const lrd_record_t r = lrd_dataset_record(s->set, record);
+    const double loss = nll / (double)r.n_targets;
     lrd_json_open(&w, '{');
     lrd_json_key(&w, "n_tokens");
-    lrd_json_int(&w, s->batch.n_tokens);
+    lrd_json_int(&w, r.n_tokens);
     add_number(&w, "loss", loss);
     add_number(&w, "perplexity", exp(loss));
     lrd_json_close(&w, '}');
@@ -247,14 +247,14 @@ static lrd_status_t find_loss(void *context, const lrd_micro_batch_t *batch)
     lrd_status_t status = LRD_OK;
     score_t *s = context;
     LRD_TRY(lrd_stage_forward(s->stage, batch, s->engine.weights->runs.n - 1, 0, false,
-                              &(lrd_stage_loss_t){.nll = s->nll}));
-    LRD_TRY(lrd_copy(s->engine.stream, LRD_COPY_D2H, s->pinned, s->nll, sizeof(double)));
+                              &(lrd_stage_loss_t){.nll = s->device_nll}));
+    LRD_TRY(lrd_copy(s->engine.stream, LRD_COPY_D2H, s->pinned, s->device_nll, sizeof(double)));
 out:
     return status;
 }
 
-/* The rank with the head tells rank 0, which prints. */
-static lrd_status_t score_record(score_t *s, int64_t record)
+/* All ranks of the row know it from the one with the head. */
+static lrd_status_t score_record(score_t *s, int64_t record, double *nll_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_micro_batch_t batch;
@@ -263,9 +263,42 @@ static lrd_status_t score_record(score_t *s, int64_t record)
     LRD_TRY(lrd_stream_sync(s->engine.stream));
     if (s->grid.n_stages > 1)
         LRD_TRY(lrd_comm_broadcast(s->grid.row, s->pinned, sizeof(double), s->grid.n_stages - 1));
-    if (s->grid.stage == 0)
-        LRD_TRY(put_score(s));
+    *nll_out = *(const double *)s->pinned;
 out:
+    return status;
+}
+
+/* Records first .. last - 1: replica r has first + r, first + r + n_replicas, ... Rank 0 prints. */
+static lrd_status_t score_round(score_t *s, int64_t first, int64_t last, size_t *offset)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t n = s->grid.n_replicas;
+    offset[0] = 0;
+    for (int64_t r = 0; r < n; r++)
+        offset[r + 1] = offset[r] + (size_t)((last - first - r + n - 1) / n) * sizeof *s->nll;
+    double *mine = s->nll + offset[s->grid.replica] / sizeof *s->nll;
+    for (int64_t i = first + s->grid.replica; i < last; i += n)
+        LRD_TRY(score_record(s, i, &mine[(i - first) / n]));
+    LRD_TRY(lrd_comm_all_gather(s->grid.column, mine, s->nll, offset));
+    for (int64_t i = first; i < last && lrd_comm_rank(s->app->comm) == 0; i++)
+        LRD_TRY(put_score(
+            s, i, s->nll[offset[(i - first) % n] / sizeof *s->nll + (size_t)((i - first) / n)]));
+out:
+    return status;
+}
+
+static lrd_status_t score_records(score_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t n = lrd_dataset_info(s->set)->n_records, replicas = s->grid.n_replicas;
+    const int64_t round = replicas > 1 ? replicas * ROUND : 1;
+    size_t *offset = NULL;
+    LRD_NEW(offset, replicas + 1);
+    LRD_NEW(s->nll, round);
+    for (int64_t first = 0; first < n; first += round)
+        LRD_TRY(score_round(s, first, first + round < n ? first + round : n, offset));
+out:
+    lrd_free(offset);
     return status;
 }
 
@@ -284,35 +317,56 @@ out:
 }
 
 /* From the rank with the head to rank 0, which writes. */
-static lrd_status_t pass_logits(score_t *s, size_t bytes)
+static lrd_status_t pass_logits(score_t *s, int head, size_t bytes)
 {
     lrd_status_t status = LRD_OK;
-    const int head = s->grid.n_stages - 1;
+    lrd_comm_t *world = s->grid.world;
+    const int rank = lrd_comm_rank(world);
     enum { PIECE = 1 << 30 }; /* a message is no longer than INT_MAX */
     for (size_t at = 0; at < bytes && head > 0; at += PIECE) {
         const size_t n = bytes - at < PIECE ? bytes - at : PIECE;
         lrd_message_t message = {.pending = false};
-        if (s->grid.stage == 0)
-            LRD_TRY(lrd_comm_receive(s->grid.row, (char *)s->pinned + at, n, head, 0, &message));
-        if (has_head(s))
-            LRD_TRY(lrd_comm_send(s->grid.row, (char *)s->pinned + at, n, 0, 0, &message));
-        LRD_TRY(lrd_comm_wait(s->grid.row, &message));
+        if (rank == 0)
+            LRD_TRY(lrd_comm_receive(world, (char *)s->pinned + at, n, head, 0, &message));
+        if (rank == head)
+            LRD_TRY(lrd_comm_send(world, (char *)s->pinned + at, n, 0, 0, &message));
+        LRD_TRY(lrd_comm_wait(world, &message));
     }
 out:
     return status;
 }
 
-static lrd_status_t write_logits(score_t *s, int64_t record)
+static lrd_status_t write_logits(score_t *s, int64_t record, int replica)
 {
     lrd_status_t status = LRD_OK;
     lrd_micro_batch_t batch;
-    LRD_TRY(upload(s, record, &batch));
-    const size_t bytes = (size_t)(batch.n_tokens * s->engine.config.vocab_size) * sizeof(float);
-    LRD_TRY(lrd_relay_run(&s->relay, &batch, find_logits, s));
-    LRD_TRY(lrd_stream_sync(s->engine.stream));
-    LRD_TRY(pass_logits(s, bytes));
-    if (s->grid.stage == 0)
+    const size_t bytes =
+        (size_t)(lrd_dataset_record(s->set, record).n_tokens * s->engine.config.vocab_size) *
+        sizeof(float);
+    if (s->grid.replica == replica) {
+        LRD_TRY(upload(s, record, &batch));
+        LRD_TRY(lrd_relay_run(&s->relay, &batch, find_logits, s));
+        LRD_TRY(lrd_stream_sync(s->engine.stream));
+    }
+    LRD_TRY(pass_logits(s, lrd_grid_rank(&s->grid, replica, s->grid.n_stages - 1), bytes));
+    if (lrd_comm_rank(s->grid.world) == 0)
         LRD_TRY(lrd_safetensors_add(s->writer, s->pinned, bytes));
+out:
+    return status;
+}
+
+/* In the order of their file, the replicas in turn: while rank 0 writes one, others make the next. */
+static lrd_status_t write_all_logits(score_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t n = lrd_dataset_info(s->set)->n_records;
+    if (s->cli->logits_out == NULL)
+        goto out;
+    LRD_TRY(lrd_comm_broadcast(s->grid.world, s->order, (size_t)n * sizeof *s->order, 0));
+    for (int64_t i = 0; i < n; i++)
+        LRD_TRY(write_logits(s, (int64_t)s->order[i], (int)(i % s->grid.n_replicas)));
+    if (lrd_comm_rank(s->grid.world) == 0)
+        LRD_TRY(lrd_safetensors_commit(&s->writer));
 out:
     return status;
 }
@@ -320,17 +374,8 @@ out:
 static lrd_status_t score_all(score_t *s)
 {
     lrd_status_t status = LRD_OK;
-    const int64_t n = lrd_dataset_info(s->set)->n_records;
-    for (int64_t i = 0; i < n; i++)
-        LRD_TRY(score_record(s, i));
-    if (s->cli->logits_out == NULL)
-        goto out;
-    if (s->grid.n_stages > 1) /* rank 0 knows the order */
-        LRD_TRY(lrd_comm_broadcast(s->grid.row, s->order, (size_t)n * sizeof *s->order, 0));
-    for (int64_t i = 0; i < n; i++)
-        LRD_TRY(write_logits(s, (int64_t)s->order[i]));
-    if (s->grid.stage == 0)
-        LRD_TRY(lrd_safetensors_commit(&s->writer));
+    LRD_TRY(score_records(s));
+    LRD_TRY(write_all_logits(s));
 out:
     return status;
 }
@@ -339,6 +384,7 @@ static void close_all(score_t *s)
 {
     lrd_safetensors_abandon(s->writer);
     lrd_free(s->order);
+    lrd_free(s->nll);
     if (s->engine.backend != NULL)
         lrd_mem_free(s->engine.backend, LRD_MEM_PINNED, s->pinned, s->pinned_bytes);
     lrd_batch_release(&s->batch);
@@ -369,13 +415,11 @@ lrd_status_t lrd_command_score(lrd_app_t *app)
                                                     .context = &s,
                                                     .measure = measure},
                             &s.grid));
-    const bool works = s.grid.replica == 0; /* one replica has all records */
-    LRD_TRY(lrd_agree(comm, works ? open_stage(&s) : LRD_OK));
-    LRD_TRY(lrd_agree(comm, works ? load_parameters(&s) : LRD_OK));
-    LRD_TRY(lrd_agree(comm, works ? begin_logits(&s) : LRD_OK));
+    LRD_TRY(lrd_agree(comm, open_stage(&s)));
+    LRD_TRY(lrd_agree(comm, load_parameters(&s)));
+    LRD_TRY(lrd_agree(comm, begin_logits(&s)));
     app->work_began = true;
-    if (works)
-        LRD_TRY(lrd_comm_abort(s.grid.row, score_all(&s)));
+    LRD_TRY(lrd_comm_abort(comm, score_all(&s)));
 out:
     close_all(&s);
     return status;

@@ -317,6 +317,40 @@ lrd_status_t lrd_comm_all_gather(lrd_comm_t *comm, const void *mine, void *all,
     MEET(comm, comm->table->all_gather(comm, mine, all, offset));
 }
 
+lrd_status_t lrd_comm_collect(lrd_comm_t *comm, const void *mine, size_t mine_bytes, size_t *offset,
+                              char **all_out)
+{
+    lrd_status_t status = LRD_OK;
+    const int size = lrd_comm_size(comm), rank = lrd_comm_rank(comm);
+    size_t *bytes = NULL;
+    char *all = NULL;
+    LRD_NEW(bytes, size);
+    for (int r = 0; r <= size; r++)
+        offset[r] = (size_t)r * sizeof *bytes;
+    bytes[rank] = mine_bytes;
+out:
+    status = lrd_agree(comm, status);
+    if (status == LRD_OK)
+        status = lrd_comm_all_gather(comm, &bytes[rank], bytes, offset);
+    if (status == LRD_OK) {
+        offset[0] = 0;
+        for (int r = 0; r < size; r++)
+            offset[r + 1] = offset[r] + bytes[r];
+        all = lrd_malloc(offset[size]);
+        if (all == NULL)
+            status = lrd_fail(LRD_ERR_NO_MEMORY, __FILE__, __LINE__, "out of memory");
+        status = lrd_agree(comm, status);
+    }
+    if (status == LRD_OK)
+        status = lrd_comm_all_gather(comm, mine, all, offset);
+    if (status == LRD_OK)
+        *all_out = all;
+    else
+        lrd_free(all);
+    lrd_free(bytes);
+    return status;
+}
+
 lrd_status_t lrd_comm_exchange(lrd_comm_t *comm, const void *send, const size_t *send_offset,
                                void *receive, const size_t *receive_offset)
 {

@@ -110,6 +110,12 @@ lrd_status_t lrd_comm_broadcast(lrd_comm_t *comm, void *data, size_t bytes, int 
 lrd_status_t lrd_comm_all_gather(lrd_comm_t *comm, const void *mine, void *all,
                                  const size_t *offset);
 
+/* The same of lengths that only the rank itself knows: all of it is *all_out (lrd_free it), rank r's part
+ * from offset[r] to offset[r + 1] - 1, offset[size + 1] being filled in. Collective; failures are agreed
+ * on. */
+lrd_status_t lrd_comm_collect(lrd_comm_t *comm, const void *mine, size_t bytes, size_t *offset,
+                              char **all_out);
+
 /* Rank s receives what rank r has at send + send_offset[s] (send_offset[size + 1]),
  * at receive + receive_offset[r]. Collective. */
 lrd_status_t lrd_comm_exchange(lrd_comm_t *comm, const void *send, const size_t *send_offset,

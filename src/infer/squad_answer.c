@@ -128,40 +128,6 @@ out:
     return status;
 }
 
-/* All ranks' answers: offset[r] .. offset[r + 1] - 1 of *all_out is rank r's. Collective. */
-static lrd_status_t gather(lrd_comm_t *comm, const lrd_buf_t *mine, size_t *offset, char **all_out)
-{
-    lrd_status_t status = LRD_OK;
-    const int size = lrd_comm_size(comm), rank = lrd_comm_rank(comm);
-    size_t *bytes = NULL;
-    char *all = NULL;
-    LRD_NEW(bytes, size);
-    for (int r = 0; r <= size; r++)
-        offset[r] = (size_t)r * sizeof *bytes;
-    bytes[rank] = mine->size;
-out:
-    status = lrd_agree(comm, status);
-    if (status == LRD_OK)
-        status = lrd_comm_all_gather(comm, &bytes[rank], bytes, offset);
-    if (status == LRD_OK) {
-        offset[0] = 0;
-        for (int r = 0; r < size; r++)
-            offset[r + 1] = offset[r] + bytes[r];
-        all = lrd_malloc(offset[size]);
-        if (all == NULL)
-            status = lrd_fail(LRD_ERR_NO_MEMORY, __FILE__, __LINE__, "out of memory");
-        status = lrd_agree(comm, status);
-    }
-    if (status == LRD_OK)
-        status = lrd_comm_all_gather(comm, mine->data, all, offset);
-    if (status == LRD_OK)
-        *all_out = all;
-    else
-        lrd_free(all);
-    lrd_free(bytes);
-    return status;
-}
-
 lrd_status_t lrd_squad_answer_all(lrd_comm_t *comm, const lrd_squad_prompts_t *prompts,
                                   lrd_generator_t *generator, const lrd_sampling_t *sampling,
                                   lrd_adapter_use_t use, const lrd_stop_t *cancel,
@@ -179,7 +145,7 @@ lrd_status_t lrd_squad_answer_all(lrd_comm_t *comm, const lrd_squad_prompts_t *p
 out:
     status = lrd_agree(comm, status);
     if (status == LRD_OK)
-        status = gather(comm, &w.text, offset, &replies.bytes);
+        status = lrd_comm_collect(comm, w.text.data, w.text.size, offset, &replies.bytes);
     for (size_t i = 0; status == LRD_OK && i < prompts->n; i++) {
         uint64_t bytes;
         size_t *at = &offset[i % size];

@@ -355,26 +355,52 @@ out:
     return status;
 }
 
+/* A rank without layers would only wait, and one that has no share of the data either is better not there. */
+static lrd_status_t refuse_empty(const lrd_placement_t *p, const int *on)
+{
+    lrd_status_t status = LRD_OK;
+    int first = -1, n_empty = 0;
+    for (int d = 0; d < p->n_stages; d++) {
+        bool used = false;
+        for (int run = 0; run < p->n_runs; run++)
+            used = used || on[run] == d;
+        if (used)
+            continue;
+        first = first < 0 ? d : first;
+        n_empty++;
+    }
+    LRD_CHECK(n_empty == 0, LRD_ERR_CONFIG,
+              "parallel.device_map: device %d has no layers (%d of the devices 0 to %d have none): "
+              "its rank would only wait. Start %d rank%s instead, an explicit map numbering their "
+              "devices from 0; or take device_map: auto, which gives every rank a share of the "
+              "layers or of the data",
+              first, n_empty, p->n_stages - 1, p->n_stages - n_empty,
+              p->n_stages - n_empty == 1 ? "" : "s");
+out:
+    return status;
+}
+
 lrd_status_t lrd_device_map_place(const lrd_model_config_t *c, const int *device,
                                   lrd_placement_t *placement_out)
 {
     lrd_status_t status = LRD_OK;
+    const int n = (int)c->n_layers;
     lrd_placement_t p = {.n_stages = 1};
-    int *computed;
+    int *computed = NULL, *on = NULL;
     LRD_NEW(computed, lrd_device_map_parts(c));
     LRD_TRY(take_homes(c, device, computed, &p));
     LRD_TRY(cut(c, computed, &p));
-    for (int run = 0; run < p.n_runs; run++) {
-        const int layer = p.begin[run], n = (int)c->n_layers;
-        const int on =
-            run == 0 ? computed[EMBED] : computed[layer < n ? FIRST_BLOCK + layer : n + 3];
+    LRD_NEW(on, p.n_runs);
+    for (int run = 0; run < p.n_runs; run++)
+        on[run] = run == 0 ? computed[EMBED]
+                           : computed[p.begin[run] < n ? FIRST_BLOCK + p.begin[run] : n + 3];
+    LRD_TRY(refuse_empty(&p, on));
+    for (int run = 0; run < p.n_runs; run++)
         LRD_CHECK(
-            on == run % p.n_stages, LRD_ERR_CONFIG,
+            on[run] == run % p.n_stages, LRD_ERR_CONFIG,
             "parallel.device_map: layer %d begins on device %d, where device %d is next: layers "
-            "must go round the devices in order, and leave none of 0 to %d empty. device_map: "
-            "auto does that",
-            layer, on, run % p.n_stages, p.n_stages - 1);
-    }
+            "must go round the devices in order. device_map: auto does that",
+            p.begin[run], on[run], run % p.n_stages);
     LRD_CHECK(
         p.n_runs % p.n_stages == 0, LRD_ERR_CONFIG,
         "parallel.device_map: %d separate runs of layers on %d devices: each device must have "
@@ -383,6 +409,7 @@ lrd_status_t lrd_device_map_place(const lrd_model_config_t *c, const int *device
     *placement_out = p;
     p = (lrd_placement_t){.begin = NULL};
 out:
+    lrd_free(on);
     lrd_free(computed);
     lrd_placement_release(&p);
     return status;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # eval, score and generate by a model whose layers are spread over ranks: the bytes of one rank, on 1 to 4 stages, in chunks,
-# in two replicas of two, by a map and by a limit of memory; what does not fit and what cannot be is refused.
+# on replicas that share the work, in two replicas of two, by a map and by a limit of memory; what does not fit and what cannot be is refused.
 set -euo pipefail
 source "$(dirname "$0")/../support/shell_support.sh"
 almanac=$LRD_SOURCE_DIR/examples/almanac
@@ -20,7 +20,7 @@ python3 - <<'END'
 import json, random
 draw = random.Random(3)
 with open("records.jsonl", "w") as file:
-    for n in 7, 2, 61, 30:
+    for n in [7, 2, 61, 30] + [draw.randrange(2, 6) for _ in range(36)]: # more than a round of two replicas
         file.write(json.dumps({"input_ids": [draw.randrange(4, 3072) for _ in range(n)]}) + "\n")
 words = "Where is the bell? Who keeps the lamp and when was it lit?".split()
 with open("prompts.jsonl", "w") as file:
@@ -65,11 +65,18 @@ for backend in cpu cpu_checked; do
   done
   answer "chunks-$backend" 2 --backend "$backend" --set parallel.pipeline=2 --set parallel.pipeline_chunks=2
   same "chunks-$backend" "one-$backend"
+  # Replicas share records and prompts.
+  answer "replicas-$backend" 2 --backend "$backend"
+  same "replicas-$backend" "one-$backend"
   [[ ${1:-} == all ]] || continue
+  for n in 3 4; do
+    answer "replicas$n-$backend" "$n" --backend "$backend"
+    same "replicas$n-$backend" "one-$backend"
+  done
   answer "grid-$backend" 4 --backend "$backend" --set parallel.pipeline=2
   same "grid-$backend" "one-$backend"
 done
-[[ $(wc -l <one-cpu.score) == 4 && $(wc -l <one-cpu.generate) == 6 && $(wc -c <one-cpu.logits) -gt $((100 * 3072 * 4)) ]] ||
+[[ $(wc -l <one-cpu.score) == 40 && $(wc -l <one-cpu.generate) == 6 && $(wc -c <one-cpu.logits) -gt $((100 * 3072 * 4)) ]] ||
   fail "one rank says little"
 [[ $(sed 's/.*"text": //' one-cpu.generate | sort -u | wc -l) == 6 ]] || fail "all prompts have one answer: $(cat one-cpu.generate)"
 if [[ ${1:-} == all ]]; then

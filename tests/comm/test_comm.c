@@ -1,5 +1,6 @@
 /* Agreeing and exchanging bytes on any number of ranks. Run under mpirun;
  * every rank checks, rank 0 speaks. */
+#include "base/mem.h"
 #include "comm/comm.h"
 #include "comm/grid.h"
 #include "support/test_support.h"
@@ -143,6 +144,30 @@ static void test_all_gather(void **state)
             assert_int_equal(all[offset[size]], 0); /* nothing behind the end */
         }
     }
+}
+
+/* Lengths that the others do not know, nothing among them; and nothing from anyone. */
+static void test_collect(void **state)
+{
+    (void)state;
+    static unsigned char mine[BYTES];
+    size_t offset[MAX_RANKS + 1];
+    char *all;
+    for (int hole = -1; hole < size; hole++) {
+        const size_t bytes = rank == hole ? 0 : 100 * (size_t)rank + 7;
+        for (size_t i = 0; i < bytes; i++)
+            mine[i] = pattern(rank, 1, i);
+        assert_ok(lrd_comm_collect(comm, mine, bytes, offset, &all));
+        for (int r = 0; r < size; r++) {
+            assert_int_equal(offset[r + 1] - offset[r], r == hole ? 0 : 100 * (size_t)r + 7);
+            for (size_t i = offset[r]; i < offset[r + 1]; i++)
+                assert_int_equal((unsigned char)all[i], pattern(r, 1, i - offset[r]));
+        }
+        lrd_free(all);
+    }
+    assert_ok(lrd_comm_collect(comm, NULL, 0, offset, &all));
+    assert_int_equal(offset[size], 0);
+    lrd_free(all);
 }
 
 /* How much rank r sends to rank s: differing, and sometimes nothing. */
@@ -304,7 +329,7 @@ int main(void)
         cmocka_unit_test(test_broadcast),   cmocka_unit_test(test_all_gather),
         cmocka_unit_test(test_exchange),    cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_same),        cmocka_unit_test(test_grid),
-        cmocka_unit_test(test_messages)};
+        cmocka_unit_test(test_messages),    cmocka_unit_test(test_collect)};
     int64_t failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (lrd_comm_max_i64(comm, &failed, 1) != LRD_OK)
         failed = 1;

@@ -114,8 +114,10 @@ static void test_refused(void **state)
         {"{'': 0, transformer.word_embeddings: cpu}",
          "transformer.word_embeddings is on no device"},
         {"{'': 0, lm_head: disk}", "lm_head is on no device"},
-        {"{'': 1}", "layer 0 begins on device 1"},
-        {"{'': 0, transformer.h.2: 2, transformer.h.3: 2}", "layer 2 begins on device 2"},
+        {"{'': 1}", "device 0 has no layers (1 of the devices 0 to 1 have none)"},
+        {"{'': 3}", "Start 1 rank instead"},
+        {"{'': 0, transformer.h.2: 2, transformer.h.3: 2}", "device 1 has no layers"},
+        {"{transformer: 1, lm_head: 0, transformer.h.2: 0}", "layer 0 begins on device 1"},
         {"{'': 0, transformer.h.1: 1}", "3 separate runs"},
     };
     const lrd_model_config_t c = config_of(4, 64);
