@@ -1,5 +1,11 @@
-/* The runtime of the emulated device. Work waits in its stream until somebody synchronizes; only
- * while it runs may device memory be touched. */
+/* The runtime of the emulated device. Work waits in its stream until somebody waits for it; only
+ * while it runs may device memory be touched.
+ *
+ * Streams run in one of two orders, so that one of them makes a forgotten wait a wrong result. Late: work
+ * of a stream is done when the host, or another stream that comes to its wait, wants it, so that a
+ * reader that does not wait comes before its writer. Early (LRD_EMULATED_STREAMS=early): streams that
+ * nobody asked for go first, as far as their own waits let them, so that a writer that does not wait
+ * comes before the readers of what it overwrites. */
 #include "cuda_runtime.h"
 #include "emu_poison.h"
 
@@ -8,11 +14,30 @@
 #include <deque>
 #include <list>
 #include <map>
+#include <memory>
 #include <sys/mman.h>
 #include <unistd.h>
 
+namespace
+{
+/* Where an event was recorded. */
+struct place_t {
+    emu_stream *stream; /* nullptr: it was passed */
+    double passed_at;   /* on the clock */
+};
+
+struct item_t {
+    std::function<void()> work;              /* empty for an event's place, and for a wait: */
+    std::shared_ptr<place_t> passes, awaits; /* of these */
+};
+} // namespace
+
 struct emu_stream {
-    std::deque<std::function<void()>> work;
+    std::deque<item_t> items;
+};
+
+struct emu_event {
+    std::shared_ptr<place_t> place; /* nullptr: never recorded */
 };
 
 namespace
@@ -82,20 +107,69 @@ unsigned char *map_nans(size_t bytes)
     return p;
 }
 
+double clock_ms;
+
 void protect(int protection)
 {
     for (const region_t &r : device)
         mprotect(r.mapping, r.mapped, protection);
 }
 
-void finish(emu_stream *s)
+bool is_held_up(const emu_stream *s)
 {
-    if (s->work.empty())
+    const auto &awaits = s->items.front().awaits;
+    return awaits != nullptr && awaits->stream != nullptr;
+}
+
+void run_first(emu_stream *s)
+{
+    const item_t item = std::move(s->items.front());
+    s->items.pop_front();
+    if (item.work)
+        item.work();
+    if (item.passes != nullptr)
+        *item.passes = {nullptr, clock_ms};
+}
+
+/* All streams but one, as far as their waits let them. */
+void run_others(const emu_stream *but)
+{
+    for (bool more = true; more;) {
+        more = false;
+        for (emu_stream *s : streams) {
+            for (; s != but && !s->items.empty() && !is_held_up(s); more = true)
+                run_first(s);
+        }
+    }
+}
+
+/* Runs a stream up to a place of it, or all of it (nullptr), and of the others what it waits for. */
+void run_to(emu_stream *s, const place_t *place, bool early)
+{
+    while (!s->items.empty() && (place == nullptr || place->stream != nullptr)) {
+        if (early)
+            run_others(s);
+        if (is_held_up(s)) {
+            const auto awaits = s->items.front().awaits;
+            run_to(awaits->stream, awaits.get(), early);
+        }
+        run_first(s);
+    }
+}
+
+void wait_for(emu_stream *s, const place_t *place)
+{
+    const char *order = getenv("LRD_EMULATED_STREAMS");
+    if (s->items.empty())
         return;
     protect(PROT_READ | PROT_WRITE);
-    for (; !s->work.empty(); s->work.pop_front())
-        s->work.front()();
+    run_to(s, place, order != nullptr && strcmp(order, "early") == 0);
     protect(PROT_NONE);
+}
+
+void finish(emu_stream *s)
+{
+    wait_for(s, nullptr);
 }
 } // namespace
 
@@ -111,7 +185,12 @@ bool emu_is_pinned(const void *ptr, size_t bytes)
 
 void emu_enqueue(cudaStream_t stream, std::function<void()> work)
 {
-    stream->work.push_back(std::move(work));
+    stream->items.push_back({std::move(work), nullptr, nullptr});
+}
+
+void emu_spend(double milliseconds)
+{
+    clock_ms += milliseconds;
 }
 
 cudaError_t emu_allow_shared(void (*kernel)(), size_t bytes)
@@ -278,6 +357,54 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     finish(stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
+{
+    if (event->place != nullptr)
+        stream->items.push_back({nullptr, nullptr, event->place});
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
+{
+    *event = new emu_event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t *event)
+{
+    return cudaEventCreateWithFlags(event, 0);
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
+{
+    for (cudaEvent_t event : {begin, end}) {
+        if (event->place == nullptr || event->place->stream != nullptr)
+            return report(cudaErrorInvalidValue);
+    }
+    *ms = (float)(end->place->passed_at - begin->place->passed_at);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    event->place = std::make_shared<place_t>(place_t{stream, 0});
+    stream->items.push_back({nullptr, event->place, nullptr});
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    if (event->place != nullptr && event->place->stream != nullptr)
+        wait_for(event->place->stream, event->place.get());
     return cudaSuccess;
 }
 

@@ -1,9 +1,9 @@
 /* tests/cuda/emulated/cuda_runtime.h -- CUDA's language and runtime for kernels that run on the CPU:
  * as much of them as kernels/cuda uses, under the same names.
  *
- * The runtime is one device with rules stricter than a GPU's (emu_device.cpp): work is done at the
- * next synchronization of its stream, device memory is out of the host's reach at all other times,
- * and copies between host and device need pinned memory. Kernels run on fibers (emu_fiber.h).
+ * The runtime is one device with rules stricter than a GPU's (emu_device.cpp): work is done when
+ * somebody waits for it, device memory is out of the host's reach at all other times, and copies
+ * between host and device need pinned memory. Kernels run on fibers (emu_fiber.h).
  */
 #ifndef LRD_EMULATED_CUDA_RUNTIME_H
 #define LRD_EMULATED_CUDA_RUNTIME_H
@@ -117,6 +117,7 @@ typedef enum cudaError {
 } cudaError_t;
 
 typedef struct emu_stream *cudaStream_t;
+typedef struct emu_event *cudaEvent_t;
 
 typedef struct cudaUUID {
     char bytes[16];
@@ -135,7 +136,7 @@ typedef enum cudaMemcpyKind {
     cudaMemcpyDeviceToDevice = 3
 } cudaMemcpyKind;
 
-enum { cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0 };
+enum { cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0, cudaEventDisableTiming = 2 };
 typedef enum cudaFuncAttribute {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8
 } cudaFuncAttribute;
@@ -153,12 +154,22 @@ cudaError_t cudaFreeHost(void *ptr);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
+cudaError_t cudaEventCreate(cudaEvent_t *event);
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream);
 
-/* Appends to the stream what runs at its next synchronization; what it needs, it holds itself. */
+/* Appends to the stream what runs when somebody waits for it; what it needs, it holds itself. */
 void emu_enqueue(cudaStream_t stream, std::function<void()> work);
+
+/* Time as events measure it passes only so, while work runs. */
+void emu_spend(double milliseconds);
 
 /* True: the bytes lie in device memory, or in pinned host memory. */
 bool emu_is_device(const void *ptr, size_t bytes);
