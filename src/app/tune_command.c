@@ -5,7 +5,6 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "comm/cpus.h"
 #include "kernels/tuning.h"
 #include "model/family.h"
 #include "model/weights.h"
@@ -221,7 +220,7 @@ static lrd_status_t open_backend(tune_t *t, const lrd_app_t *app)
     const lrd_product_options_t products = {.tf32 = t->settings->training.tf32, .tunes = true};
     int n_threads;
     char about[160];
-    LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &n_threads));
+    LRD_TRY(lrd_threads_alone(app, &n_threads));
     LRD_TRY(lrd_backend_open(app->cli->backend, &(lrd_backend_options_t){0, n_threads, &products},
                              &t->be));
     LRD_TRY(lrd_backend_describe(t->be, about, sizeof about));

@@ -47,3 +47,9 @@ if run cpu tune --backend cpu --dtype bfloat16 --out cpu.json; then
 else
     grep -q "one way alone to multiply bfloat16" cpu.log || fail "cpu: $(tail -3 cpu.log)"
 fi
+
+# Commands of one rank end under mpirun too.
+for command in info "tune --config config.yaml --set model.name_or_path=model --backend cuda --out two.json --set data.max_length=2"; do
+    # shellcheck disable=SC2086
+    timeout 60 mpirun -np 2 --bind-to none "$LRD_PROGRAM" $command >two.txt 2>two.log </dev/null || fail "$command on two ranks: $(tail -3 two.log)"
+done
