@@ -28,7 +28,7 @@ ROUNDOFF = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-12}
 RATE, WARM = 1e-3, 2
 
 
-def noise_block(dtype, n=1000003):
+def noise_block(dtype, n=100003):
     """n normal numbers of deviation 0.02, as bytes. n is prime: no two rows of a matrix begin alike."""
     rng = random.Random(0)
     x = array.array("f", (rng.gauss(0, 0.02) for _ in range(n)))
@@ -405,6 +405,7 @@ def main():
     p.add_argument("--steps", type=int, default=8)
     p.add_argument("--backend", default="auto")
     p.add_argument("--threads", type=int, default=0, help="on the CPU")
+    p.add_argument("--no-peft", action="store_true", help="lora-dist alone")
     p.add_argument("--tuning-file", help="of lora-dist tune, for lora-dist's runs")
     p.add_argument("--limit", type=float, default=90, help="seconds for one part")
     p.add_argument("--budget", type=float, default=540, help="seconds for all")
@@ -417,14 +418,14 @@ def main():
     end = time.monotonic() + a.budget
     report = Report(a.out)
     found, problem = run_child(a.limit, "ceilings", a.backend, a.dtypes)
-    report.data["peft"] = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft"))
+    report.data["peft"] = not a.no_peft and all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft"))
     if found:
         report.data["ceilings"] = found[0]
         report.data["ceilings"]["nominal"] = next((x for name, x in NOMINAL.items() if name in found[0]["device"]), None)
     else:
         report.note("no ceilings: " + problem.strip().splitlines()[-1])
     if not report.data["peft"]:
-        report.note("PEFT is left out: torch, transformers and peft are not all here")
+        report.note("PEFT is left out" + ("" if a.no_peft else ": torch, transformers and peft are not all here"))
     for model in a.models:
         for dtype in a.dtypes:
             if time.monotonic() >= end:

@@ -7,6 +7,7 @@
 #include "kernels/op_check.h"
 #include "kernels/op_profile.h"
 #include "kernels/plugin.h"
+#include "kernels/tuning.h"
 
 #include <string.h>
 
@@ -49,13 +50,23 @@ static lrd_status_t open_from(int i, const lrd_backend_options_t *options,
     const lrd_ops_t *ops = sources[i].ops;
     const lrd_plugin_t plugin = {sources[i].file, sources[i].variable, LRD_OPS_ENTRY,
                                  "kernels/ops.h", LRD_OPS_ABI_VERSION};
+    const lrd_product_options_t none = {0};
+    lrd_product_options_t products = options->products != NULL ? *options->products : none;
+    lrd_backend_options_t o = *options;
+    lrd_tuning_t tuning = {0};
     const void *table;
+    o.products = &products;
     if (ops == NULL) {
         LRD_TRY(lrd_plugin_open(&plugin, &table));
         ops = table;
     }
-    LRD_TRY(ops->open(options, backend_out));
+    if (products.tuning_file != NULL) {
+        LRD_TRY(lrd_tuning_read(products.tuning_file, &tuning));
+        products.tuning = &tuning;
+    }
+    LRD_TRY(ops->open(&o, backend_out));
 out:
+    lrd_tuning_release(&tuning);
     return status;
 }
 
@@ -99,6 +110,16 @@ void lrd_backend_close(lrd_backend_t *be)
 lrd_status_t lrd_backend_describe(lrd_backend_t *be, char *text, size_t size)
 {
     return be->ops->describe(be, text, size);
+}
+
+lrd_status_t lrd_backend_tuned(lrd_backend_t *be, lrd_tuning_t *tuning_out)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_CHECK(be->ops->tuned != NULL, LRD_ERR_UNSUPPORTED, "backend %s has no choice of products",
+              be->ops->name);
+    LRD_TRY(be->ops->tuned(be, tuning_out));
+out:
+    return status;
 }
 
 void lrd_backend_device_id(lrd_backend_t *be, char text[LRD_DEVICE_ID])

@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 /* A plugin built against another version of this file is refused. */
-enum { LRD_OPS_ABI_VERSION = 6 };
+enum { LRD_OPS_ABI_VERSION = 7 };
 
 typedef struct lrd_ops lrd_ops_t;
 
@@ -433,11 +433,38 @@ typedef struct lrd_limits {
     bool training;      /* backward ops will run */
 } lrd_limits_t;
 
+/* A product that a backend can compute in several ways, and one of them; in its own words. Where it was
+ * timed also the seconds that this way takes, and the one that the backend takes untimed. */
+typedef struct lrd_choice {
+    char product[128], route[176];
+    double seconds, rule_seconds;
+} lrd_choice_t;
+
+/* Ways that were found by timing, and where: they decide the bits, and are good for that machine alone. */
+typedef struct lrd_tuning {
+    char machine[160];
+    const lrd_choice_t *choice;
+    size_t n;
+} lrd_tuning_t;
+
+/* How a backend is to compute products with weights.
+ *
+ * tuning_file  from lora-dist tune; NULL: the backend's own rules
+ * tuning       what that file says: lrd_backend_open fills it in, a backend copies what it needs
+ * tf32         operands of float32 products are rounded to TF32; LRD_ERR_UNSUPPORTED where there is none
+ * tunes        the ways of each product are timed when it is met first, and the fastest is taken. What
+ *              linears write is then anything: for lora-dist tune alone */
+typedef struct lrd_product_options {
+    const char *tuning_file;
+    const lrd_tuning_t *tuning;
+    bool tf32, tunes;
+} lrd_product_options_t;
+
 /* What a backend is asked when it is opened. */
 typedef struct lrd_backend_options {
-    int device_index;        /* the rank's number on its host: its device, modulo those it sees */
-    int n_threads;           /* CPU threads; > 0 */
-    const char *tuning_file; /* from lora-dist tune; NULL: the backend's own rules */
+    int device_index; /* the rank's number on its host: its device, modulo those it sees */
+    int n_threads;    /* CPU threads; > 0 */
+    const lrd_product_options_t *products; /* NULL: its own rules, float32 as it is */
 } lrd_backend_options_t;
 
 enum { LRD_DEVICE_ID = 48 }; /* bytes of a device's name among all others */
@@ -478,6 +505,8 @@ struct lrd_ops {
     lrd_status_t (*zero)(lrd_stream_t *st, void *dst, size_t bytes);
     size_t (*scratch_bytes)(const lrd_backend_t *be, const lrd_limits_t *limits);
     size_t (*kv_cache_bytes)(const lrd_backend_t *be, const lrd_kv_shape_t *shape);
+    /* NULL: there is nothing to choose. */
+    lrd_status_t (*tuned)(lrd_backend_t *be, lrd_tuning_t *tuning_out);
 
 #define OP(name, args) \
     lrd_status_t (*name)(lrd_stream_t * st, lrd_scratch_t scratch, const args *a);
@@ -557,6 +586,10 @@ size_t lrd_scratch_bytes(const lrd_backend_t *be, const lrd_limits_t *limits);
 
 /* Device memory of one layer's cache. */
 size_t lrd_kv_cache_bytes(const lrd_backend_t *be, const lrd_kv_shape_t *shape);
+
+/* The choices that a backend which tunes has made so far; they are the backend's, until it is asked again.
+ * LRD_ERR_UNSUPPORTED: it never has a choice. */
+lrd_status_t lrd_backend_tuned(lrd_backend_t *be, lrd_tuning_t *tuning_out);
 
 /* Front functions: they check the arguments once, measure when asked to, and dispatch. */
 #define OP(name, args) \

@@ -6,10 +6,10 @@
 #   launch/bundle.sh [--build FOLDER] [--tests] [--with-cuda] OUT
 #
 #   --build FOLDER  what to carry; unless given, build/cuda-release where that is, else build/cpu-release
-#   --tests         also what launch/gpu_check.sh runs
+#   --tests         what launch/gpu_check.sh runs, instead of the example
 #   --with-cuda     also the CUDA libraries that the plugin needs: hundreds of megabytes
 #
-# There:  OUT/run lora-dist info      OUT/run bash OUT/examples/almanac/run.sh      OUT/run bash OUT/launch/gpu_check.sh
+# There:  OUT/run lora-dist info      OUT/run bash OUT/examples/almanac/run.sh      OUT/run bash OUT/launch/gpu_check.sh REPORT
 #
 # Needs patchelf. OUT must not exist; it appears when it is complete.
 set -euo pipefail
@@ -58,11 +58,15 @@ mv "$made"/installed/bin/* "$made/bin"
 rm -r "$made/installed"
 install "$root/launch/bundle_run.sh" "$made/run"
 cp -r "$root"/{README.md,LICENSE,configs,docs} "$made"
-mkdir "$made/examples" "$made/launch" "$made/bench"
-cp -r "$root/examples/almanac" "$made/examples"
-cp "$root"/launch/{ranks,gpu_check}.sh "$made/launch"
-cp "$root"/bench/*.py "$made/bench"
-if $tests; then
+mkdir "$made/launch"
+cp "$root/launch/ranks.sh" "$made/launch"
+if ! $tests; then
+    mkdir "$made/examples"
+    cp -r "$root/examples/almanac" "$made/examples"
+else
+    mkdir "$made/bench"
+    cp "$root/bench/gpu_compare.py" "$made/bench"
+    cp "$root/launch/gpu_check.sh" "$made/launch"
     while IFS= read -r program; do
         install -s "$program" "$made/bin"
     done < <(find "$build" -type f -perm -u+x \( -path '*/tests/*' -name 'test_ops_*' -o -name test_golden -o -name test_reduce -o -name op_speed \))
@@ -92,8 +96,8 @@ cp "$pmix"/../share/pmix/help-*.txt "$made/share/pmix"
 # What all of these need, but for the C library's own and the driver's.
 system='^(ld-linux|libc|libm|libmvec|libdl|librt|libpthread|libresolv|libutil|libnsl|libanl|libcuda|libnvidia.*)[-.]'
 cuda='^lib(cublas|cublasLt|cudart|nccl|nvrtc|nvJitLink)\.so'
-elf_files() { find "$made/bin" "$made/lib" -type f \( -perm -u+x -o -name '*.so*' \); }
-elf_files | xargs -d '\n' -n 1 ldd | awk '$2 == "=>" {print $1, $3}' | sort -u >"$made/needed"
+shopt -s nullglob # there may be no plugin
+ldd "$made"/bin/* "$made"/lib/*.so "$made"/lib/*/*.so | awk '$2 == "=>" {print $1, $3}' | sort -u >"$made/needed"
 while read -r name path; do
     if [[ $name =~ $cuda ]] && ! $with_cuda; then
         echo "$name" >>"$made/lib/cuda-libraries"
@@ -105,19 +109,11 @@ done <"$made/needed"
 rm "$made/needed"
 
 # Libraries are found from where a file lies. As DT_RPATH, which LD_LIBRARY_PATH does not come before.
-elf_files | while IFS= read -r file; do
-    up=${file#"$made"/} # bin/x, lib/x, lib/openmpi/x
-    case $up in
-    bin/*) path='$ORIGIN/../lib' ;;
-    lib/*/*) path='$ORIGIN/..' ;;
-    *) path='$ORIGIN' ;;
-    esac
-    chmod u+w "$file"
-    case $file in
-    */lib/*) strip --strip-unneeded "$file" ;;
-    esac
-    patchelf --force-rpath --set-rpath "$path" "$file"
-done
+chmod -R u+w "$made"
+strip --strip-unneeded "$made"/lib/*.so* "$made"/lib/*/*.so
+patchelf --force-rpath --set-rpath '$ORIGIN/../lib' "$made"/bin/*
+patchelf --force-rpath --set-rpath '$ORIGIN' "$made"/lib/*.so*
+patchelf --force-rpath --set-rpath '$ORIGIN/..' "$made"/lib/*/*.so
 mv "$made" "$out"
 trap - EXIT
 glibc=$(getconf GNU_LIBC_VERSION)

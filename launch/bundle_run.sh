@@ -4,7 +4,7 @@
 #   run lora-dist info
 #   run mpirun -np 2 lora-dist --config F
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-export PATH=$here/bin:$PATH LRD_PROGRAM=$here/bin/lora-dist
+export LRD_BUNDLE=$here PATH=$here/bin:$PATH LRD_PROGRAM=$here/bin/lora-dist
 # Open MPI and PMIx look for their parts where they were installed, unless told. One machine: nothing to start elsewhere.
 export OPAL_PREFIX=$here PMIX_INSTALL_PREFIX=$here
 export OPAL_PKGDATADIR=$here/share/openmpi OPAL_SYSCONFDIR=$here/etc

@@ -1,66 +1,189 @@
 #!/usr/bin/env bash
-# Everything that a machine with a GPU can say about the CUDA back end, in about ten minutes, into one report. Every part
-# has a limit of time and is written down as it comes; a part that fails does not stop the next.
+# Everything that a machine with a GPU can say about the CUDA back end, in less than ten minutes, into one report. Every part
+# has a limit of time and is written down as it comes; a part that fails does not stop the next, and one for which no time is
+# left is named.
 #
-#   launch/gpu_check.sh [--no-build] [REPORT]    REPORT: gpu_report.txt unless named
+#   launch/gpu_check.sh [--no-build] [--dry-run] [--seconds N] [REPORT]
+#
+#   --no-build   take build/cuda-release as it is; a bundle (launch/bundle.sh --tests) never builds
+#   --dry-run    checks of correctness for a few seconds each, benchmarks in small sizes: that every command starts and none
+#                fails; on any back end `cuda`, the emulated one too (LRD_CUDA_PLUGIN)
+#   --seconds N  for all of it, the build apart: 570 unless given
+#   REPORT       gpu_report.txt unless named; REPORT.compare.md and .json beside it
 #
 # In this order: does it run (the device, equal rows at different numbers of rows); are the ops right; are the training
-# runs right; are two ranks on one GPU right; what do memcheck and racecheck say, where compute-sanitizer is installed; how
-# long does each op take beside the least that it must do.
+# runs right; are two ranks on one GPU right; how long does each op take beside the least that it must do; which algorithms does
+# tuning choose; how fast is training beside PEFT; the same as tuned; what do memcheck and racecheck say, where
+# compute-sanitizer is installed.
 set -uo pipefail
-cd "$(dirname "$0")/.."
-build=$PWD/build/cuda-release
-if [[ ${1:-} == --no-build ]]; then
-    shift
-else
-    bash launch/setup.sh --tests --cuda || exit 1
+root=$(cd "$(dirname "$0")/.." && pwd)
+if [[ -x $root/run && ${LRD_BUNDLE:-} != "$root" ]]; then
+    exec "$root/run" bash "$root/launch/gpu_check.sh" "$@"
 fi
-report=${1:-gpu_report.txt}
-export LRD_CUDA_PLUGIN=$build/src/app/liblrd_cuda.so
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-exec > >(tee "$report") 2>&1
+build=true
+dry=false
+seconds=570
+while [[ ${1:-} == -* ]]; do
+    case $1 in
+    --no-build) build=false ;;
+    --dry-run) dry=true ;;
+    --seconds)
+        seconds=${2:?"--seconds needs a number"}
+        shift
+        ;;
+    -h | --help)
+        sed -n '2,19s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+    *)
+        echo "gpu_check.sh: unknown option $1 (--no-build, --dry-run, --seconds)" >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+report=$(realpath -m "${1:-gpu_report.txt}")
+if [[ -n ${LRD_BUNDLE:-} ]]; then
+    programs=$root/bin
+else
+    programs=${LRD_BINARY_DIR:-$root/build/cuda-release}
+    if $build; then (cd "$root" && bash launch/setup.sh --tests --cuda) || exit 1; fi
+    export LRD_PROGRAM=$programs/src/app/lora-dist
+    export LRD_CUDA_PLUGIN=${LRD_CUDA_PLUGIN:-$programs/src/app/liblrd_cuda.so}
+fi
+export LRD_SOURCE_DIR=$root OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 programs
+work=$(mktemp -d)
+cd "$work" || exit 1
+exec > >(exec tee "$report") 2>&1
+writer=$!
+trap 'exec >&- 2>&-; wait "$writer"; rm -rf "$work"' EXIT # the report is complete when this ends
+began=$SECONDS
 failed=()
+left_out=()
+left() { echo $((seconds - (SECONDS - began))); }
 
 part() { # seconds, title, command...
-    local seconds=$1 title=$2 began=$SECONDS code=0
+    local limit=$1 title=$2 started=$SECONDS code=0
     shift 2
+    ! $dry || limit=$dry_limit
+    ((limit <= $(left))) || limit=$(left)
     echo
     echo "==== $title"
-    timeout "$seconds" "$@" || code=$?
-    echo "---- $title: exit code $code after $((SECONDS - began)) s"
-    ((code == 0)) || failed+=("$title")
+    if ((limit < 1)); then
+        echo "---- $title: left out, the time is up"
+        left_out+=("$title")
+        return
+    fi
+    timeout -k 2 "$limit" "$@" || code=$?
+    echo "---- $title: exit code $code after $((SECONDS - started)) s"
+    ((code == 0 || code == 77)) || { $dry && ((code == 124)); } || failed+=("$title")
 }
-tests() { ctest --test-dir "$build" --output-on-failure --no-tests=error "$@"; }
-export -f tests
-export build
 
-command -v nvidia-smi >/dev/null && nvidia-smi
-if ! "$build/src/app/lora-dist" info | tee /dev/stderr | grep -q '^backend cuda: device '; then
+program() { # NAME: of a test or a benchmark, wherever it was built
+    find "$programs" -type f -name "$1" -perm -u+x -print -quit
+}
+run() { # NAME ARGUMENT...
+    local path
+    path=$(program "$1")
+    [[ -n $path ]] || { echo "there is no $1 in $programs"; return 1; }
+    "$path" "${@:2}"
+}
+each() { # FUNCTION ARGUMENT...: for each line of arguments; the first failure is the code, and stops nothing
+    local code=0 words
+    while read -ra words; do
+        echo "-- $* ${words[*]}"
+        "$@" "${words[@]}" </dev/null || { ((code != 0)) || code=$?; }
+    done
+    return "$code"
+}
+ops() { # TOOL...: families of ops, under a tool
+    local family
+    for family in norm linear attention cached head merge products rows sample update; do echo "$family"; done |
+        each family_of_ops
+}
+family_of_ops() { run "test_ops_$1" --backend cuda; }
+golden() {
+    local case dtype
+    for case in qkv all-linear post-layernorm head80 head128-untied; do
+        for dtype in float32 bfloat16 float16; do
+            [[ $case-$dtype == post-layernorm-bfloat16 ]] || echo "$case $dtype"
+        done
+    done | each golden_run
+}
+golden_run() {
+    local code=0
+    run test_golden "$1" "$2" 1 cuda || code=$?
+    return $((code == 77 ? 0 : code)) # the case is not here
+}
+two_ranks() { mpirun -np 2 --bind-to none --oversubscribe "$(program test_reduce)" --backend cuda; }
+sanitize() { # TOOL
+    printf '%s\n' norm head attention update | each sanitize_one "$1"
+}
+sanitize_one() { compute-sanitizer --tool "$1" --error-exitcode 9 "$(program "test_ops_$2")" --backend cuda; }
+tune() { # HIDDEN LAYERS HEADS VOCABULARY TOKENS
+    mkdir -p shape
+    echo "{\"model_type\": \"bloom\", \"hidden_size\": $1, \"n_layer\": $2, \"n_head\": $3, \"vocab_size\": $4, \"torch_dtype\": \"bfloat16\"}" \
+        >shape/config.json
+    echo "{model: {name_or_path: shape}, training: {max_tokens_per_micro_batch: $5}}" >shape/config.yaml
+    "$LRD_PROGRAM" tune --config shape/config.yaml --backend cuda --out tuning.json
+}
+compare() { # OUT OPTION...
+    python3 "$root/bench/gpu_compare.py" --backend cuda --out "$1" "${@:2}"
+}
+export -f program run each ops family_of_ops golden golden_run two_ranks sanitize sanitize_one tune compare
+export root
+
+if command -v nvidia-smi >/dev/null; then nvidia-smi; fi
+"$LRD_PROGRAM" info | tee info.txt
+if ! grep -q '^backend cuda: device ' info.txt; then
     echo "No CUDA device: nothing to check"
     exit 77
 fi
-part 60 "equal rows" bash -c 'tests -R ^ops_rows_gpu'
-part 120 "ops" bash -c 'tests -R "^ops_.*_gpu"'
-part 120 "training runs" bash -c 'tests -R "^golden_.*_gpu"'
-part 60 "two ranks on one device" mpirun -np 2 --bind-to none "$build/tests/comm/test_reduce" --backend cuda
-if command -v compute-sanitizer >/dev/null; then
-    for tool in memcheck racecheck; do
-        for family in norm head attention update; do
-            part 60 "$tool of $family" compute-sanitizer --tool "$tool" --error-exitcode 9 \
-                "$build/tests/kernels/test_ops_$family" --backend cuda
-        done
-    done
-else
-    echo "compute-sanitizer is not installed: no memcheck, no racecheck"
+speed=(--hidden 64 --heads 4 --vocab 512 --tokens 64 --length 32 --repeat 1)
+shape=(32 1 2 64 16)
+models=(tiny)
+cases=(2x16)
+less=(--dtypes bfloat16 --steps 3)
+if ! $dry; then
+    speed=()
+    shape=(2560 30 32 250880 8192)
+    models=(3b 560m)
+    cases=(4x512 16x512 packed:8192)
+    less=()
 fi
+dry_limit=2 # to start and not to fail at once
+part 30 "equal rows" bash -c 'run test_ops_rows --backend cuda'
+part 90 "ops" bash -c ops
+part 90 "training runs" bash -c golden
+part 30 "two ranks on one device" bash -c two_ranks
+dry_limit=90 # small sizes, to the end
 while read -r model hidden heads; do
-    part 60 "ops of $model" "$build/bench/op_speed" --backend cuda --hidden "$hidden" --heads "$heads"
+    part 20 "ops of $model" bash -c 'run op_speed --backend cuda "$@"' bash --hidden "$hidden" --heads "$heads" "${speed[@]}"
+    ! $dry || break
 done <<END
-bloom-560m 1024 16
 bloom-3b 2560 32
+bloom-560m 1024 16
 bloom-7b1 4096 32
 END
+part 40 "tuning for bloom-3b" bash -c 'tune "$@"' bash "${shape[@]}"
+if command -v python3 >/dev/null; then
+    budget=$(($(left) - 100)) # for what comes behind
+    part "$budget" "beside PEFT" bash -c 'compare "$@"' bash "$report.compare" --models "${models[@]}" --cases "${cases[@]}" \
+        "${less[@]}" --budget $((budget - 10))
+    ! [[ -s tuning.json ]] || $dry || part 50 "bloom-3b as tuned" bash -c 'compare "$@"' bash "$report.tuned" --models "${models[0]}" \
+        --cases "${cases[-1]}" --dtypes bfloat16 --tuning-file "$work/tuning.json" --budget 45 --no-peft
+else
+    echo "python3 is not installed: no comparison with PEFT"
+fi
+if command -v compute-sanitizer >/dev/null && ! $dry; then
+    part 60 "memcheck" bash -c 'sanitize memcheck'
+    part 60 "racecheck" bash -c 'sanitize racecheck'
+else
+    echo "compute-sanitizer is not installed, or this is a dry run: no memcheck, no racecheck"
+fi
 echo
+echo "$((SECONDS - began)) of $seconds s"
+((${#left_out[@]} == 0)) || echo "LEFT OUT: ${left_out[*]}"
 if ((${#failed[@]} > 0)); then
     echo "FAILED: ${failed[*]}"
     exit 1

@@ -24,8 +24,12 @@ static lrd_status_t cpu_open(const lrd_backend_options_t *options, lrd_backend_t
     be->base.ops = &lrd_cpu_ops;
     be->n_threads = options->n_threads;
     LRD_TRY(micro_choose(&be->isa));
-    if (options->tuning_file != NULL)
-        LRD_TRY(tuning_load(options->tuning_file, be->isa, &be->tuning));
+    const lrd_product_options_t *p = options->products;
+    LRD_CHECK(!p->tf32, LRD_ERR_UNSUPPORTED,
+              "training.tf32: true needs a GPU: here float32 is multiplied as it is; leave it out");
+    be->tunes = p->tunes;
+    if (p->tuning != NULL || p->tunes)
+        LRD_TRY(tuning_open(p->tuning, p->tuning_file, be->isa, &be->tuning));
     *backend_out = &be->base;
     be = NULL;
 out:
@@ -40,10 +44,23 @@ static lrd_status_t cpu_describe(lrd_backend_t *backend, char *text, size_t size
     tuning_machine(be->isa, machine);
     snprintf(text, size, "%d thread%s, %s, bfloat16 products %s", be->n_threads,
              be->n_threads == 1 ? "" : "s", machine,
-             be->tuning != NULL      ? "as tuned"
+             be->tunes               ? "being tuned"
+             : be->tuning != NULL    ? "as tuned"
              : be->isa->pairs_faster ? "native"
                                      : "widened to float32");
     return LRD_OK;
+}
+
+static lrd_status_t cpu_tuned(lrd_backend_t *backend, lrd_tuning_t *tuning_out)
+{
+    lrd_status_t status = LRD_OK;
+    const cpu_backend_t *be = (const cpu_backend_t *)backend;
+    *tuning_out = (lrd_tuning_t){.n = 0};
+    tuning_machine(be->isa, tuning_out->machine);
+    if (be->tuning != NULL)
+        LRD_TRY(tuning_list(be->tuning, be->isa, tuning_out));
+out:
+    return status;
 }
 
 static lrd_status_t cpu_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out)
@@ -194,6 +211,7 @@ const lrd_ops_t lrd_cpu_ops = {.name = "cpu",
                                .zero = cpu_zero,
                                .scratch_bytes = cpu_scratch_bytes,
                                .kv_cache_bytes = cpu_kv_cache_bytes,
+                               .tuned = cpu_tuned,
 #define OP(name, args) .name = cpu_##name,
                                LRD_OP_LIST(OP)
 #undef OP

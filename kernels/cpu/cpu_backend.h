@@ -16,7 +16,8 @@ typedef struct cpu_backend {
     lrd_backend_t base;
     int n_threads;
     const micro_isa_t *isa;
-    tuning_t *tuning; /* NULL: no tuning file */
+    tuning_t *tuning; /* NULL: the rule alone */
+    bool tunes;       /* products are timed when they are met first */
 } cpu_backend_t;
 
 static inline cpu_backend_t *cpu_backend_of(lrd_stream_t *st)

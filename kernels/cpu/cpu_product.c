@@ -1,5 +1,6 @@
 #include "kernels/cpu/cpu_product.h"
 
+#include "base/clock.h"
 #include "kernels/cpu/cpu_convert.h"
 #include "kernels/cpu/cpu_micro.h"
 #include "kernels/cpu/cpu_pack.h"
@@ -38,16 +39,24 @@ size_t product_thread_bytes(void)
  * half the speed). */
 enum { PAD = 16 };
 
+/* Of a route that is timed: runs, and the seconds after which two must do. */
+enum { REPEATS = 5, LONG = 1 };
+
 size_t product_shared_bytes(lrd_dtype_t compute, int64_t m, int64_t k)
 {
     const int64_t rows = compute == LRD_F32 ? smaller(m, FEW_ROWS) : m;
     return cpu_round((size_t)(rows * (k + PAD)) * sizeof(float));
 }
 
+static bool has_choice(const cpu_backend_t *be, lrd_dtype_t x, lrd_dtype_t w, int64_t k)
+{
+    return x == LRD_BF16 && w == LRD_BF16 && be->isa->pairs != NULL && k % 2 == 0;
+}
+
 bool product_is_native(const cpu_backend_t *be, lrd_dtype_t x, lrd_dtype_t w, int64_t n, int64_t k,
                        bool transposed)
 {
-    if (x != LRD_BF16 || w != LRD_BF16 || be->isa->pairs == NULL || k % 2 != 0)
+    if (!has_choice(be, x, w, k))
         return false;
     bool native;
     return tuning_find(be->tuning, n, k, transposed, &native) ? native : be->isa->pairs_faster;
@@ -216,12 +225,10 @@ static void cut(plan_t *plan)
     plan->rows = parts_of(p->m, groups);
 }
 
-void product_run(cpu_backend_t *be, const product_t *p, void *shared, const cpu_scratch_t *threads)
+static void run_route(const cpu_backend_t *be, const product_t *p, bool native, void *shared,
+                      const cpu_scratch_t *threads)
 {
-    plan_t plan = {.be = be, .p = p, .x = p->x, .threads = threads};
-    /* Pairs are read as 32-bit elements. */
-    plan.native = product_is_native(be, p->x.dtype, p->w.dtype, p->n, p->k, p->transposed) &&
-                  p->x.ld % 2 == 0 && (uintptr_t)p->x.data % 4 == 0;
+    plan_t plan = {.be = be, .p = p, .x = p->x, .native = native, .threads = threads};
     const bool few = p->m <= FEW_ROWS;
     if (!plan.native && p->x.dtype != LRD_F32)
         widen(&plan, shared);
@@ -245,4 +252,36 @@ void product_run(cpu_backend_t *be, const product_t *p, void *shared, const cpu_
                 run_many(&plan, row, n_rows, col, n_cols, omp_get_thread_num());
         }
     }
+}
+
+/* The best of some runs, fewer where they take long; the first one does not count. */
+static double time_route(const cpu_backend_t *be, const product_t *p, bool native, void *shared,
+                         const cpu_scratch_t *threads)
+{
+    const double first = lrd_clock_seconds();
+    double best = 0;
+    for (int i = 0; i <= REPEATS && (i < 2 || lrd_clock_seconds() - first < LONG); i++) {
+        const double begun = lrd_clock_seconds();
+        run_route(be, p, native, shared, threads);
+        const double seconds = lrd_clock_seconds() - begun;
+        if (i == 1 || (i > 1 && seconds < best))
+            best = seconds;
+    }
+    return best;
+}
+
+void product_run(cpu_backend_t *be, const product_t *p, void *shared, const cpu_scratch_t *threads)
+{
+    bool known;
+    /* Pairs are read as 32-bit elements. */
+    const bool fits = p->x.ld % 2 == 0 && (uintptr_t)p->x.data % 4 == 0;
+    if (be->tunes && fits && has_choice(be, p->x.dtype, p->w.dtype, p->k) &&
+        !tuning_find(be->tuning, p->n, p->k, p->transposed, &known)) {
+        const double seconds[2] = {time_route(be, p, false, shared, threads),
+                                   time_route(be, p, true, shared, threads)};
+        tuning_add(be->tuning, p->n, p->k, p->transposed, seconds, be->isa->pairs_faster);
+    }
+    run_route(be, p,
+              fits && product_is_native(be, p->x.dtype, p->w.dtype, p->n, p->k, p->transposed),
+              shared, threads);
 }

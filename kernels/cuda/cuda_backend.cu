@@ -9,7 +9,7 @@
 static void cuda_close(lrd_backend_t *backend)
 {
     cuda_backend_t *be = (cuda_backend_t *)backend;
-    cuda_product_forget(be);
+    cuda_choices_forget(be);
     cublasLtDestroy(be->products);
     free(be);
 }
@@ -32,13 +32,36 @@ static lrd_status_t choose_device(int rank, int *index_out, cudaDeviceProp *prop
     return LRD_OK;
 }
 
+void cuda_machine(const cuda_backend_t *be, char text[160])
+{
+    snprintf(text, 160, "%.80s, compute capability %d.%d, %d multiprocessors, cuBLASLt %zu",
+             be->properties.name, be->properties.major, be->properties.minor,
+             be->properties.multiProcessorCount, cublasLtGetVersion());
+}
+
+static lrd_status_t take_options(cuda_backend_t *be, const lrd_product_options_t *p)
+{
+    char here[160];
+    be->tf32 = p->tf32;
+    be->tunes = p->tunes;
+    if (p->tuning == NULL)
+        return LRD_OK;
+    cuda_machine(be, here);
+    CUDA_CHECK(strcmp(p->tuning->machine, here) == 0, LRD_ERR_CONFIG,
+               "%s was made for \"%s\", this device is \"%s\": make one here with lora-dist tune",
+               p->tuning_file, p->tuning->machine, here);
+    be->tuned = (lrd_choice_t *)calloc(p->tuning->n + 1, sizeof *be->tuned);
+    CUDA_CHECK(be->tuned != NULL, LRD_ERR_NO_MEMORY, "out of memory");
+    memcpy(be->tuned, p->tuning->choice, p->tuning->n * sizeof *be->tuned);
+    be->n_tuned = p->tuning->n;
+    return LRD_OK;
+}
+
 static lrd_status_t cuda_open(const lrd_backend_options_t *options, lrd_backend_t **backend_out)
 {
     cudaDeviceProp properties;
     int device = 0;
     CUDA_TRY(choose_device(options->device_index, &device, &properties));
-    CUDA_CHECK(options->tuning_file == NULL, LRD_ERR_UNSUPPORTED,
-               "%s: the CUDA back end takes no tuning file", options->tuning_file);
     cuda_backend_t *be = (cuda_backend_t *)calloc(1, sizeof *be);
     CUDA_CHECK(be != NULL, LRD_ERR_NO_MEMORY, "out of memory");
     be->base.ops = lrd_cuda_ops();
@@ -49,6 +72,11 @@ static lrd_status_t cuda_open(const lrd_backend_options_t *options, lrd_backend_
         free(be);
         CUDA_CHECK(false, LRD_ERR_DEVICE, "cuBLASLt cannot start: %s",
                    cublasLtGetStatusString(error));
+    }
+    const lrd_status_t status = take_options(be, options->products);
+    if (status != LRD_OK) {
+        cuda_close(&be->base);
+        return status;
     }
     *backend_out = &be->base;
     return LRD_OK;
@@ -294,6 +322,7 @@ static lrd_ops_t make_table()
     t.zero = cuda_zero;
     t.scratch_bytes = cuda_scratch_bytes;
     t.kv_cache_bytes = cuda_kv_cache_bytes;
+    t.tuned = cuda_tuned;
 #define OP(name, args) t.name = cuda_##name;
     LRD_OP_LIST(OP)
 #undef OP

@@ -47,10 +47,19 @@ typedef struct cuda_backend {
     int device;
     cudaDeviceProp properties;
     cublasLtHandle_t products;
-    struct product_choice *choices; /* cuda_product.cu: algorithms chosen so far */
+    bool tf32, tunes; /* as lrd_product_options_t */
+    /* cuda_choice.cu: algorithms chosen so far; what a tuning file says; what cuda_tuned last listed. */
+    struct product_choice *choices;
+    lrd_choice_t *tuned, *listed;
+    size_t n_tuned;
 } cuda_backend_t;
 
-void cuda_product_forget(cuda_backend_t *be); /* frees them */
+/* cuda_choice.cu */
+lrd_status_t cuda_tuned(lrd_backend_t *backend, lrd_tuning_t *tuning_out);
+void cuda_choices_forget(cuda_backend_t *be); /* frees all of that */
+
+/* What algorithms are good for: the device and cuBLASLt's version. text[160]. */
+void cuda_machine(const cuda_backend_t *be, char text[160]);
 
 typedef struct cuda_stream {
     lrd_stream_t base;

@@ -30,6 +30,9 @@ lrd_status_t lrd_command_tune(lrd_app_t *app);
 lrd_status_t lrd_command_plan(lrd_app_t *app);
 lrd_status_t lrd_command_info(lrd_app_t *app);
 
+/* Threads for a command that rank 0 runs alone: one, where other ranks are there, since they are not asked. */
+lrd_status_t lrd_threads_alone(const lrd_app_t *app, int *n_threads_out);
+
 /* Writes a whole result to standard output. */
 lrd_status_t lrd_put_result(const char *text, size_t bytes);
 

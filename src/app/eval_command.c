@@ -83,6 +83,7 @@ static lrd_status_t open_input(eval_t *e, int n_threads)
                                 .device_index = lrd_comm_local_rank(e->app->comm),
                                 .n_threads = n_threads,
                                 .tuning_file = x->parallel.tuning_file,
+                                .tf32 = x->training.tf32,
                                 .stop = e->app->stop},
         &e->inference));
     LRD_TRY(lrd_squad_prompts_open(

@@ -100,7 +100,8 @@ static lrd_status_t open_all(lrd_generate_app_t *g, int n_threads)
                                 .backend = cli->backend,
                                 .device_index = lrd_comm_local_rank(g->app->comm),
                                 .n_threads = n_threads,
-                                .tuning_file = g->settings->parallel.tuning_file},
+                                .tuning_file = g->settings->parallel.tuning_file,
+                                .tf32 = g->settings->training.tf32},
         &g->inference));
     LRD_TRY(lrd_tokenizer_load(cli->model, &g->tokenizer));
     g->reader = (lrd_prompts_reader_t){.tokenizer = g->tokenizer,

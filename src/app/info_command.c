@@ -1,7 +1,6 @@
 #include "app/command.h"
 
 #include "base/version.h"
-#include "comm/cpus.h"
 #include "comm/devcomm.h"
 #include "kernels/ops.h"
 
@@ -17,7 +16,7 @@ static lrd_status_t print_backends(lrd_app_t *app, lrd_buf_t *text)
     lrd_backend_t *be = NULL;
     int n, threads;
     const char *const *names = lrd_backend_names(&n);
-    LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &threads));
+    LRD_TRY(lrd_threads_alone(app, &threads));
     for (int i = 0; i < n; i++) {
         char about[256];
         size_t free_bytes, total_bytes;

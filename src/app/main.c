@@ -100,6 +100,14 @@ out:
     return status;
 }
 
+lrd_status_t lrd_threads_alone(const lrd_app_t *app, int *n_threads_out)
+{
+    *n_threads_out = app->cli->threads > 0 ? app->cli->threads : 1;
+    if (lrd_comm_size(app->comm) > 1)
+        return LRD_OK;
+    return lrd_cpus_threads(app->comm, app->cli->threads, n_threads_out);
+}
+
 static lrd_status_t run_command(lrd_app_t *app)
 {
     static lrd_status_t (*const together[LRD_N_COMMANDS])(lrd_app_t *) = {

@@ -123,7 +123,8 @@ static lrd_status_t open_input(score_t *s, int n_threads)
                                                 .backend = s->cli->backend,
                                                 .device_index = lrd_comm_local_rank(s->app->comm),
                                                 .n_threads = n_threads,
-                                                .tuning_file = s->settings->parallel.tuning_file},
+                                                .tuning_file = s->settings->parallel.tuning_file,
+                                                .tf32 = s->settings->training.tf32},
                         &s->engine));
     if (s->cli->adapter != NULL) {
         LRD_TRY(lrd_peft_read_config(s->cli->adapter, &s->adapter_settings));

@@ -1,205 +1,298 @@
-/* Times each product of a model both ways, as bfloat16 and widened to float32, and writes the
- * faster way down. Only a bfloat16 base has a choice. */
+/* Runs the products of a model once on a back end that times the ways of each, and writes down which it
+ * took (kernels/tuning.h). */
 #include "app/command.h"
 
-#include "base/clock.h"
 #include "base/file.h"
-#include "base/json_writer.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "comm/cpus.h"
-#include "kernels/cpu/cpu_tuning.h"
+#include "kernels/tuning.h"
 #include "model/family.h"
+#include "model/weights.h"
 
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { TOKENS = 512, REPEATS = 5, MAX_PRODUCTS = 4 * LRD_MAX_LINEARS };
+/* Tokens of a micro-batch where the settings do not say: records of a usual length. And those that meet the
+ * head. */
+enum { USUAL_LENGTH = 256, HEAD_TOKENS = 1024 };
 
-typedef struct product {
-    int64_t n, k;
-    bool transposed;   /* dx = dy W, else y = x W' */
-    double seconds[2]; /* widened, native */
-} product_t;
+enum { NOISE = 1 << 16, MAX_TENSORS = 16 };
 
 typedef struct tune {
-    product_t product[MAX_PRODUCTS];
-    int n_products;
-    char machine[160];
+    const lrd_settings_t *settings;
+    lrd_model_config_t config;
+    lrd_dtype_t dtype;
+    int64_t tokens, rank;
+    lrd_backend_t *be;
+    lrd_stream_t *st;
+    lrd_scratch_t scratch;
+    float *noise; /* pinned, NOISE numbers */
+    struct {
+        void *data;
+        size_t bytes;
+    } tensor[MAX_TENSORS];
+    int n_tensors;
+    /* As large as any linear wants them: weights, inputs and outputs; the adapter's. */
+    void *w, *x, *y, *pre, *a, *b, *u, *da, *db;
 } tune_t;
 
-static void add_product(tune_t *t, int64_t n, int64_t k, bool transposed)
-{
-    for (int i = 0; i < t->n_products; i++) {
-        const product_t *p = &t->product[i];
-        if (p->n == n && p->k == k && p->transposed == transposed)
-            return;
-    }
-    t->product[t->n_products++] = (product_t){n, k, transposed, {0, 0}};
-}
-
-static void list_products(tune_t *t, const lrd_model_config_t *c)
-{
-    for (int i = 0; i < c->family->n_linears; i++) {
-        const lrd_tensor_decl_t *w = &c->family->block_tensors[c->family->linears[i].weight];
-        const int64_t n_out = lrd_dim_size(c, w->shape[0]), n_in = lrd_dim_size(c, w->shape[1]);
-        add_product(t, n_out, n_in, false);
-        add_product(t, n_in, n_out, true);
-    }
-}
-
-/* The tuning file as text; native < 0: as timed. */
-static lrd_status_t write_text(const tune_t *t, int native, lrd_buf_t *buf)
-{
-    lrd_json_writer_t w = {.buf = buf, .indent = 2};
-    lrd_json_open(&w, '{');
-    lrd_json_key(&w, "machine");
-    lrd_json_text(&w, t->machine);
-    lrd_json_key(&w, "products");
-    lrd_json_open(&w, '[');
-    for (int i = 0; i < t->n_products; i++) {
-        const product_t *p = &t->product[i];
-        const bool is_native = native < 0 ? p->seconds[1] < p->seconds[0] : native > 0;
-        lrd_json_open(&w, '{');
-        lrd_json_key(&w, "n");
-        lrd_json_int(&w, p->n);
-        lrd_json_key(&w, "k");
-        lrd_json_int(&w, p->k);
-        lrd_json_key(&w, "transposed");
-        lrd_json_bool(&w, p->transposed);
-        lrd_json_key(&w, "route");
-        lrd_json_text(&w, is_native ? "native" : "widened");
-        lrd_json_close(&w, '}');
-    }
-    lrd_json_close(&w, ']');
-    lrd_json_close(&w, '}');
-    return lrd_json_writer_status(&w);
-}
-
-/* Device memory of a product. */
-typedef struct operands {
-    lrd_mat_t x, w, y;
-    lrd_scratch_t scratch;
-} operands_t;
-
-static lrd_status_t time_product(lrd_stream_t *st, const operands_t *o, const product_t *p,
-                                 double *seconds_out)
+static lrd_status_t take(tune_t *t, size_t bytes, void **out)
 {
     lrd_status_t status = LRD_OK;
-    /* W is [N, K] as stored: p->n outputs of p->k inputs, the other way round when transposed. */
-    const int64_t rows = p->transposed ? p->k : p->n, cols = p->transposed ? p->n : p->k;
-    const lrd_weight_t w = {{o->w.data, rows, cols, cols, LRD_BF16}};
-    const lrd_mat_t x = {o->x.data, TOKENS, p->k, p->k, LRD_BF16};
-    const lrd_mat_t y = {o->y.data, TOKENS, p->n, p->n, LRD_BF16};
-    double best = 0;
-    for (int i = 0; i <= REPEATS; i++) { /* the first one builds the kernel */
-        const double begun = lrd_clock_seconds();
-        if (p->transposed)
-            LRD_TRY(lrd_linear_backward(st, o->scratch,
-                                        &(lrd_linear_bwd_t){.dy = lrd_const(x), .w = &w, .dx = y}));
-        else
-            LRD_TRY(lrd_linear_forward(st, o->scratch,
-                                       &(lrd_linear_fwd_t){.x = lrd_const(x), .w = &w, .y = y}));
-        LRD_TRY(lrd_stream_sync(st));
-        const double seconds = lrd_clock_seconds() - begun;
-        if (i == 1 || (i > 1 && seconds < best))
-            best = seconds;
-    }
-    *seconds_out = best;
+    LRD_TRY(lrd_mem_alloc(t->be, LRD_MEM_DEVICE, bytes, out));
+    t->tensor[t->n_tensors].data = *out;
+    t->tensor[t->n_tensors++].bytes = bytes;
 out:
     return status;
 }
 
-/* Times all products on a backend that takes one way for all of them. */
-static lrd_status_t time_route(tune_t *t, const lrd_model_config_t *c, const char *file, int native,
-                               int n_threads)
+/* Small numbers of both signs: what multiplies them draws the power that a run's does. */
+static lrd_status_t make_noise(tune_t *t)
 {
     lrd_status_t status = LRD_OK;
-    lrd_backend_t *be = NULL;
-    lrd_stream_t *st = NULL;
-    lrd_buf_t text = {0};
-    void *memory = NULL, *scratch = NULL;
-    const size_t row = (size_t)TOKENS * (size_t)c->mlp * 2,
-                 weight = (size_t)(c->mlp * c->hidden) * 2;
-    const lrd_limits_t limits = {.tokens = TOKENS,
-                                 .max_seqlen = TOKENS,
+    uint32_t seed = 1;
+    LRD_TRY(lrd_mem_alloc(t->be, LRD_MEM_PINNED, NOISE * sizeof *t->noise, (void **)&t->noise));
+    uint16_t *half = (uint16_t *)t->noise;
+    for (int i = 0; i < NOISE; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        const float x = ((float)(seed >> 8) * 0x1p-24f - 0.5f) * 0.1f;
+        if (t->dtype == LRD_F32)
+            t->noise[i] = x;
+        else
+            half[i] = t->dtype == LRD_F16 ? lrd_f32_to_f16(x) : lrd_f32_to_bf16(x);
+    }
+out:
+    return status;
+}
+
+static lrd_status_t take_noise(tune_t *t, int64_t n, void **out)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t bytes = (size_t)n * lrd_dtype_bytes(t->dtype),
+                 block = NOISE * lrd_dtype_bytes(t->dtype);
+    LRD_TRY(take(t, bytes, out));
+    for (size_t at = 0; at < bytes; at += block)
+        LRD_TRY(lrd_copy(t->st, LRD_COPY_H2D, (uint8_t *)*out + at, t->noise,
+                         bytes - at < block ? bytes - at : block));
+out:
+    return status;
+}
+
+static lrd_status_t take_zeros(tune_t *t, int64_t n, void **out)
+{
+    lrd_status_t status = LRD_OK;
+    const size_t bytes = (size_t)n * sizeof(float);
+    LRD_TRY(take(t, bytes, out));
+    LRD_TRY(lrd_zero(t->st, *out, bytes));
+out:
+    return status;
+}
+
+static lrd_mat_t matrix(const tune_t *t, void *data, int64_t rows, int64_t cols)
+{
+    return (lrd_mat_t){data, rows, cols, cols, t->dtype};
+}
+
+static lrd_mat_t matrix_f32(void *data, int64_t rows, int64_t cols)
+{
+    return (lrd_mat_t){data, rows, cols, cols, LRD_F32};
+}
+
+static lrd_status_t prepare(tune_t *t)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_model_config_t *c = &t->config;
+    const int64_t widest = c->mlp > 3 * c->hidden ? c->mlp : 3 * c->hidden,
+                  weight = widest > c->vocab_size ? widest : c->vocab_size;
+    const lrd_limits_t limits = {.tokens = t->tokens,
+                                 .max_seqlen = t->tokens,
                                  .hidden = c->hidden,
                                  .mlp = c->mlp,
                                  .vocab = c->vocab_size,
                                  .n_heads = c->n_heads,
                                  .head_dim = c->head_dim,
-                                 .compute = LRD_BF16,
+                                 .rank = t->rank,
+                                 .compute = t->dtype,
                                  .training = true};
-    size_t scratch_bytes = 0;
-    LRD_TRY(write_text(t, native, &text));
-    LRD_TRY(lrd_file_write(file, text.data, text.size));
-    LRD_TRY(lrd_backend_open("cpu", &(lrd_backend_options_t){0, n_threads, file}, &be));
-    LRD_TRY(lrd_stream_create(be, &st));
-    scratch_bytes = lrd_scratch_bytes(be, &limits);
-    LRD_TRY(lrd_mem_alloc(be, LRD_MEM_DEVICE, 2 * row + weight, &memory));
-    LRD_TRY(lrd_mem_alloc(be, LRD_MEM_DEVICE, scratch_bytes, &scratch));
-    LRD_TRY(lrd_zero(st, memory, 2 * row + weight));
-    const operands_t o = {.x = {.data = memory},
-                          .y = {.data = (char *)memory + row},
-                          .w = {.data = (char *)memory + 2 * row},
-                          .scratch = {scratch, scratch_bytes}};
-    for (int i = 0; i < t->n_products; i++)
-        LRD_TRY(time_product(st, &o, &t->product[i], &t->product[i].seconds[native]));
+    LRD_TRY(make_noise(t));
+    t->scratch.bytes = lrd_scratch_bytes(t->be, &limits);
+    LRD_TRY(take(t, t->scratch.bytes, &t->scratch.data));
+    LRD_TRY(take_noise(t, weight * c->hidden, &t->w));
+    LRD_TRY(take_noise(t, t->tokens * widest, &t->x));
+    LRD_TRY(take_noise(t, t->tokens * widest, &t->y));
+    LRD_TRY(take_noise(t, t->tokens * widest, &t->pre));
+    LRD_TRY(take_zeros(t, t->rank * widest, &t->a));
+    LRD_TRY(take_zeros(t, t->rank * widest, &t->b));
+    LRD_TRY(take_zeros(t, t->rank * t->tokens, &t->u));
+    LRD_TRY(take_zeros(t, t->rank * widest, &t->da));
+    LRD_TRY(take_zeros(t, t->rank * widest, &t->db));
+    LRD_TRY(lrd_stream_sync(t->st));
 out:
-    if (be != NULL) {
-        lrd_mem_free(be, LRD_MEM_DEVICE, scratch, scratch_bytes);
-        lrd_mem_free(be, LRD_MEM_DEVICE, memory, 2 * row + weight);
-    }
-    lrd_stream_destroy(st);
-    lrd_backend_close(be);
-    lrd_buf_release(&text);
     return status;
 }
 
-static void report(const tune_t *t)
+/* One linear [n, k], both ways; with an adapter or without; where it is wide, with GELU behind it; where it
+ * takes something wide, with GELU's derivative. */
+static lrd_status_t run_linear(tune_t *t, int64_t n, int64_t k, bool adapted)
 {
-    for (int i = 0; i < t->n_products; i++) {
-        const product_t *p = &t->product[i];
-        const double flops = 2.0 * TOKENS * (double)p->n * (double)p->k;
-        lrd_info("%lld x %lld%s: widened %.0f GFLOP/s, native %.0f GFLOP/s", (long long)p->n,
-                 (long long)p->k, p->transposed ? " transposed" : "", flops / p->seconds[0] / 1e9,
-                 flops / p->seconds[1] / 1e9);
+    lrd_status_t status = LRD_OK;
+    const int64_t rows = t->tokens, mlp = t->config.mlp;
+    const int32_t row_begin[2] = {0, (int32_t)rows};
+    const lrd_weight_t w = {lrd_const(matrix(t, t->w, n, k))};
+    const lrd_lora_t lora = {.a = lrd_const(matrix_f32(t->a, t->rank, k)),
+                             .b = lrd_const(matrix_f32(t->b, n, t->rank)),
+                             .scale = 1};
+    const lrd_lora_rows_t all = {1, &lora, row_begin};
+    const lrd_mat_t da = matrix_f32(t->da, t->rank, k), db = matrix_f32(t->db, n, t->rank),
+                    u = matrix_f32(t->u, rows, t->rank);
+    lrd_linear_fwd_t f = {.x = lrd_const(matrix(t, t->x, rows, k)),
+                          .w = &w,
+                          .bias = lrd_const(matrix(t, t->pre, 1, n)),
+                          .lora = adapted ? &all : NULL,
+                          .y = matrix(t, t->y, rows, n)};
+    lrd_linear_bwd_t b = {.dy = lrd_const(matrix(t, t->x, rows, n)),
+                          .w = &w,
+                          .lora = adapted ? &all : NULL,
+                          .dx = matrix(t, t->y, rows, k)};
+    if (adapted) {
+        f.u = u;
+        b.x = lrd_const(matrix(t, t->x, rows, k));
+        b.u = lrd_const(u);
+        b.da = &da;
+        b.db = &db;
     }
+    LRD_TRY(lrd_linear_forward(t->st, t->scratch, &f));
+    LRD_TRY(lrd_linear_backward(t->st, t->scratch, &b));
+    if (n == mlp) {
+        f.epilogue = LRD_EPILOGUE_GELU;
+        LRD_TRY(lrd_linear_forward(t->st, t->scratch, &f));
+        f.pre = matrix(t, t->pre, rows, n);
+        LRD_TRY(lrd_linear_forward(t->st, t->scratch, &f));
+    }
+    if (k == mlp) {
+        b.pre = lrd_const(matrix(t, t->pre, rows, k));
+        LRD_TRY(lrd_linear_backward(t->st, t->scratch, &b));
+    }
+    LRD_TRY(lrd_stream_sync(t->st));
+out:
+    return status;
+}
+
+static lrd_status_t run_head(tune_t *t)
+{
+    lrd_status_t status = LRD_OK;
+    const int64_t rows = t->tokens < HEAD_TOKENS ? t->tokens : HEAD_TOKENS, c = t->config.hidden;
+    const lrd_weight_t w = {lrd_const(matrix(t, t->w, t->config.vocab_size, c))};
+    void *target, *nll;
+    LRD_TRY(take_zeros(t, rows, &target));
+    LRD_TRY(take_zeros(t, 2, &nll));
+    LRD_TRY(lrd_linear_ce(t->st, t->scratch,
+                          &(lrd_linear_ce_t){.h = lrd_const(matrix(t, t->x, rows, c)),
+                                             .w = &w,
+                                             .target = target,
+                                             .n_targets = rows,
+                                             .inv_n_target = 1.0 / (double)rows,
+                                             .nll = nll,
+                                             .dh = matrix(t, t->y, rows, c)}));
+    LRD_TRY(lrd_stream_sync(t->st));
+out:
+    return status;
+}
+
+static lrd_status_t run_products(tune_t *t)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_family_t *family = t->config.family;
+    for (int i = 0; i < family->n_linears; i++) {
+        const lrd_tensor_decl_t *w = &family->block_tensors[family->linears[i].weight];
+        const int64_t n = lrd_dim_size(&t->config, w->shape[0]),
+                      k = lrd_dim_size(&t->config, w->shape[1]);
+        LRD_TRY(run_linear(t, n, k, false));
+        LRD_TRY(run_linear(t, n, k, true));
+    }
+    LRD_TRY(run_head(t));
+out:
+    return status;
+}
+
+static lrd_status_t open_backend(tune_t *t, const lrd_app_t *app)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_product_options_t products = {.tf32 = t->settings->training.tf32, .tunes = true};
+    int n_threads;
+    char about[160];
+    LRD_TRY(lrd_threads_alone(app, &n_threads));
+    LRD_TRY(lrd_backend_open(app->cli->backend, &(lrd_backend_options_t){0, n_threads, &products},
+                             &t->be));
+    LRD_TRY(lrd_backend_describe(t->be, about, sizeof about));
+    LRD_TRY(lrd_stream_create(t->be, &t->st));
+    lrd_info("Timing products of %lld tokens on %s", (long long)t->tokens, about);
+out:
+    return status;
+}
+
+static void release(tune_t *t)
+{
+    for (int i = 0; i < t->n_tensors; i++)
+        lrd_mem_free(t->be, LRD_MEM_DEVICE, t->tensor[i].data, t->tensor[i].bytes);
+    if (t->noise != NULL)
+        lrd_mem_free(t->be, LRD_MEM_PINNED, t->noise, NOISE * sizeof *t->noise);
+    lrd_stream_destroy(t->st);
+    lrd_backend_close(t->be);
+}
+
+static void take_settings(tune_t *t)
+{
+    const lrd_training_settings_t *x = &t->settings->training;
+    const int64_t longest = t->settings->data.max_length,
+                  dtype = lrd_weights_dtype(&t->settings->model);
+    t->rank = t->settings->lora.r;
+    t->dtype = dtype >= 0             ? (lrd_dtype_t)dtype
+               : t->config.dtype >= 0 ? (lrd_dtype_t)t->config.dtype
+                                      : LRD_F32;
+    t->tokens =
+        x->max_tokens_per_micro_batch != LRD_SETTING_NULL
+            ? x->max_tokens_per_micro_batch
+            : x->per_device_train_batch_size * (longest < USUAL_LENGTH ? longest : USUAL_LENGTH);
+}
+
+static lrd_status_t write_file(const tune_t *t, const char *out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_tuning_t tuning;
+    lrd_buf_t text = {0};
+    LRD_TRY(lrd_backend_tuned(t->be, &tuning));
+    LRD_CHECK(tuning.n > 0, LRD_ERR_CONFIG,
+              "there is one way alone to multiply %s here: a run needs no tuning file",
+              lrd_dtype_setting_name(t->dtype));
+    for (size_t i = 0; i < tuning.n; i++)
+        lrd_info("%s: %.4f ms, untuned %.4f", tuning.choice[i].product,
+                 1e3 * tuning.choice[i].seconds, 1e3 * tuning.choice[i].rule_seconds);
+    LRD_TRY(lrd_tuning_write(&tuning, &text));
+    LRD_TRY(lrd_buf_add_text(&text, "\n"));
+    LRD_TRY(lrd_file_write(out, text.data, text.size));
+    lrd_info("Wrote %s: name it in parallel.tuning_file", out);
+out:
+    lrd_buf_release(&text);
+    return status;
 }
 
 lrd_status_t lrd_command_tune(lrd_app_t *app)
 {
     lrd_status_t status = LRD_OK;
     lrd_settings_t *settings = NULL;
-    lrd_model_config_t config;
-    tune_t t = {.n_products = 0};
-    lrd_buf_t text = {0};
-    int n_threads;
-    const micro_isa_t *isa;
-    const char *out = app->cli->out != NULL ? app->cli->out : "tuning.json";
-    char *trial = NULL;
+    tune_t t = {.n_tensors = 0};
     LRD_TRY(lrd_cli_read_settings(app->cli, &settings));
     LRD_TRY(lrd_settings_require(settings, LRD_KEY_model_name_or_path));
-    LRD_TRY(lrd_model_config_read(settings->model.name_or_path, &config));
-    LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &n_threads));
-    LRD_ALLOC(trial, lrd_asprintf("%s.trial", out));
-    LRD_TRY(micro_choose(&isa));
-    tuning_machine(isa, t.machine);
-    list_products(&t, &config);
+    LRD_TRY(lrd_model_config_read(settings->model.name_or_path, &t.config));
+    t.settings = settings;
+    take_settings(&t);
+    LRD_TRY(open_backend(&t, app));
     app->work_began = true;
-    for (int native = 0; native < 2; native++)
-        LRD_TRY(time_route(&t, &config, trial, native, n_threads));
-    report(&t);
-    LRD_TRY(write_text(&t, -1, &text));
-    LRD_TRY(lrd_buf_add_text(&text, "\n"));
-    LRD_TRY(lrd_file_write(out, text.data, text.size));
-    lrd_info("Wrote %s: name it in parallel.tuning_file", out);
+    LRD_TRY(prepare(&t));
+    LRD_TRY(run_products(&t));
+    LRD_TRY(write_file(&t, app->cli->out != NULL ? app->cli->out : "tuning.json"));
 out:
-    if (trial != NULL)
-        unlink(trial);
-    lrd_free(trial);
-    lrd_buf_release(&text);
+    release(&t);
     lrd_settings_free(settings);
     return status;
 }

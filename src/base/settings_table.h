@@ -138,6 +138,9 @@ LRD_SETTING(training, max_nonfinite_steps, INTEGER, "25", BETWEEN(1, 2147483647)
 LRD_SETTING(training, gradient_checkpointing, CHOICE, "none", ONE_OF(LRD_CHECKPOINTING_LIST),
     "What the backward pass computes again instead of keeping it: nothing, the attention, whole "
     "blocks; `auto`: as little as fits in memory.")
+LRD_SETTING(training, tf32, BOOLEAN, "false", ANY,
+    "On a GPU, float32 products round their operands to TF32, ten bits behind the leading one: several "
+    "times as fast. For models in float32 alone; an error on the CPU, as in transformers.")
 LRD_SETTING(training, logging_steps, INTEGER, "1", BETWEEN(1, 2147483647),
     "Log loss, gradient norm and learning rate every so many updates. (TrainingArguments has 500.)")
 LRD_SETTING(training, eval_steps, NULL_INTEGER, "null", BETWEEN(1, 2147483647),

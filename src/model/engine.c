@@ -7,11 +7,12 @@
 lrd_status_t lrd_engine_open(const lrd_engine_options_t *o, lrd_engine_t *e)
 {
     lrd_status_t status = LRD_OK;
+    const lrd_product_options_t products = {.tuning_file = o->tuning_file, .tf32 = o->tf32};
     *e = (lrd_engine_t){.stop = o->stop};
     LRD_TRY(lrd_model_config_read(o->folder, &e->config));
-    LRD_TRY(lrd_backend_open(
-        o->backend, &(lrd_backend_options_t){o->device_index, o->n_threads, o->tuning_file},
-        &e->backend));
+    LRD_TRY(lrd_backend_open(o->backend,
+                             &(lrd_backend_options_t){o->device_index, o->n_threads, &products},
+                             &e->backend));
     LRD_TRY(lrd_backend_describe(e->backend, e->machine, sizeof e->machine));
     LRD_TRY(lrd_stream_create(e->backend, &e->stream));
     if (o->may_lack_weights && !lrd_weights_files_exist(o->folder))

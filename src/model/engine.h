@@ -18,6 +18,7 @@ typedef struct lrd_engine_options {
     const char *backend; /* as lrd_backend_open takes it */
     int device_index, n_threads;
     const char *tuning_file; /* NULL: none */
+    bool tf32;               /* lrd_product_options_t */
     bool may_lack_weights;   /* to plan: without files, an outline of them */
     const lrd_stop_t *stop;  /* non-zero while weights load: LRD_ERR_INTERRUPTED; NULL: never */
 } lrd_engine_options_t;

@@ -45,6 +45,7 @@ static lrd_status_t open_model(lrd_session_t *s)
                                                     .device_index = lrd_comm_local_rank(s->o.comm),
                                                     .n_threads = s->o.n_threads,
                                                     .tuning_file = x->parallel.tuning_file,
+                                                    .tf32 = x->training.tf32,
                                                     .may_lack_weights = s->plans,
                                                     .stop = s->o.stop},
                             &s->engine));

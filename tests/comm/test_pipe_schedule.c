@@ -315,9 +315,9 @@ static void test_time_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order),       cmocka_unit_test(test_deadlock),
-        cmocka_unit_test(test_calls),       cmocka_unit_test(test_in_flight),
-        cmocka_unit_test(test_time),        cmocka_unit_test(test_time_uneven),
+        cmocka_unit_test(test_order),      cmocka_unit_test(test_deadlock),
+        cmocka_unit_test(test_calls),      cmocka_unit_test(test_in_flight),
+        cmocka_unit_test(test_time),       cmocka_unit_test(test_time_uneven),
         cmocka_unit_test(test_time_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

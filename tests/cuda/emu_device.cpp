@@ -27,6 +27,7 @@ namespace
 /* Where an event was recorded. */
 struct place_t {
     emu_stream *stream; /* nullptr: it was passed */
+    double passed_at;   /* on the clock */
 };
 
 struct item_t {
@@ -157,6 +158,8 @@ unsigned char *map_nans(size_t bytes)
     return p;
 }
 
+double clock_ms;
+
 void protect(int protection)
 {
     for (const region_t &r : device)
@@ -177,7 +180,7 @@ bool run_first(emu_stream *s)
         return false;
     s->items.pop_front();
     if (item.passes != nullptr)
-        item.passes->stream = nullptr;
+        *item.passes = {nullptr, clock_ms};
     return true;
 }
 
@@ -282,6 +285,11 @@ bool emu_is_capturing()
             return true;
     }
     return false;
+}
+
+void emu_spend(double milliseconds)
+{
+    clock_ms += milliseconds;
 }
 
 cudaError_t emu_allow_shared(void (*kernel)(), size_t bytes)
@@ -495,6 +503,21 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
     return cudaSuccess;
 }
 
+cudaError_t cudaEventCreate(cudaEvent_t *event)
+{
+    return cudaEventCreateWithFlags(event, 0);
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
+{
+    for (cudaEvent_t event : {begin, end}) {
+        if (event->place == nullptr || event->place->stream != nullptr)
+            return report(cudaErrorInvalidValue);
+    }
+    *ms = (float)(end->place->passed_at - begin->place->passed_at);
+    return cudaSuccess;
+}
+
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
     delete event;
@@ -506,7 +529,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     const cudaError_t error = refuse_in_capture(stream);
     if (error != cudaSuccess)
         return error;
-    event->place = std::make_shared<place_t>(place_t{stream});
+    event->place = std::make_shared<place_t>(place_t{stream, 0});
     stream->items.push_back({nullptr, event->place, nullptr});
     return cudaSuccess;
 }

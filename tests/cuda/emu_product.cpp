@@ -1,5 +1,6 @@
-/* cuBLASLt of the emulated device: column-major products in float32, one sum after the other in
- * ascending k. Sizes, types and addresses are checked when a product is asked for. */
+/* cuBLASLt of the emulated device: column-major products in float32, one term of a sum after the
+ * other, in an order that the algorithm says. Sizes, types and addresses are checked when a product is
+ * asked for. */
 #include "cublasLt.h"
 
 #include "base/dtype.h"
@@ -12,6 +13,7 @@ struct emu_lt_handle {
 };
 
 struct emu_lt_desc {
+    cublasComputeType_t compute;
     cublasOperation_t transpose_a;
     cublasLtEpilogue_t epilogue;
     const void *bias;
@@ -42,7 +44,40 @@ struct job_t {
     size_t workspace_bytes;
     float alpha, beta;
     int64_t k;
+    uint64_t algorithm;
 };
+
+/* The algorithms, in the order in which they are recommended: their bits differ, and their times are made
+ * up. */
+enum { ASCENDING, ODD_LAST, DESCENDING, N_ALGORITHMS };
+const double milliseconds[N_ALGORITHMS] = {3, 1, 2};
+
+bool takes(uint64_t algorithm, const emu_lt_layout &d)
+{
+    return algorithm < N_ALGORITHMS && (algorithm != ODD_LAST || d.cols >= 16);
+}
+
+int64_t term(const job_t &j, int64_t i)
+{
+    if (j.algorithm == ODD_LAST)
+        return i < (j.k + 1) / 2 ? 2 * i : 2 * (i - (j.k + 1) / 2) + 1;
+    return j.algorithm == DESCENDING ? j.k - 1 - i : i;
+}
+
+/* To the ten bits behind the leading one, ties to even. */
+float to_tf32(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+float operand(const job_t &j, float x)
+{
+    return j.desc.compute == CUBLAS_COMPUTE_32F_FAST_TF32 ? to_tf32(x) : x;
+}
 
 size_t bytes_of(cudaDataType_t type)
 {
@@ -113,7 +148,7 @@ std::vector<float> widen_a(const job_t &j)
     for (int64_t col = 0; col < j.a.cols; col++)
         for (int64_t row = 0; row < j.a.rows; row++) {
             const int64_t k = t ? row : col, m = t ? col : row;
-            a[(size_t)(k * j.d.rows + m)] = get(j.a_data, col * j.a.ld + row, j.a.type);
+            a[(size_t)(k * j.d.rows + m)] = operand(j, get(j.a_data, col * j.a.ld + row, j.a.type));
         }
     return a;
 }
@@ -122,11 +157,13 @@ void run(const job_t &j)
 {
     const std::vector<float> a = widen_a(j);
     std::vector<float> sum((size_t)j.d.rows);
+    emu_spend(milliseconds[j.algorithm]);
     memset(j.workspace, 0xff, j.workspace_bytes < 4096 ? j.workspace_bytes : 4096);
     for (int64_t col = 0; col < j.d.cols; col++) {
         sum.assign((size_t)j.d.rows, 0);
-        for (int64_t k = 0; k < j.k; k++) {
-            const float b = get(j.b_data, col * j.b.ld + k, j.b.type);
+        for (int64_t i = 0; i < j.k; i++) {
+            const int64_t k = term(j, i);
+            const float b = operand(j, get(j.b_data, col * j.b.ld + k, j.b.type));
             const float *from = &a[(size_t)(k * j.d.rows)];
             for (int64_t m = 0; m < j.d.rows; m++)
                 sum[(size_t)m] += from[m] * b;
@@ -181,10 +218,16 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle)
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t,
+size_t cublasLtGetVersion()
+{
+    return 130000;
+}
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute,
                                         cudaDataType_t)
 {
     *desc = new emu_lt_desc();
+    (*desc)->compute = compute;
     (*desc)->epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -273,17 +316,31 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
-                                              cublasLtMatmulPreference_t preference, int,
+                                              cublasLtMatmulPreference_t preference, int wanted,
                                               cublasLtMatmulHeuristicResult_t *found, int *n_found)
 {
     const bool bare = desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT;
     if (!shapes_agree(*desc, *a, *b, *d) || preference->may_split || emu_is_capturing() ||
         (getenv("LRD_EMULATED_BARE_PRODUCTS") != nullptr && !bare))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    *found = {};
-    found->algo.data[0] = preference->workspace;
-    found->algo.data[1] = preference->alignment;
-    *n_found = 1;
+    *n_found = 0;
+    for (uint64_t id = 0; id < N_ALGORITHMS && *n_found < wanted; id++) {
+        if (takes(id, *d))
+            found[(*n_found)++] = {{{preference->workspace, preference->alignment, id}},
+                                   preference->workspace};
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                       cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algo,
+                                       cublasLtMatmulHeuristicResult_t *result)
+{
+    if (!shapes_agree(*desc, *a, *b, *d) || !takes(algo->data[2], *d))
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    *result = {*algo, algo->data[0]};
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -305,11 +362,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                workspace_bytes,
                *(const float *)alpha,
                *(const float *)beta,
-               layout_b->rows};
+               layout_b->rows,
+               algo->data[2]};
     const uintptr_t all = (uintptr_t)a | (uintptr_t)b | (uintptr_t)d;
     if (!shapes_agree(j.desc, j.a, j.b, j.d) || c != d || layout_c != layout_d || !on_device(j))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if (workspace_bytes < algo->data[0] || all % algo->data[1] != 0)
+    if (workspace_bytes < algo->data[0] || all % algo->data[1] != 0 || !takes(j.algorithm, j.d))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     handle->products++;
     return emu_enqueue(stream, [j] { run(j); }) == cudaSuccess ? CUBLAS_STATUS_SUCCESS

@@ -83,7 +83,7 @@ bool op_is_checked(void)
     return strcmp(backend_name, "cpu_checked") == 0;
 }
 
-void op_open(const char *tuning_file)
+void op_open(const lrd_product_options_t *products)
 {
     lrd_limits_t limits = {.tokens = 1200,
                            .max_seqlen = 300,
@@ -95,8 +95,8 @@ void op_open(const char *tuning_file)
                            .rank = 72,
                            .cached_len = 300,
                            .training = true};
-    assert_ok(lrd_backend_open(backend_name, &(lrd_backend_options_t){0, op_threads, tuning_file},
-                               &op_be));
+    assert_ok(
+        lrd_backend_open(backend_name, &(lrd_backend_options_t){0, op_threads, products}, &op_be));
     assert_ok(lrd_stream_create(op_be, &op_st));
     op_scratch.bytes = 0;
     for (int i = 0; i < 3; i++) {

@@ -23,8 +23,7 @@ int op_teardown(void **state);
 
 extern int op_threads; /* of backends that are opened from now on; 2 at first */
 
-/* Opens with a tuning file, or with NULL. */
-void op_open(const char *tuning_file);
+void op_open(const lrd_product_options_t *products); /* NULL: the backend's own rules */
 void op_close(void);
 
 void *op_device(size_t bytes);

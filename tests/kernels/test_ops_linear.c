@@ -401,18 +401,17 @@ static void test_routes(void **state)
     assert_ok(micro_choose(&isa));
     tuning_machine(isa, machine);
     for (int i = 0; i < 2; i++) {
-        const int n = snprintf(
-            text, sizeof text,
-            "{\"machine\": \"%s\", \"products\": [{\"n\": 142, \"k\": 42, \"transposed\": true, "
-            "\"route\": \"%s\"}, {\"n\": 42, \"k\": 142, \"transposed\": false, \"route\": "
-            "\"%s\"}]}",
-            machine, routes[i], routes[i]);
+        const int n =
+            snprintf(text, sizeof text,
+                     "{\"machine\": \"%s\", \"products\": [{\"product\": \"142 x 42 transposed\", "
+                     "\"route\": \"%s\"}, {\"product\": \"42 x 142\", \"route\": \"%s\"}]}",
+                     machine, routes[i], routes[i]);
         FILE *f = fopen(path, "w");
         assert_non_null(f);
         assert_int_equal(fwrite(text, 1, (size_t)n, f), n);
         assert_int_equal(fclose(f), 0);
         op_close();
-        op_open(path);
+        op_open(&(lrd_product_options_t){.tuning_file = path});
         check_linear(LRD_BF16, &x);
     }
 }

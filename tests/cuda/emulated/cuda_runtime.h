@@ -165,6 +165,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
+cudaError_t cudaEventCreate(cudaEvent_t *event);
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
@@ -189,6 +191,9 @@ bool emu_is_capturing(); /* some stream is */
 
 /* The same for what waits for other processes: it is called until it answers true. Not in a graph. */
 cudaError_t emu_enqueue_until(cudaStream_t stream, std::function<bool()> work);
+
+/* Time as events measure it passes only so, while work runs. */
+void emu_spend(double milliseconds);
 
 /* True: the bytes lie in device memory, or in pinned host memory. */
 bool emu_is_device(const void *ptr, size_t bytes);
