@@ -119,7 +119,7 @@ static const option_t options[] = {
     {"--ranks", "N", INTEGER, AT(ranks), ON(PLAN), 0, RANGE(1, 65536),
      "plan for so many ranks (default: parallel.data x parallel.pipeline)"},
     {"--memory", "24GiB[,16GiB...]", TEXT, AT(memory), ON(PLAN), 0, NULL,
-     "what each rank has; the last one for all others (default: what is free here)"},
+     "what each rank has; the last one for all others (default: its part of what is free here)"},
     {"--config", "F", TEXT, AT(config), ALL, ON(TRAIN) | ON(TUNE) | ON(PLAN), NULL,
      "the settings, a YAML file (docs/configuration.md)"},
     {"--set", "section.key=value", LIST, AT(set), ALL, 0, NULL,

@@ -134,7 +134,7 @@ static lrd_status_t open_stage(const lrd_session_t *s, trial_t *t)
     const lrd_runs_t runs = {.run = t->run, .n = N_RUNS};
     bool *keep = NULL;
     LRD_TRY(lrd_model_adapter_create(&t->config, s->lora, &t->whole));
-    find_runs(t, t->whole->lowest_layer);
+    find_runs(t, s->adapter->lowest_layer);
     LRD_NEW(keep, t->config.n_layers);
     for (int layer = t->run[LOWEST].first; layer < t->run[ABOVE].last; layer++)
         keep[layer] = true;

@@ -9,6 +9,9 @@
 #include <math.h>
 #include <string.h>
 
+/* More runs of layers on a stage must make an update at least so much shorter. */
+static const double worth = 0.95;
+
 /* What is known of the ranks. */
 typedef struct given {
     const int64_t *room;           /* [ranks] bytes */
@@ -258,7 +261,6 @@ static lrd_status_t try_with(const lrd_session_t *s, const given_t *given, int n
 {
     lrd_status_t status = LRD_OK;
     enum { MOST_CHUNKS = 8 };
-    static const double worth = 0.95;
     const lrd_parallel_settings_t *x = &s->o.settings->parallel;
     const int n_layers = (int)s->engine.config.n_layers;
     const bool any = x->pipeline_chunks == LRD_SETTING_AUTO;
@@ -440,47 +442,6 @@ out:
     return status;
 }
 
-/* How long an update takes with so many runs of layers on each stage, memory apart. */
-static lrd_status_t time_chunks(const lrd_session_t *s, const given_t *given, int n_stages,
-                                int n_chunks, double *seconds_out)
-{
-    lrd_status_t status = LRD_OK;
-    lrd_placement_t p = {.begin = NULL};
-    lrd_forecast_t f;
-    trial_t t;
-    LRD_TRY(open_trial(s, given, n_stages, n_chunks, false, &t));
-    for (int stage = 0; stage < n_stages; stage++)
-        t.room[stage] = INT64_MAX;
-    LRD_TRY(balance(&t, &p));
-    LRD_TRY(lrd_forecast(s, &p, t.n_ranks, t.times, &f));
-    *seconds_out = f.seconds;
-out:
-    lrd_placement_release(&p);
-    close_trial(&t);
-    return status;
-}
-
-/* Why pipeline_chunks: auto is what it is. */
-static lrd_status_t explain_chunks(const lrd_session_t *s, const given_t *given)
-{
-    lrd_status_t status = LRD_OK;
-    const int n = s->placement.n_stages, chunks = s->placement.n_runs / n;
-    const int other = chunks > 1 ? 1 : 2;
-    double seconds, others;
-    if (n == 1 || s->o.settings->parallel.pipeline_chunks != LRD_SETTING_AUTO ||
-        lrd_comm_rank(s->o.comm) != 0 || other * n > s->engine.config.n_layers + 1)
-        goto out;
-    LRD_TRY(time_chunks(s, given, n, chunks, &seconds));
-    LRD_TRY(time_chunks(s, given, n, other, &others));
-    lrd_info(
-        "pipeline_chunks = %d: with %d run%s of layers on each stage an update would take %.2f "
-        "times as long%s",
-        chunks, other, other == 1 ? "" : "s", others / seconds,
-        chunks == 1 && others < seconds ? ", which is not worth its messages and memory" : "");
-out:
-    return status;
-}
-
 /* host: bytes of host memory for blocks of each rank. */
 static lrd_status_t choose(lrd_session_t *s, const given_t *given, const int64_t *host)
 {
@@ -507,8 +468,6 @@ static lrd_status_t choose(lrd_session_t *s, const given_t *given, const int64_t
         (double)lrd_ranks_room(given->room, lrd_comm_size(s->o.comm), 1, 0) / 0x1p30, most,
         most == 1 ? "" : "s");
 out:
-    if (status == LRD_OK)
-        status = explain_chunks(s, given);
     return status;
 }
 
@@ -552,6 +511,51 @@ out:
     return status;
 }
 
+/* How long an update takes with so many runs of layers on each stage, memory apart. */
+static lrd_status_t time_chunks(const lrd_session_t *s, const given_t *given, int n_stages,
+                                int n_chunks, double *seconds_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_placement_t p = {.begin = NULL};
+    lrd_forecast_t f;
+    trial_t t;
+    LRD_TRY(open_trial(s, given, n_stages, n_chunks, false, &t));
+    for (int stage = 0; stage < n_stages; stage++)
+        t.room[stage] = INT64_MAX;
+    LRD_TRY(balance(&t, &p));
+    LRD_TRY(lrd_forecast(s, &p, t.n_ranks, t.times, &f));
+    *seconds_out = f.seconds;
+out:
+    lrd_placement_release(&p);
+    close_trial(&t);
+    return status;
+}
+
+/* Why pipeline_chunks: auto is what it is. */
+static lrd_status_t explain_chunks(const lrd_session_t *s, const given_t *given)
+{
+    lrd_status_t status = LRD_OK;
+    const int n = s->placement.n_stages, chunks = s->placement.n_runs / n;
+    const int other = chunks > 1 ? 1 : 2;
+    const lrd_parallel_settings_t *x = &s->o.settings->parallel;
+    const char *but = "";
+    double seconds, others;
+    if (x->pipeline_chunks != LRD_SETTING_AUTO || x->device_map.kind != LRD_DEVICE_MAP_AUTO ||
+        lrd_comm_rank(s->o.comm) != 0 || other * n > s->engine.config.n_layers + 1)
+        goto out;
+    LRD_TRY(time_chunks(s, given, n, chunks, &seconds));
+    LRD_TRY(time_chunks(s, given, n, other, &others));
+    if (chunks == 1 && others < seconds)
+        but = others < worth * seconds ? ", and does not fit"
+                                       : ", which is not worth its messages and memory";
+    lrd_info(
+        "pipeline_chunks = %d: with %d run%s of layers on each stage an update would take %.2f "
+        "times as long%s",
+        chunks, other, other == 1 ? "" : "s", others / seconds, but);
+out:
+    return status;
+}
+
 lrd_status_t lrd_planner_place(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
@@ -579,6 +583,8 @@ out:
         status = lrd_agree(s->o.comm, place(s, rooms, times));
     if (status == LRD_OK)
         status = weigh(s, rooms, times);
+    if (status == LRD_OK && s->placement.n_stages > 1)
+        status = lrd_agree(s->o.comm, explain_chunks(s, &(given_t){rooms.limited, times}));
     lrd_free(times);
     lrd_free(rooms.host);
     lrd_free(rooms.free);

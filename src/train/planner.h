@@ -2,8 +2,9 @@
  *
  * Replicas are preferred while one fits a rank's memory; then the fewest stages that fit. Of the
  * placements that fit, the one whose slowest stage is fastest: blocks and head are weighed by their
- * products, forward and, from the lowest adapter up, backward. What fits is measured by the layout
- * of the run itself. Where nothing fits, blocks leave their devices (model/offload.h).
+ * products, forward and, from the lowest adapter up, backward; on devices that differ, by what they
+ * take (train/pace.h). What fits is measured by the layout of the run itself. Where nothing fits,
+ * blocks leave their devices (model/offload.h).
  */
 #ifndef LRD_TRAIN_PLANNER_H
 #define LRD_TRAIN_PLANNER_H

@@ -92,6 +92,14 @@ auto() { plan --set training.gradient_checkpointing=auto "$@" | sed -n 's/^\([0-
 block=$(plan --set training.gradient_checkpointing=block | awk '$1 == "in" && $2 == "all" { print int($3 * 1024) + 100 }')
 [ "$(auto --memory "${block}KiB")" = "1 replica of 1 stage block" ] || fail "auto with little: $(auto --memory "${block}KiB")"
 
+# The ranks of a plan share the cores and the memory of this host, as under mpirun, unless they are told.
+threads() { (unset OMP_NUM_THREADS; plan "$@") | sed -n 's/^An update on ranks like this one (\([0-9]*\) thread.*/\1/p'; }
+cores=$(unset OMP_NUM_THREADS; nproc)
+[ "$(threads)" = "$cores" ] && [ "$(threads --ranks $((cores + 1)))" = 1 ] && [ "$(threads --ranks 2 --threads 3)" = 3 ] ||
+  fail "threads: $(threads), $(threads --ranks $((cores + 1))), $(threads --ranks 2 --threads 3)"
+room() { plan "$@" | awk '$2 == "replica" && $3 == "0" { print int($NF + $(NF - 1)) }'; }
+[ $(($(room --ranks 8) * 6)) -lt "$(room)" ] || fail "eight ranks have $(room --ranks 8) MiB each, one $(room)"
+
 # What cannot be is refused, with what would help, by code 2.
 refuse() { # TEXT OPTION...
   local code=0

@@ -84,6 +84,18 @@ if [[ ${1:-} == all ]]; then
   same map one-cpu
 fi
 
+# More replicas than there is work.
+head -n 1 records.jsonl >record.jsonl
+for n in 1 3; do
+  run=(mpirun -np "$n" --bind-to none "$LRD_PROGRAM")
+  "${run[@]}" score --model "$almanac/model" --backend cpu --data record.jsonl --logits-out "few$n.logits" >"few$n.score" 2>log &&
+    "${run[@]}" generate --model "$almanac/model" --backend cpu --prompt 'Who keeps the lamp?' --max-new-tokens 5 \
+      >"few$n.prompt" 2>log || fail "little work on $n: $(cat log)"
+done
+for kind in score logits prompt; do
+  [[ -s few1.$kind ]] && cmp few1.$kind few3.$kind || fail "little work on three replicas: another $kind"
+done
+
 # Memory decides: a replica where it fits, else stages; and what fits nowhere is refused.
 score() { # RANKS OPTION...
   code=0
