@@ -29,7 +29,7 @@ check_include() { # file, line, layer of the file, what it includes
         [[ $layer == kernels ]] || complain "$file:$line: only kernels/ includes $included"
         ;;
     */*)
-        [[ -n ${rank[$other]:-} && $other != "$layer" ]] || return 0
+        [[ -n ${rank[$other]:-} && -n ${rank[$layer]:-} && $other != "$layer" ]] || return 0
         if ((rank[$other] >= rank[$layer])); then
             complain "$file:$line: $layer must not include $other ($included)"
         fi
@@ -37,9 +37,10 @@ check_include() { # file, line, layer of the file, what it includes
     esac
 }
 
-# The code of a C file: comments and the insides of texts blanked, lines kept.
+# The code of C files, as FILE:LINE:CODE: comments and the insides of texts blanked.
 code_of() {
     awk '
+    FNR == 1 { inside = 0 }
     {
         line = $0; out = ""
         while (line != "") {
@@ -55,43 +56,53 @@ code_of() {
                 out = out substr(line, 1, RLENGTH); line = substr(line, RLENGTH + 1)
             } else { out = out substr(line, 1, 1); line = substr(line, 2) }
         }
-        print out
-    }' "$1"
+        print FILENAME ":" FNR ":" out
+    }' "$@"
 }
 
-# Not a member of a table, such as comm->table->abort(...).
-call_of() { # file, words
-    code_of "$1" | grep -nE "(^|[^A-Za-z0-9_>.])($2)[[:space:]]*\(" || true
+# From code_of. Not a member of a table, such as comm->table->abort(...).
+calls_of() { # words
+    grep -E "^[^:]*:[0-9]+:(.*[^A-Za-z0-9_>.])?($1)[[:space:]]*\(" || true
+}
+
+# The includes of C files, as FILE:LINE:NAME.
+includes_of() {
+    awk 'match($0, /^[[:space:]]*#[[:space:]]*include[[:space:]]*[<"][^>"]*/) {
+        name = substr($0, RSTART, RLENGTH)
+        sub(/^[^<"]*[<"]/, "", name)
+        print FILENAME ":" FNR ":" name
+    }' "$@"
 }
 
 check_tree() {
-    local root=$1 n=0 file path layer line included hit
+    local root=$1 file layer line included hit code
+    local files=()
     problems=0
-    while IFS= read -r path; do
-        n=$((n + 1))
-        file=${path#"$root"/}
+    code=$(mktemp)
+    mapfile -t files < <(cd "$root" && find src kernels -type f \
+        \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) | sort)
+    if ((${#files[@]} == 0)); then
+        complain "$root: no sources under src/ and kernels/"
+        return 1
+    fi
+    for file in "${files[@]}"; do
         layer=${file#src/}
         layer=${layer%%/*}
-        if [[ -z ${rank[$layer]:-} ]]; then
-            complain "$file: no layer of that name"
-            continue
-        fi
-        while IFS=: read -r line included; do
-            check_include "$file" "$line" "$layer" "$included"
-        done < <(sed -nE '/^[[:space:]]*#[[:space:]]*include[[:space:]]*[<"]/{=;s/^[^<"]*[<"]([^>"]*)[>"].*/\1/;p}' "$path" |
-            paste -d: - -)
-        while IFS= read -r hit; do
-            complain "$file:$hit: banned call"
-        done < <(call_of "$path" 'strcpy|sprintf|strcat|gets|atoi')
-        if [[ $file != src/app/main.c ]]; then
-            while IFS= read -r hit; do
-                complain "$file:$hit: only src/app/main.c may end the process"
-            done < <(call_of "$path" 'exit|_exit|abort|assert')
-        fi
-    done < <(find "$root/src" "$root/kernels" -type f \
-        \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) | sort)
-    ((n > 0)) || complain "$root: no sources under src/ and kernels/"
-    echo "$n files, $problems violations"
+        [[ -n ${rank[$layer]:-} ]] || complain "$file: no layer of that name"
+    done
+    while IFS=: read -r file line included; do
+        layer=${file#src/}
+        check_include "$file" "$line" "${layer%%/*}" "$included"
+    done < <(cd "$root" && includes_of "${files[@]}")
+    (cd "$root" && code_of "${files[@]}") >"$code"
+    while IFS= read -r hit; do
+        complain "$hit: banned call"
+    done < <(calls_of 'strcpy|sprintf|strcat|gets|atoi' <"$code")
+    while IFS= read -r hit; do
+        complain "$hit: only src/app/main.c may end the process"
+    done < <(grep -v '^src/app/main.c:' "$code" | calls_of 'exit|_exit|abort|assert')
+    rm -f "$code"
+    echo "${#files[@]} files, $problems violations"
     ((problems == 0))
 }
 
