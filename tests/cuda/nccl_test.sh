@@ -50,7 +50,7 @@ runs() {
   uses fast-staged no
   same fast-staged fast
   LRD_NCCL_PLUGIN=/no/such/library.so run without 2
-  grep -q 'Ranks exchange gradients through host memory: .*/no/such/library.so: cannot open' "$work/without.log" ||
+  grep -q 'GPUs exchange data through host memory: .*/no/such/library.so: cannot open' "$work/without.log" ||
     fail "nothing says why NCCL is not used: $(cat "$work/without.log")"
   same one without
 }
