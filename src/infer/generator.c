@@ -549,6 +549,15 @@ out:
     return status;
 }
 
+static lrd_status_t answer(run_t *r)
+{
+    lrd_status_t status = LRD_OK;
+    while (r->next < r->n || r->n_used > 0)
+        LRD_TRY(step(r));
+out:
+    return status;
+}
+
 lrd_status_t lrd_generate(lrd_generator_t *g, const lrd_sampling_t *sampling,
                           const lrd_request_t *request, size_t n, const lrd_listener_t *listener,
                           lrd_reply_t *reply)
@@ -563,10 +572,10 @@ lrd_status_t lrd_generate(lrd_generator_t *g, const lrd_sampling_t *sampling,
     memset(reply, 0, n * sizeof *reply);
     LRD_TRY(check_requests(&r));
     memset(g->slots, 0, (size_t)g->limits.slots * sizeof g->slots[0]);
-    while (r.next < n || r.n_used > 0)
-        LRD_TRY(step(&r));
+    status = answer(&r);
+    const lrd_status_t forgotten = lrd_graphs_forget(g->graphs); /* adapters may come and go now */
+    status = status == LRD_OK ? forgotten : status;
 out:
-    lrd_graphs_forget(g->graphs); /* adapters may come and go before the next run */
     return status;
 }
 

@@ -160,3 +160,12 @@ lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_mic
 out:
     return status;
 }
+
+lrd_status_t lrd_feed_settle(lrd_feed_t *feed)
+{
+    lrd_status_t status = LRD_OK;
+    for (int i = 0; i < LRD_FEED_SLOTS; i++)
+        LRD_TRY(lrd_event_sync(feed->sent[(feed->n_uploads + i) % LRD_FEED_SLOTS]));
+out:
+    return status;
+}

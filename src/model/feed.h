@@ -46,4 +46,8 @@ void lrd_feed_layout(lrd_feed_t *feed, lrd_arena_t *arena);
  * the last batch but one has been copied. Padded, it has more tokens and sequences than the batch. LRD_ERR_ARG: the batch is larger than announced. */
 lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_micro_batch_t *out);
 
+/* Waits until the device has come to the last batch, in steps, each of which is a sign of progress
+ * (base/beat.h): who waits for all of the stream then waits for one micro-batch, not for the queue. */
+lrd_status_t lrd_feed_settle(lrd_feed_t *feed);
+
 #endif /* LRD_MODEL_FEED_H */

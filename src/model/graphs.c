@@ -42,7 +42,7 @@ void lrd_graphs_destroy(lrd_graphs_t *g)
 {
     if (g == NULL)
         return;
-    lrd_graphs_forget(g);
+    (void)lrd_graphs_forget(g); /* whoever waited for results has heard of it */
     lrd_free(g->entry);
     lrd_free(g->keys);
     lrd_free(g);
@@ -56,15 +56,15 @@ static void clear(entry_t *e)
     e->used = 0;
 }
 
-void lrd_graphs_forget(lrd_graphs_t *g)
+lrd_status_t lrd_graphs_forget(lrd_graphs_t *g)
 {
     bool any = false;
     for (int i = 0; i < g->n; i++)
         any = any || g->entry[i].graph != NULL;
-    if (any && lrd_stream_sync(g->stream) != LRD_OK)
-        lrd_error_clear(); /* whoever waits for results hears of it */
+    const lrd_status_t status = any ? lrd_stream_sync(g->stream) : LRD_OK;
     for (int i = 0; i < g->n; i++)
         clear(&g->entry[i]);
+    return status;
 }
 
 static entry_t *find(lrd_graphs_t *g, const uint64_t *key, size_t n_words)

@@ -24,8 +24,8 @@ void lrd_graphs_destroy(lrd_graphs_t *graphs); /* NULL is fine; waits for the st
 lrd_status_t lrd_graphs_run(lrd_graphs_t *graphs, const uint64_t *key, size_t n_words,
                             lrd_graphs_pass_t *pass, void *context);
 
-/* Forgets all passes: memory that they use is going to be freed, or used otherwise. Waits for the
- * stream. */
-void lrd_graphs_forget(lrd_graphs_t *graphs);
+/* Forgets all passes, whatever it returns: memory that they use is going to be freed, or used otherwise.
+ * Waits for the stream. */
+lrd_status_t lrd_graphs_forget(lrd_graphs_t *graphs);
 
 #endif /* LRD_MODEL_GRAPHS_H */

@@ -326,6 +326,17 @@ out:
     return status;
 }
 
+/* Asked to stop: nothing more is begun. */
+static lrd_status_t check_stop(lrd_pipeline_t *p, const lrd_stop_t *stop)
+{
+    lrd_status_t status = LRD_OK;
+    if (stop != NULL && *stop != 0)
+        LRD_TRY(lrd_feed_settle(p->o.feed));
+    LRD_CHECK_STOP(stop);
+out:
+    return status;
+}
+
 lrd_status_t lrd_pipeline_run(lrd_pipeline_t *p, const lrd_pipeline_work_t *w)
 {
     lrd_status_t status = LRD_OK;
@@ -344,7 +355,7 @@ lrd_status_t lrd_pipeline_run(lrd_pipeline_t *p, const lrd_pipeline_work_t *w)
         buffer_t *in = &p->incoming[(p->n_received + 1) % 2];
         a = next;
         if (p->n_stages == 1 && !a.backward)
-            LRD_CHECK_STOP(w->stop);
+            LRD_TRY(check_stop(p, w->stop));
         more = lrd_pipe_next(&cursor, &next);
         if (more)
             LRD_TRY(ask_for(p, &next));
@@ -358,6 +369,7 @@ lrd_status_t lrd_pipeline_run(lrd_pipeline_t *p, const lrd_pipeline_work_t *w)
         LRD_TRY((a.backward ? go_backward : go_forward)(p, w, &a, place, in));
     }
     LRD_TRY(finish(p));
+    LRD_TRY(lrd_feed_settle(p->o.feed));
     p->seconds = lrd_clock_seconds() - begun;
 out:
     return status;

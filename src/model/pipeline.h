@@ -60,7 +60,7 @@ void lrd_pipeline_destroy(lrd_pipeline_t *pipeline); /* NULL is fine */
 
 size_t lrd_pipeline_pinned_bytes(const lrd_pipeline_t *pipeline);
 
-/* Does the work. Enqueues what comes after the last message. A failure inside is this rank's alone: the
+/* Does the work, up to what the device still has to do for the last micro-batch. A failure inside is this rank's alone: the
  * other stages wait, so pass it to lrd_comm_abort. Collective on the grid's row. */
 lrd_status_t lrd_pipeline_run(lrd_pipeline_t *pipeline, const lrd_pipeline_work_t *work);
 

@@ -80,7 +80,7 @@ static void test_one(void **state)
     for (int k = 0; k < 10; k++)
         ask(3);
     assert_int_equal(n_enqueued, 2);
-    lrd_graphs_forget(graphs);
+    assert_ok(lrd_graphs_forget(graphs));
     ask(3);
     assert_int_equal(n_enqueued, 3);
 }
@@ -89,7 +89,7 @@ static void test_one(void **state)
 static void test_many(void **state)
 {
     (void)state;
-    lrd_graphs_forget(graphs);
+    assert_ok(lrd_graphs_forget(graphs));
     ask(0);
     ask(0);
     for (int k = 0; k < 3; k++) {
@@ -108,7 +108,7 @@ static void test_failure(void **state)
     (void)state;
     int i = 5;
     const uint64_t key[] = {99, 1};
-    lrd_graphs_forget(graphs);
+    assert_ok(lrd_graphs_forget(graphs));
     assert_ok(lrd_graphs_run(graphs, key, 2, pass, &i));
     assert_fails(lrd_graphs_run(graphs, key, 2, broken, &i), LRD_ERR_NONFINITE, "broken");
     assert_ok(lrd_stream_sync(stream));
