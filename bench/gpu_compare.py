@@ -18,7 +18,8 @@ Every update sees the whole data set, so that both learn it. Nothing but Python 
 peft PEFT's side is left out. A part that takes longer than --limit seconds, or begins when --budget is spent, is left out
 with a line that says so. Exit code 1: a part failed, or the two disagree.
 """
-import argparse, array, importlib.util, json, math, os, random, re, resource, shutil, statistics, struct, subprocess, sys, tempfile, threading, time
+import argparse, array, importlib.util, json, math, os, random, re, resource, shutil, signal, statistics, struct, subprocess, sys
+import tempfile, threading, time
 
 SHAPES = {  # hidden, layers, heads, vocabulary
     "tiny": (64, 2, 4, 512), "560m": (1024, 24, 16, 250880), "1b7": (2048, 24, 16, 250880), "3b": (2560, 30, 32, 250880),
@@ -363,6 +364,9 @@ def compare_model(a, report, model, dtype, left):
         rows = []
         for i, case in enumerate(a.cases):
             row = {"model": model, "dtype": dtype, "case": case, "data": f"{folder}/{case.replace(':', '-')}.jsonl"}
+            if left() <= 0:
+                report.note(f"{model}, {dtype}, {case}: left out, {a.budget:.0f} s are spent")
+                continue
             lengths = lengths_of(case)
             write_data(row["data"], lengths, shape[3])
             try:
@@ -397,6 +401,7 @@ def compare_model(a, report, model, dtype, left):
 def main():
     if len(sys.argv) > 1 and sys.argv[1] == "--child":
         return {"ceilings": child_ceilings, "theirs": child_theirs}[sys.argv[2]](*json.loads(sys.argv[3]))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which removes what was made
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--program", default=os.environ.get("LRD_PROGRAM"), help="lora-dist; unless given, $LRD_PROGRAM")
     p.add_argument("--models", nargs="+", choices=list(SHAPES), default=["560m", "3b"])
