@@ -330,6 +330,10 @@ def markdown(report):
                      f"{number(m.get('device_mib') or m.get('resident_mib'))} | {number(t.get('device_mib') or t.get('resident_mib'))} | "
                      f"{off[0]} | {off[1]} |")
     for r in report["rows"]:
+        if "agreement" in r:
+            pairs = "; ".join(f"{x:.4f} {y:.4f}" for x, y in zip(r["ours"]["loss"], r["theirs"]["loss"]))
+            lines += ["", f"Losses of {r['model']}, {r['dtype']}, {r['case']}, ours and PEFT's, update by update: {pairs}"]
+    for r in report["rows"]:
         if not (r.get("ours") or {}).get("ops"):
             continue
         lines += ["", f"## Ops of {r['model']}, {r['dtype']}, {r['case']}", "",
