@@ -18,7 +18,8 @@ Every update sees the whole data set, so that both learn it. Nothing but Python 
 peft PEFT's side is left out. A part that takes longer than --limit seconds, or begins when --budget is spent, is left out
 with a line that says so. Exit code 1: a part failed, or the two disagree.
 """
-import argparse, array, importlib.util, json, math, os, random, re, resource, shutil, statistics, struct, subprocess, sys, tempfile, threading, time
+import argparse, array, importlib.util, json, math, os, random, re, resource, shutil, signal, statistics, struct, subprocess, sys
+import tempfile, threading, time
 
 SHAPES = {  # hidden, layers, heads, vocabulary
     "tiny": (64, 2, 4, 512), "560m": (1024, 24, 16, 250880), "1b7": (2048, 24, 16, 250880), "3b": (2560, 30, 32, 250880),
@@ -252,6 +253,29 @@ def child_theirs(backend, folder, dtype, cases, steps, threads):
             torch.cuda.empty_cache()
 
 
+def own_ceilings(a):
+    """Where there is no torch: the best of bench/op_speed's products and passes, which lies beside the program or in its build."""
+    here = os.path.dirname(a.program)
+    tool = next((f for f in (here + "/op_speed", here + "/../../bench/op_speed") if os.access(f, os.X_OK)), None)
+    if tool is None:
+        return None
+    size = ["--hidden", "4096"]
+    if a.models == ["tiny"]:
+        size = ["--hidden", "64", "--heads", "4", "--tokens", "64", "--length", "64", "--repeat", "1"]
+    found = {"tflops": {}}
+    for dtype in a.dtypes:
+        try:
+            run = subprocess.run([tool, "--backend", a.backend, "--dtype", dtype, "--vocab", "512", *size], capture_output=True,
+                                 text=True, timeout=a.limit, check=True)
+        except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+            return None
+        ops = json.loads(run.stdout)
+        found["device"] = ops["device"]
+        found["tflops"][dtype] = max(x["tflops"] for x in ops.values() if isinstance(x, dict))
+        found["gb_per_s"] = max(ops[name]["gb_per_s"] for name in ("addnorm", "norm backward"))
+    return found
+
+
 def run_child(limit, what, *arguments):
     """What it printed, a line each, also when its time was up; and what went wrong, if anything."""
     try:
@@ -305,6 +329,10 @@ def markdown(report):
                      f"{percent(r.get('of_nominal'))} | {number(t.get('tokens_per_s'))} | {number(r.get('ratio'), 2)} | "
                      f"{number(m.get('device_mib') or m.get('resident_mib'))} | {number(t.get('device_mib') or t.get('resident_mib'))} | "
                      f"{off[0]} | {off[1]} |")
+    for r in report["rows"]:
+        if "agreement" in r:
+            pairs = "; ".join(f"{x:.4f} {y:.4f}" for x, y in zip(r["ours"]["loss"], r["theirs"]["loss"]))
+            lines += ["", f"Losses of {r['model']}, {r['dtype']}, {r['case']}, ours and PEFT's, update by update: {pairs}"]
     for r in report["rows"]:
         if not (r.get("ours") or {}).get("ops"):
             continue
@@ -363,6 +391,9 @@ def compare_model(a, report, model, dtype, left):
         rows = []
         for i, case in enumerate(a.cases):
             row = {"model": model, "dtype": dtype, "case": case, "data": f"{folder}/{case.replace(':', '-')}.jsonl"}
+            if left() <= 0:
+                report.note(f"{model}, {dtype}, {case}: left out, {a.budget:.0f} s are spent")
+                continue
             lengths = lengths_of(case)
             write_data(row["data"], lengths, shape[3])
             try:
@@ -397,6 +428,7 @@ def compare_model(a, report, model, dtype, left):
 def main():
     if len(sys.argv) > 1 and sys.argv[1] == "--child":
         return {"ceilings": child_ceilings, "theirs": child_theirs}[sys.argv[2]](*json.loads(sys.argv[3]))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which removes what was made
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--program", default=os.environ.get("LRD_PROGRAM"), help="lora-dist; unless given, $LRD_PROGRAM")
     p.add_argument("--models", nargs="+", choices=list(SHAPES), default=["560m", "3b"])
@@ -419,6 +451,9 @@ def main():
     report = Report(a.out)
     found, problem = run_child(a.limit, "ceilings", a.backend, a.dtypes)
     report.data["peft"] = not a.no_peft and all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft"))
+    if not found and (own := own_ceilings(a)):
+        report.note("Ceilings by bench/op_speed: there is no torch here")
+        found = [own]
     if found:
         report.data["ceilings"] = found[0]
         report.data["ceilings"]["nominal"] = next((x for name, x in NOMINAL.items() if name in found[0]["device"]), None)

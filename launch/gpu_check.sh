@@ -96,11 +96,7 @@ each() { # FUNCTION ARGUMENT...: for each line of arguments; the first failure i
     done
     return "$code"
 }
-ops() { # TOOL...: families of ops, under a tool
-    local family
-    for family in norm linear attention cached head merge products rows sample update; do echo "$family"; done |
-        each family_of_ops
-}
+ops() { printf '%s\n' norm linear attention cached head merge products rows sample update | each family_of_ops; }
 family_of_ops() { run "test_ops_$1" --backend cuda; }
 golden() {
     local case dtype

@@ -16,6 +16,7 @@ report = json.load(open(sys.argv[1] + ".json"))
 assert len(report["rows"]) == 4, report["rows"]
 assert all(r["ours"]["tokens_per_s"] > 0 and len(r["ours"]["loss"]) == 8 for r in report["rows"])
 assert all(r["ours"]["loss"][-1] < r["ours"]["loss"][0] for r in report["rows"]), "nothing was learned"
+assert set(report["ceilings"]["tflops"]) == {"float32", "float16"}, "no ceilings without torch"
 table = open(sys.argv[1] + ".md").read()
 assert "| tiny | float16 | packed:256 |" in table and "## Ops of tiny, float32, 2x64" in table, table
 END
