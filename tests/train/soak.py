@@ -121,6 +121,8 @@ while n < n_ends:
         updates += count_updates()
         n += code != 0
         done = code == 0
+        if not done and n % 50 == 0:
+            print(f"{n} ends after {time.monotonic() - begun:.0f} s", flush=True)
     if not done:
         if finish(start(out, rng.choice([1, 2]), {}), "the last run") != 0:
             complain("the last run", "failed", None)
