@@ -173,5 +173,20 @@ printf '{"prompt": "x", "adapter": "adapter"}\n' > prompts.jsonl
 run "a prompt's adapter" generate --model model --adapter other=adapter --prompt-file prompts.jsonl
 refused prompts.jsonl:1 adapter
 
+# ---- secrets of the environment and of wrong settings are told to nobody
+secret=hf_abcdefghijklmnopqrstuvwxyz
+export HF_TOKEN=$secret HUGGING_FACE_HUB_TOKEN=$secret HUGGINGFACEHUB_API_TOKEN=$secret
+run "secrets" "${train[@]}" --log-level debug
+accepted
+mkdir told
+mv stdout stderr told
+run "secrets of a merge" merge --model model --adapter adapter --out merged --log-level debug
+accepted
+mv stdout stderr told
+printf 'training:\n  hub_token: %s\n' $secret > config.yaml
+run "a token among the settings" train --config config.yaml --log-level debug
+[ "$code" = 2 ] && grep -q '^error: .*training.hub_token' stderr || problem "it is not refused by name"
+! grep -rlaF $secret told out merged stdout stderr || problem "the secret is there"
+
 [ "$failures" = 0 ] || { echo "$failures cases failed"; exit 1; }
 echo PASSED
