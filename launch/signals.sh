@@ -4,7 +4,8 @@
 #
 # Runs it in a process group of its own. Each SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 that this shell gets, Ctrl-C too, reaches
 # the command as SIGUSR1; the return code is the command's, which is waited for in any case. It reads nothing. mpirun loses
-# a signal that comes before its ranks are there: they find LRD_STOP_FILE instead when they start.
+# a signal that comes before its ranks are there: they find LRD_STOP_FILE instead when they start. What the signal kills has
+# not begun to listen yet, and has done nothing: that is 75 as well, the same command again goes on.
 
 run_signalled() {
     local code=0 job= folder
@@ -20,6 +21,7 @@ run_signalled() {
     done
     wait "$job" || code=$?
     trap - TERM INT USR1 USR2
+    ((code != 138)) || [[ ! -e $LRD_STOP_FILE ]] || code=75
     rm -rf "$folder"
     unset LRD_STOP_FILE
     return "$code"

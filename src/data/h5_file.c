@@ -277,8 +277,14 @@ lrd_status_t lrd_h5_find_array(hid_t file, const char *path, const char *name, h
                                uint64_t *offset_out)
 {
     lrd_status_t status = LRD_OK;
-    const hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
-    LRD_H5_CHECK(set >= 0, LRD_ERR_FORMAT, "%s: the array %s is missing", path, name);
+    hid_t set = -1;
+    H5L_info_t link = {.type = H5L_TYPE_ERROR};
+    LRD_H5_CHECK(H5Lget_info(file, name, &link, H5P_DEFAULT) >= 0, LRD_ERR_FORMAT,
+                 "%s: the array %s is missing", path, name);
+    LRD_CHECK(link.type == H5L_TYPE_HARD, LRD_ERR_FORMAT,
+              "%s: the array %s is a link, which may lead to another file", path, name);
+    set = H5Dopen2(file, name, H5P_DEFAULT);
+    LRD_H5_CHECK(set >= 0, LRD_ERR_FORMAT, "%s: the array %s cannot be opened", path, name);
     LRD_CHECK(array_is(set, type, n), LRD_ERR_FORMAT,
               "%s: the array %s is not contiguous, or not of the %zu elements that it should have",
               path, name, n);

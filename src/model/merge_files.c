@@ -97,6 +97,31 @@ static bool is_left_out(const lrd_weights_files_t *files, const char *name)
     return false;
 }
 
+/* A folder from elsewhere must not bring this user's files into a model that will be given away. The
+ * Hub's cache keeps all files in blobs/, beside snapshots/, with links to them. */
+static lrd_status_t check_link(const char *folder, const char *path)
+{
+    lrd_status_t status = LRD_OK;
+    char *blobs = NULL, *home = NULL, *cache = NULL, *file = NULL;
+    LRD_ALLOC(blobs, lrd_path_join(folder, "../../blobs"));
+    LRD_TRY(lrd_path_resolve(folder, &home));
+    LRD_TRY(lrd_path_resolve(path, &file));
+    if (lrd_folder_exists(blobs))
+        LRD_TRY(lrd_path_resolve(blobs, &cache));
+    LRD_CHECK(
+        lrd_path_is_inside(file, home) || (cache != NULL && lrd_path_is_inside(file, cache)),
+        LRD_ERR_FORMAT,
+        "%s is a link that leads out of the model's folder, to %s. Put the file itself there, "
+        "or remove the link",
+        path, file);
+out:
+    lrd_free(file);
+    lrd_free(cache);
+    lrd_free(home);
+    lrd_free(blobs);
+    return status;
+}
+
 /* Whether the folder's file is one to copy, and its size. */
 static lrd_status_t examine(const lrd_weights_files_t *files, const char *name, bool *copied_out,
                             size_t *bytes_out)
@@ -108,6 +133,7 @@ static lrd_status_t examine(const lrd_weights_files_t *files, const char *name, 
     LRD_ALLOC(path, lrd_path_join(files->folder, name));
     if (!lrd_file_exists(path) || is_left_out(files, name))
         goto out;
+    LRD_TRY(check_link(files->folder, path));
     LRD_TRY(lrd_file_map(path, &map));
     *bytes_out = map.size;
     *copied_out = map.size <= MAX_BYTES;

@@ -47,10 +47,12 @@ static lrd_status_t open_shards(lrd_weights_files_t *files, const char *path)
         const char *name = json_string_value(value);
         LRD_CHECK(name != NULL && strlen(name) == json_string_length(value), LRD_ERR_FORMAT,
                   "%s: the file of \"%s\" is not a string", path, tensor);
-        LRD_CHECK(name[0] != '\0' && strchr(name, '/') == NULL && strcmp(name, "..") != 0,
+        LRD_CHECK(name[0] != '\0' && strchr(name, '/') == NULL && strcmp(name, "..") != 0 &&
+                      strcmp(name, ".") != 0,
                   LRD_ERR_FORMAT,
-                  "%s: the file of \"%s\" is \"%s\", which is not a file of this folder", path,
-                  tensor, name);
+                  "%s: weight_map: the file of \"%s\" is \"%s\", which is not a file of this "
+                  "folder",
+                  path, tensor, name);
         if (!is_open(files, name))
             LRD_TRY(open_one(files, name));
     }

@@ -14,11 +14,14 @@ ln -s "$LRD_SOURCE_DIR/examples" "$tree/examples"
 export TRACE=$work/pids
 cat >"$tree/build/cpu-release/src/app/lora-dist" <<END
 #!/usr/bin/env bash
-echo \$\$ >>"\$TRACE"
+echo \$\$ | tee "\$TRACE.\${OMPI_COMM_WORLD_RANK:-0}" >>"\$TRACE"
 if [[ -n \${EARLY:-} ]]; then # the request comes before the program can hear it
-  trap '' USR1
-  kill -TERM "\$(cat "\$EARLY")"
+  [[ -n \${DEAF:-} ]] || trap '' USR1
+  : >"\$EARLY.\$OMPI_COMM_WORLD_RANK"
+  until [[ -e \$EARLY.0 && -e \$EARLY.1 ]]; do sleep 0.05; done
+  ((OMPI_COMM_WORLD_RANK == 1)) || kill -TERM "\$(cat "\$EARLY")"
   until [[ -e \$LRD_STOP_FILE ]]; do sleep 0.05; done
+  [[ -z \${DEAF:-} ]] || sleep 60
 fi
 exec "$LRD_PROGRAM" "\$@"
 END
@@ -77,12 +80,37 @@ stop TERM '^update 5/' bash "$tree/launch/mpirun.sh" --host localhost:3 -np 3 --
   "$program" "${common[@]}" --set training.output_dir="$work/three"
 stop TERM '^update 5/' bash "$tree/launch/run_local.sh" -n 2 "${common[@]}" --set training.output_dir="$work/local"
 
-# A request that comes too early for the program is not lost.
-code=0
-EARLY=$work/launcher bash -c 'echo $$ >"$EARLY"; exec bash "$@"' - "$tree/launch/ranks.sh" 2 "$program" "${common[@]}" \
-  --set training.output_dir="$work/early" 2>"$work/log" || code=$?
-((code == 75)) || fail "exit code $code after an early SIGTERM, expected 75: $(tail -5 "$work/log")"
+# A request that comes too early for the program is not lost, be it that the signal passes unheard or that it kills.
+early() { # VARIABLE...
+  local code=0
+  rm -f "$work"/launcher*
+  env EARLY="$work/launcher" "$@" bash -c 'echo $$ >"$EARLY"; exec bash "$@"' - "$tree/launch/ranks.sh" 2 "$program" \
+    "${common[@]}" --set training.output_dir="$work/early" >"$work/log" 2>&1 || code=$?
+  ((code == 75)) || fail "exit code $code after an early SIGTERM, expected 75: $(tail -5 "$work/log")"
+}
+early
 grep -q '^Interrupted while starting' "$work/log" || fail "it was not early: $(tail -5 "$work/log")"
+early DEAF=1
+! grep -q '^Interrupted' "$work/log" || fail "it heard the signal: $(tail -5 "$work/log")"
+
+# Where the first signal cannot end in order, since a rank does not answer, a second one leaves at once.
+rm -f "$TRACE".*
+: >"$work/log"
+mpirun -np 2 --bind-to none "$program" "${common[@]}" --set training.output_dir="$work/stuck" >"$work/log" 2>&1 </dev/null &
+job=$!
+wait_until "it is at work" at_work '^update 5/'
+kill -STOP "$(cat "$TRACE.1")"
+kill -TERM "$(cat "$TRACE.0")"
+sleep 2.5 # what comes within a second or so is the first one again
+! gone "$(cat "$TRACE.0")" || fail "the first signal ended rank 0, though rank 1 does not answer"
+kill -TERM "$(cat "$TRACE.0")"
+begun=$SECONDS
+wait_until "rank 0 has left" gone "$(cat "$TRACE.0")"
+((SECONDS - begun <= 3)) || fail "rank 0 took $((SECONDS - begun)) s to leave at once"
+kill -CONT "$(cat "$TRACE.1")"
+code=0
+wait "$job" || code=$?
+((code != 0 && code != 75)) || fail "exit code $code after a second signal"
 
 # Without options: the example, which asks questions first.
 cd "$work"

@@ -425,6 +425,35 @@ static void test_attributes(void **state)
     lrd_free(path);
 }
 
+/* Arrays that lie in another file, or only seem to lie in this one, are not followed. */
+static void test_links(void **state)
+{
+    (void)state;
+    lrd_data_settings_t settings;
+    const lrd_dataset_spec_t spec = squad_spec(&settings);
+    const char *other = lrd_test_temporary("links/other.h5");
+    char *path = NULL;
+    lrd_dataset_t *set = NULL;
+    lrd_buf_t good = {0};
+    assert_ok(lrd_dataset_build(&spec, lrd_test_temporary("links"), &path));
+    assert_ok(lrd_file_read(path, 1u << 24, &good));
+    assert_ok(lrd_file_write(other, good.data, good.size));
+    for (int soft = 0; soft < 2; soft++) {
+        assert_ok(lrd_file_write(path, good.data, good.size));
+        const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+        assert_true(file >= 0 &&
+                    H5Lmove(file, "tokens", file, "elsewhere", H5P_DEFAULT, H5P_DEFAULT) >= 0);
+        assert_true((soft ? H5Lcreate_soft("elsewhere", file, "tokens", H5P_DEFAULT, H5P_DEFAULT)
+                          : H5Lcreate_external(other, "tokens", file, "tokens", H5P_DEFAULT,
+                                               H5P_DEFAULT)) >= 0);
+        assert_true(H5Fclose(file) >= 0);
+        assert_fails(lrd_dataset_open(path, &set), LRD_ERR_FORMAT,
+                     "the array tokens is a link, which may lead to another file");
+    }
+    lrd_buf_release(&good);
+    lrd_free(path);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -432,7 +461,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_damaged_files), cmocka_unit_test(test_unwritable),
         cmocka_unit_test(test_killed_builds), cmocka_unit_test(test_shared_cache),
         cmocka_unit_test(test_leftovers),     cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_attributes),
+        cmocka_unit_test(test_attributes),    cmocka_unit_test(test_links),
     };
     lrd_log_set_level(LRD_LOG_ERROR);
     if (argc == 5 && strcmp(argv[1], "--build") == 0)

@@ -8,10 +8,10 @@
  *
  * What is read is sound; what is not sound is refused, and leaves nothing behind. */
 #include "fuzz/fuzz_folder.h"
+#include "fuzz/fuzz_h5.h"
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "data/h5_file.h"
 #include "train/checkpoint.h"
 
 #include <string.h>
@@ -54,78 +54,14 @@ static const char *const names[] = {
     "interrupted",    "settings",       "data_key",   "machine",
     "adapter_sha256", "content_sha256", "n_params",   "scaler_growth_tracker",
     "params",         "exp_avg",        "exp_avg_sq", "tensor_begin"};
-enum { N_NAMES = sizeof names / sizeof names[0], N_ATTRIBUTES = 16 };
-
-/* Writes an attribute of this type and these bytes in place of what was there. */
-static void put_attribute(hid_t file, const char *name, hid_t type, const void *value, hsize_t n)
-{
-    const hid_t space = n == 1 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &n, NULL);
-    const hid_t attribute = H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
-    if (attribute >= 0) {
-        H5Awrite(attribute, type, value);
-        H5Aclose(attribute);
-    }
-    H5Sclose(space);
-}
-
-/* An array of another type, length or layout; chunked ones have no one place in the file. */
-static void put_array(hid_t file, const char *name, hid_t type, hsize_t n, bool chunked)
-{
-    static const char zeros[64 * 16];
-    const hid_t space = H5Screate_simple(1, &n, NULL), properties = H5Pcreate(H5P_DATASET_CREATE);
-    const hsize_t chunk = 4;
-    if (chunked)
-        H5Pset_chunk(properties, 1, &chunk);
-    const hid_t set = H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT);
-    if (set >= 0) {
-        H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, zeros);
-        H5Dclose(set);
-    }
-    H5Pclose(properties);
-    H5Sclose(space);
-}
-
-/* One change; returns how many bytes of the input it took. */
-static size_t change(hid_t file, const uint8_t *data, size_t size)
-{
-    const int which = data[0] % N_NAMES, how = data[0] / N_NAMES % 6;
-    char text[256] = "";
-    int64_t value = 0;
-    size_t n = size > 1 ? data[1] : 0;
-    n = n < size - 2 && size > 2 ? n : size > 2 ? size - 2 : 0;
-    if (n > 0)
-        memcpy(text, data + 2, n < 255 ? n : 255);
-    memcpy(&value, text, sizeof value);
-    if (which < N_ATTRIBUTES) {
-        H5Adelete(file, names[which]);
-        if (how == 1)
-            (void)lrd_h5_put_text(file, "fuzz", names[which], text);
-        else if (how == 2)
-            (void)lrd_h5_put_int(file, "fuzz", names[which], value);
-        else if (how == 3)
-            put_attribute(file, names[which], H5T_IEEE_F64LE, text, 1);
-        else if (how == 4)
-            put_attribute(file, names[which], H5T_STD_I64LE, text, 5);
-    } else {
-        H5Ldelete(file, names[which], H5P_DEFAULT);
-        const hid_t type = how == 1 ? H5T_IEEE_F64LE : H5T_IEEE_F32LE;
-        if (how != 0)
-            put_array(file, names[which], type, how == 2 ? (hsize_t)n % 64 : N_PARAMS, how == 3);
-    }
-    lrd_error_clear();
-    return 2 + n;
-}
+static const fuzz_h5_t holds = {names, 16, sizeof names / sizeof names[0], N_PARAMS};
 
 static void write_changed(const uint8_t *data, size_t size)
 {
     char path[128];
     write_sound();
     snprintf(path, sizeof path, "%s/state.h5", fuzz_folder);
-    const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
-    FUZZ_CHECK(file >= 0);
-    for (size_t at = 0; at < size;)
-        at += change(file, data + at, size - at);
-    FUZZ_CHECK(H5Fclose(file) >= 0);
+    fuzz_h5_change_all(&holds, path, data, size);
 }
 
 static void read_state(void)

@@ -13,8 +13,15 @@ static char fuzz_folder[64];
 
 static inline void fuzz_folder_remove(void)
 {
-    static const char *const names[] = {"state.h5", "trainer_state.json", "adapter_config.json",
-                                        "adapter_model.safetensors"};
+    static const char *const names[] = {"state.h5",
+                                        "trainer_state.json",
+                                        "adapter_config.json",
+                                        "adapter_model.safetensors",
+                                        "config.json",
+                                        "model.safetensors.index.json",
+                                        "a.safetensors",
+                                        "file",
+                                        "set.h5"};
     char path[128];
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         snprintf(path, sizeof path, "%s/%s", fuzz_folder, names[i]);

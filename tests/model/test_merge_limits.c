@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/partial.h"
 #include "base/safetensors.h"
 
 #include <stdio.h>
@@ -104,7 +105,8 @@ static void write_sparse(const char *path, const lrd_tensor_spec_t *spec, size_t
     lrd_safetensors_writer_t *writer = NULL;
     lrd_buf_t head = {0};
     assert_ok(lrd_safetensors_begin(path, spec, n, NULL, &writer));
-    char *partial = lrd_asprintf("%s.partial.%ld", path, (long)getpid());
+    char *partial = NULL;
+    assert_ok(lrd_partial_name(path, &partial));
     assert_ok(lrd_file_read(partial, 1 << 20, &head));
     lrd_safetensors_abandon(writer);
     assert_ok(lrd_file_write(path, head.data, head.size));

@@ -2,6 +2,8 @@
 # launch/squad.sbatch on a real Slurm: a job that a more important one preempts, and one that is told its time is over,
 # write a checkpoint, go back into the queue, go on and end with the bytes of a run that nobody stopped; a job that fails
 # does not come back; tasks of an array do not share a folder.
+#
+#   slurm_preempted_test.sh [lost]     lost: instead, a job whose mpirun is lost when it is preempted, and that comes back
 set -euo pipefail
 source "$(dirname "$0")/../support/shell_support.sh"
 source "$(dirname "$0")/slurm_support.sh"
@@ -30,13 +32,23 @@ start_again() { # Slurm keeps a requeued job back for two minutes; once its firs
   ! job_is "$1" PENDING || ! nodes_idle 1 || scontrol update JobId="$1" StartTime=now 2>/dev/null || true
   (($(starts "$2") == 2))
 }
-finish() { # NAME JOB: lets the queued job start at once, and compares
+finish() { # NAME JOB [CODE]: lets the queued job start at once, and compares
   wait_until 60 "$1 is queued again" job_is "$2" PENDING || fail "$(cat "$out/$1.log")"
   wait_until 60 "$1 has started again" start_again "$2" "$1" || { cat "$out/$1.log"; fail "$(scontrol show job "$2")"; }
   wait_until 120 "$1 is complete" job_is "$2" COMPLETED || fail "$(tail -20 "$out/$1.log")"
-  grep -q 'ended with 75' "$out/$1.log" || fail "$1 was not stopped: $(tail -5 "$out/$1.log")"
+  grep -q "ended with ${3:-75}" "$out/$1.log" || fail "$1 was not stopped: $(tail -5 "$out/$1.log")"
   cmp "$out/whole/adapter_model.safetensors" "$out/$1/adapter_model.safetensors" || fail "$1: other bytes"
 }
+
+if [[ ${1:-} == lost ]]; then
+  # The nodes have names of their own here, so that mpirun starts a daemon on them as it does on other hosts.
+  job=$(LRD_LAUNCHER=mpirun submit lost -- "${common[@]}" --set training.save_steps=10 --set training.output_dir="$out/lost")
+  wait_until 60 "lost has a checkpoint" grep -qs 'checkpoint-10' "$out/lost.log" || fail "$(cat "$out/lost.log")"
+  sbatch --parsable -p high --ntasks=2 --output="$out/high.log" --wrap true >/dev/null
+  finish lost "$job" '[1-9]'
+  grep -q '^Going on from' "$out/lost.log" || fail "lost began anew"
+  exit 0
+fi
 
 job=$(submit preempted -- "${common[@]}" --set training.output_dir="$out/preempted")
 wait_until 60 "preempted is at work" at_work preempted || fail "$(cat "$out/preempted.log")"

@@ -5,6 +5,7 @@
  *   LRD_FAIL_ONCE=1     ... the N-th call alone
  *   LRD_KILL_WRITE=N    at the N-th such call the process is killed
  *   LRD_SHORT_READ=1    every read of a regular file gives at most half of what was asked for
+ *   LRD_NETWORK_DISK=1  as file systems of clusters may be: none is locked, names are not exchanged
  *
  * At the end the number of calls is printed on standard error: "N writing calls". */
 #include <dlfcn.h>
@@ -15,6 +16,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -90,6 +92,25 @@ int rename(const char *from, const char *to)
 int renameat(int from_folder, const char *from, int to_folder, const char *to)
 {
     return must_fail() ? -1 : NEXT(renameat)(from_folder, from, to_folder, to);
+}
+
+static bool is_far(int reason)
+{
+    if (getenv("LRD_NETWORK_DISK") == NULL)
+        return false;
+    errno = reason;
+    return true;
+}
+
+int flock(int fd, int operation)
+{
+    return is_far(ENOLCK) ? -1 : NEXT(flock)(fd, operation);
+}
+
+int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags)
+{
+    return flags != 0 && is_far(EINVAL) ? -1
+                                        : NEXT(renameat2)(from_folder, from, to_folder, to, flags);
 }
 
 static size_t cut(int fd, size_t bytes)

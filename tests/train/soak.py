@@ -14,11 +14,12 @@ RANK = 'echo $$ > "pids/${OMPI_COMM_WORLD_RANK:-0}"; exec "$@"'
 STOP = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
 
 
-def start(out, ranks, environment):
+def start(out, ranks, environment, stages=1):
     shutil.rmtree("pids", ignore_errors=True)
     os.mkdir("pids")
     launch = ["mpirun", "-np", str(ranks), "--bind-to", "none"] if ranks > 1 else []
-    return subprocess.Popen(launch + ["bash", "-c", RANK, "-", program] + OPTIONS + ["--set", "training.output_dir=" + out],
+    return subprocess.Popen(launch + ["bash", "-c", RANK, "-", program] + OPTIONS +
+                            ["--set", "training.output_dir=" + out, "--set", f"parallel.pipeline={stages}"],
                             env=dict(os.environ, **environment), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                             stderr=open("log", "w"))
 
@@ -51,7 +52,7 @@ def send(pid, number):
         pass
 
 
-def end_somehow(out, ranks, seconds):
+def end_somehow(out, ranks, stages, seconds):
     """Starts the run and ends it. Returns what was done, whether it asks for exit code 75, and the exit code."""
     way, rank = rng.choice(["time", "time", "meeting", "write", "ask", "ask", "ask at meeting"]), rng.randrange(ranks)
     number = rng.choice(STOP)
@@ -59,12 +60,12 @@ def end_somehow(out, ranks, seconds):
         number = signal.SIGKILL if way == "meeting" else number
         meeting = rng.randrange(1, 150)
         what = f"signal {number} at meeting {meeting} of rank {rank} of {ranks}"
-        return what, way != "meeting", finish(start(out, ranks, {"LRD_FAULT": f"{rank}:{meeting}:{int(number)}"}), what)
+        return what, way != "meeting", finish(start(out, ranks, {"LRD_FAULT": f"{rank}:{meeting}:{int(number)}"}, stages), what)
     if way == "write":
         call = rng.randrange(1, 400)
         what = f"killed at writing call {call} on {ranks}"
-        return what, False, finish(start(out, ranks, {"LD_PRELOAD": preload, "LRD_KILL_WRITE": str(call)}), what)
-    process = start(out, ranks, {})
+        return what, False, finish(start(out, ranks, {"LD_PRELOAD": preload, "LRD_KILL_WRITE": str(call)}, stages), what)
+    process = start(out, ranks, {}, stages)
     after = rng.uniform(0, seconds)
     time.sleep(after)  # a moment, whatever happens to be in it
     if way == "time":
@@ -108,7 +109,9 @@ while n < n_ends:
     done = False
     while not done and n < n_ends:
         ranks = rng.choice([1, 1, 1, 2, 3, 4])
-        what, asks, code = end_somehow(out, ranks, alone if ranks == 1 else together)
+        stages = rng.choice([n for n in (1, 2, 3) if ranks % n == 0])  # the model has two blocks, and a head
+        what, asks, code = end_somehow(out, ranks, stages, alone if ranks == 1 else together)
+        what += f", in {stages} stages" if stages > 1 else ""
         early = code is not None and asks and -code in STOP  # before the program looks at signals
         early = early or asks and code in [128 + s for s in STOP]
         if code != 0 and not early and (code == 75) != asks:
@@ -117,10 +120,12 @@ while n < n_ends:
         if "cannot be used" in log:
             complain(what, "found a damaged checkpoint", code)
         codes[code] = codes.get(code, 0) + 1
-        layouts.add(ranks)
+        layouts.add(f"{ranks // stages} x {stages}")
         updates += count_updates()
         n += code != 0
         done = code == 0
+        if not done and n % 50 == 0:
+            print(f"{n} ends after {time.monotonic() - begun:.0f} s", flush=True)
     if not done:
         if finish(start(out, rng.choice([1, 2]), {}), "the last run") != 0:
             complain("the last run", "failed", None)
@@ -128,6 +133,7 @@ while n < n_ends:
     check_same(out, out)
     shutil.rmtree(out)
     n_runs += 1
-print(f"{n} ends in {n_runs} runs and {time.monotonic() - begun:.0f} s, on {sorted(layouts)} ranks; exit codes "
+print(f"{n} ends in {n_runs} runs and {time.monotonic() - begun:.0f} s, replicas x stages: "
+      f"{', '.join(sorted(layouts))}; exit codes "
       f"{ {c: codes[c] for c in sorted(codes)} }; {updates} updates, {updates - 40 * n_runs} of them made again")
 print("PASSED")

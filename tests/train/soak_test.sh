@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A training is ended at random moments, again and again, and goes on each time on a random number of ranks: killed with
-# -9 at some time, at a meeting of the ranks or in the middle of a save, asked to stop by a signal to some rank or to
-# mpirun. When it comes to its end, its adapter and its log are those of a run that nothing happened to, byte by byte;
-# then another one begins.
+# A training is ended at random moments, again and again, and goes on each time on a random number of ranks, as replicas or
+# as stages of a pipeline: killed with -9 at some time, at a meeting of the ranks or in the middle of a save, asked to stop
+# by a signal to some rank or to mpirun. When it comes to its end, its adapter and its log are those of a run that nothing
+# happened to, byte by byte; then another one begins.
 #
 #   soak_test.sh ENDS [SEED]     the seed of what happens is printed; without one the time gives it
 set -uo pipefail

@@ -67,6 +67,17 @@ what="reads in pieces"
 run pieces LD_PRELOAD="$preload" LRD_SHORT_READ=1
 [ "$code" = 0 ] || problem "failed"
 same pieces
+what="a file system without locks, which cannot exchange names"
+run far LD_PRELOAD="$preload" LRD_NETWORK_DISK=1
+[ "$code" = 0 ] || problem "failed"
+same far
+truncate -s -20 far/checkpoint-4/trainer_state.json # made anew in its place
+run far LD_PRELOAD="$preload" LRD_NETWORK_DISK=1
+[ "$code" = 0 ] || problem "going on failed"
+grep -q 'checkpoint-4 cannot be used' stderr && grep -q '^Going on from .*/checkpoint-3:' stderr || problem "did not go on from checkpoint-3"
+same far
+cmp -s far/checkpoint-4/trainer_state.json reference/checkpoint-4/trainer_state.json || problem "checkpoint-4 is damaged still"
+[ -z "$(find far -name '*.partial*')" ] || problem "left behind: $(find far -name '*.partial*')"
 for once in "" LRD_FAIL_ONCE=1; do
   for ((number = 1; number <= total; number += step)); do
     what="writing call $number of $total $once"
