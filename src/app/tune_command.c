@@ -1,6 +1,6 @@
 /* Times each product of a model both ways, as bfloat16 and widened to float32, and writes the
  * faster way down. Only a bfloat16 base has a choice. */
-#include "app/command.h"
+#include "app/folders.h"
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -178,10 +178,10 @@ lrd_status_t lrd_command_tune(lrd_app_t *app)
     int n_threads;
     const micro_isa_t *isa;
     const char *out = app->cli->out != NULL ? app->cli->out : "tuning.json";
-    char *trial = NULL;
+    char *trial = NULL, *folder = NULL;
     LRD_TRY(lrd_cli_read_settings(app->cli, &settings));
-    LRD_TRY(lrd_settings_require(settings, LRD_KEY_model_name_or_path));
-    LRD_TRY(lrd_model_config_read(settings->model.name_or_path, &config));
+    LRD_TRY(lrd_find_model(app, NULL, settings, LRD_HUB_MODEL_OUTLINE, &folder));
+    LRD_TRY(lrd_model_config_read(folder, &config));
     LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &n_threads));
     LRD_ALLOC(trial, lrd_asprintf("%s.trial", out));
     LRD_TRY(micro_choose(&isa));
@@ -199,6 +199,7 @@ out:
     if (trial != NULL)
         unlink(trial);
     lrd_free(trial);
+    lrd_free(folder);
     lrd_buf_release(&text);
     lrd_settings_free(settings);
     return status;

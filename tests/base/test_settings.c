@@ -56,6 +56,7 @@ static void test_defaults_are_peft_and_transformers(void **state)
         {"logging_steps", "1"},
         {"gradient_checkpointing", "\"none\""}, /* false there */
         {"metric_for_best_model", "\"loss\""},  /* null there, and loss when it is used */
+        {"hub_private_repo", "false"},          /* null there: as the organization has it */
     };
     json_t *expected = NULL;
     lrd_settings_t *s = NULL;
