@@ -1,6 +1,7 @@
 # What the program needs beyond its parsers.
 find_package(OpenMP REQUIRED COMPONENTS C)
 find_package(MPI REQUIRED COMPONENTS C)
+find_package(CURL 7.85 REQUIRED)
 
 # Serial HDF5, also where the MPI flavour is installed: only rank 0 writes.
 set(HDF5_PREFER_PARALLEL FALSE)

@@ -9,7 +9,7 @@ static lrd_status_t open_answering(void *context, const lrd_answering_task_t *ta
     a->task = *task;
     return lrd_squad_prompts_open(
         &(lrd_squad_prompts_spec_t){.path = task->file,
-                                    .model_folder = x->model.name_or_path,
+                                    .model_folder = task->model_folder,
                                     .settings = &x->data,
                                     .vocab_size = task->config->vocab_size,
                                     .max_new_tokens =
@@ -30,7 +30,7 @@ static lrd_status_t take_place(void *context, const lrd_answering_place_t *place
     size_t n_eos;
     int64_t rank = 0;
     a->place = *place;
-    LRD_TRY(lrd_inference_find_eos(x->model.name_or_path, a->task.config, eos, &n_eos));
+    LRD_TRY(lrd_inference_find_eos(a->task.model_folder, a->task.config, eos, &n_eos));
     for (int i = 0; i < place->adapter->n_items; i++)
         rank = place->adapter->items[i].r > rank ? place->adapter->items[i].r : rank;
     const int64_t n = (int64_t)a->prompts.n, batch = x->training.per_device_eval_batch_size;

@@ -26,17 +26,30 @@ out:
     return status;
 }
 
-lrd_status_t lrd_ask_adapter(const char *option, char **name_out, const char **folder_out)
+lrd_status_t lrd_ask_find_adapter(const lrd_app_t *app, lrd_comm_t *comm, const char *option,
+                                  lrd_ask_adapter_t *adapter_out)
 {
     lrd_status_t status = LRD_OK;
-    const char *equals = strchr(option, '=');
-    *name_out = NULL;
-    *folder_out = option;
-    /* A folder may have '=' in its name. */
-    if (equals == NULL || lrd_folder_exists(option))
-        goto out;
-    LRD_ALLOC(*name_out, lrd_strndup(option, (size_t)(equals - option)));
-    *folder_out = equals + 1;
+    lrd_ask_adapter_t a = {.name = NULL};
+    const char *equals = strchr(option, '='), *given = option;
+    lrd_hub_name_t repo;
+    if (equals != NULL && !lrd_folder_exists(option)) /* a folder may have '=' in its name */
+        given = equals + 1;
+    LRD_TRY(lrd_find_adapter(app, comm, given, &a.folder));
+    if (given != option)
+        LRD_ALLOC(a.name, lrd_strndup(option, (size_t)(equals - option)));
+    else if (strcmp(a.folder, given) != 0 && lrd_hub_name_read(given, &repo))
+        LRD_ALLOC(a.name, lrd_strdup(lrd_path_base(repo.repo)));
+    *adapter_out = a;
+    a = (lrd_ask_adapter_t){.name = NULL};
 out:
+    lrd_ask_adapter_release(&a);
     return status;
+}
+
+void lrd_ask_adapter_release(lrd_ask_adapter_t *adapter)
+{
+    lrd_free(adapter->name);
+    lrd_free(adapter->folder);
+    *adapter = (lrd_ask_adapter_t){.name = NULL};
 }

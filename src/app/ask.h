@@ -2,14 +2,21 @@
 #ifndef LRD_APP_ASK_H
 #define LRD_APP_ASK_H
 
-#include "app/command.h"
+#include "app/folders.h"
 #include "infer/generator.h"
 
 /* The sampling that the options ask for. LRD_ERR_ARG: one that does nothing without --do-sample. */
 lrd_status_t lrd_ask_sampling(const lrd_cli_t *cli, lrd_sampling_t *sampling_out);
 
-/* "NAME=DIR" or "DIR": *name_out (lrd_free it) is NULL for the latter; *folder_out points into
- * option. */
-lrd_status_t lrd_ask_adapter(const char *option, char **name_out, const char **folder_out);
+/* An adapter that was named as "NAME=DIR" or "DIR". DIR may be a name of the Hub. */
+typedef struct lrd_ask_adapter {
+    char *name; /* NULL: as its folder is called */
+    char *folder;
+} lrd_ask_adapter_t;
+
+/* Collective, where comm is not NULL. */
+lrd_status_t lrd_ask_find_adapter(const lrd_app_t *app, lrd_comm_t *comm, const char *option,
+                                  lrd_ask_adapter_t *adapter_out);
+void lrd_ask_adapter_release(lrd_ask_adapter_t *adapter); /* {0} is fine */
 
 #endif /* LRD_APP_ASK_H */

@@ -1,7 +1,6 @@
 /* The interactive way of `generate`: every line is a prompt, or a command that begins with '/'. */
 #include "app/generate_command.h"
 
-#include "app/ask.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -57,13 +56,13 @@ static lrd_status_t run_load(chat_t *c, const char *argument)
     lrd_status_t status = LRD_OK;
     lrd_pool_t *pool = &c->g->inference.pool;
     const lrd_pool_entry_t *entry;
-    char *name = NULL, *in_use = NULL;
-    const char *folder;
-    const double begun = lrd_clock_seconds();
+    char *in_use = NULL;
+    lrd_ask_adapter_t asked = {.name = NULL};
     if (c->adapter != NULL)
         LRD_ALLOC(in_use, lrd_strdup(c->adapter->name));
-    LRD_TRY(lrd_ask_adapter(argument, &name, &folder));
-    const lrd_status_t loaded = lrd_pool_load(pool, name, folder, &entry);
+    LRD_TRY(lrd_ask_find_adapter(c->g->app, c->g->inference.grid.row, argument, &asked));
+    const double begun = lrd_clock_seconds();
+    const lrd_status_t loaded = lrd_pool_load(pool, asked.name, asked.folder, &entry);
     status = lrd_agree(c->g->inference.grid.row, loaded);
     if (loaded == LRD_OK) /* not on other ranks: they no longer have the same adapters */
         LRD_TRY(lrd_comm_abort(c->g->inference.grid.row, status));
@@ -74,8 +73,8 @@ static lrd_status_t run_load(chat_t *c, const char *argument)
              (double)lrd_pool_entry_bytes(entry) / 0x1p20, 1e3 * (lrd_clock_seconds() - begun));
     LRD_TRY(lrd_inference_reserve(&c->g->inference, (lrd_generator_limits_t){.rank = entry->rank}));
 out:
+    lrd_ask_adapter_release(&asked);
     lrd_free(in_use);
-    lrd_free(name);
     return status;
 }
 

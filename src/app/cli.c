@@ -67,6 +67,15 @@ static const option_t options[] = {
      "the model: a folder, or its name on the Hub"},
     {"--adapter", "DIR", TEXT, AT(adapter), ON(INSPECT) | ON(SCORE) | ON(MERGE), ON(MERGE), NULL,
      "a PEFT adapter of that model: a folder, or its name on the Hub"},
+    {"--adapter", "DIR", TEXT, AT(adapter), ON(PUSH), ON(PUSH), NULL,
+     "the folder of an adapter, such as training.output_dir"},
+    {"--repo", "ORG/NAME", TEXT, AT(repo), ON(PUSH), ON(PUSH), NULL,
+     "the repository to publish to; made if it is not there"},
+    {"--private", NULL, FLAG, AT(is_private), ON(PUSH), 0, NULL, "make it a private one"},
+    {"--revision", "R", TEXT, AT(revision), ON(PUSH), 0, NULL,
+     "an existing branch to publish to (default: main)"},
+    {"--message", "TEXT", TEXT, AT(message), ON(PUSH), 0, NULL,
+     "of the commit (default: Upload model)"},
     {"--adapter", "[NAME=]DIR", LIST, AT(adapters), ON(GENERATE) | ON(EVAL), 0, NULL,
      "a PEFT adapter, called NAME or as its folder is; generate: may be repeated"},
     {"--prompt", "TEXT", TEXT, AT(prompt), ON(GENERATE), 0, NULL, "continue this text"},
@@ -384,6 +393,8 @@ static lrd_status_t check_needed(const lrd_cli_t *cli, uint64_t given)
                   LRD_ERR_ARG, "%s needs %s %s (lora-dist %s --help)", name, options[i].name,
                   options[i].argument, name);
     }
+    LRD_CHECK(cli->command != LRD_COMMAND_DOWNLOAD || cli->repo != NULL, LRD_ERR_ARG,
+              "download needs the name of a repository: lora-dist download ORG/NAME[@REVISION]");
     if (cli->command == LRD_COMMAND_INSPECT)
         LRD_TRY(check_inspect(cli));
     if (cli->command == LRD_COMMAND_GENERATE)
@@ -419,6 +430,10 @@ lrd_status_t lrd_cli_parse(int argc, const char *const *argv, lrd_cli_t *cli_out
         cli.has_command = true;
     }
     while (at < argc && !cli.help && !cli.version) {
+        if (argv[at][0] != '-' && cli.command == LRD_COMMAND_DOWNLOAD && cli.repo == NULL) {
+            cli.repo = argv[at++];
+            continue;
+        }
         LRD_CHECK(argv[at][0] == '-' || find_command(argv[at]) < 0 || cli.has_command, LRD_ERR_ARG,
                   "the command stands first: lora-dist %s ...", argv[at]);
         LRD_CHECK(argv[at][0] == '-', LRD_ERR_ARG, "unexpected \"%.80s\": %s takes options only",

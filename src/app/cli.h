@@ -42,6 +42,11 @@
       "turn a JSON string on each line of standard input into a list of token ids, or back") \
     X(LRD_COMMAND_TUNE, "tune", "--config F [--out F]",                                      \
       "time the products of a run on this machine and write a tuning file")                  \
+    X(LRD_COMMAND_DOWNLOAD, "download", "ORG/NAME[@REVISION]",                               \
+      "fetch a model or an adapter of the Hub, unless it is here, and print its folder")     \
+    X(LRD_COMMAND_PUSH, "push",                                                              \
+      "--adapter DIR --repo ORG/NAME [--private] [--revision R] [--message TEXT]",           \
+      "publish an adapter on the Hub and print its address")                                 \
     X(LRD_COMMAND_INFO, "info", "", "print version, backends, devices and libraries")
 
 typedef enum lrd_command {
@@ -64,6 +69,9 @@ typedef struct lrd_cli {
     bool help, version; /* print that and do nothing; nothing else was checked then */
     const char *config;
     const char *model, *adapter; /* folders or Hub names */
+    const char *repo;            /* download: of its argument */
+    const char *revision, *message;
+    bool is_private;
     const char *data, *logits_out, *out, *output;
     const char *predictions, *na_prob_file;
     double na_prob_thresh; /* 1 where it is not given */

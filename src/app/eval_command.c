@@ -59,6 +59,8 @@ out:
 typedef struct eval {
     lrd_app_t *app;
     lrd_settings_t *settings;
+    char *model;               /* folder */
+    lrd_ask_adapter_t adapter; /* folder NULL: the base */
     lrd_sampling_t sampling;
     lrd_inference_t inference;
     lrd_squad_prompts_t prompts;
@@ -73,11 +75,10 @@ static lrd_status_t open_input(eval_t *e, int n_threads)
     const lrd_cli_t *cli = e->app->cli;
     const lrd_settings_t *x = e->settings;
     const char *path = cli->data != NULL ? cli->data : x->data.eval_file;
-    LRD_TRY(lrd_settings_require(x, LRD_KEY_model_name_or_path));
     LRD_CHECK(path != NULL, LRD_ERR_CONFIG,
               "data.eval_file is not set: name a SQuAD v2.0 file there, or with --data");
     LRD_TRY(lrd_inference_open(
-        &(lrd_engine_options_t){.folder = x->model.name_or_path,
+        &(lrd_engine_options_t){.folder = e->model,
                                 .dtype = lrd_weights_dtype(&x->model),
                                 .backend = cli->backend,
                                 .device_index = lrd_comm_local_rank(e->app->comm),
@@ -88,7 +89,7 @@ static lrd_status_t open_input(eval_t *e, int n_threads)
         &e->inference));
     LRD_TRY(lrd_squad_prompts_open(
         &(lrd_squad_prompts_spec_t){.path = path,
-                                    .model_folder = x->model.name_or_path,
+                                    .model_folder = e->model,
                                     .settings = &x->data,
                                     .vocab_size = e->inference.engine.config.vocab_size,
                                     .max_new_tokens = cli->max_new_tokens,
@@ -103,19 +104,26 @@ out:
 static lrd_status_t open_adapter(eval_t *e)
 {
     lrd_status_t status = LRD_OK;
-    const lrd_cli_t *cli = e->app->cli;
     const lrd_pool_entry_t *entry;
-    const char *folder;
-    char *name = NULL;
-    if (cli->adapters.n == 0) {
+    if (e->adapter.folder == NULL) {
         lrd_info("No --adapter: the base answers");
         goto out;
     }
-    LRD_TRY(lrd_ask_adapter(cli->adapters.text[0], &name, &folder));
-    LRD_TRY(lrd_pool_load(&e->inference.pool, name, folder, &entry));
+    LRD_TRY(lrd_pool_load(&e->inference.pool, e->adapter.name, e->adapter.folder, &entry));
     e->use = (lrd_adapter_use_t){entry->adapter, entry->params};
 out:
-    lrd_free(name);
+    return status;
+}
+
+/* Collective. */
+static lrd_status_t find_folders(eval_t *e)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_cli_list_t *adapters = &e->app->cli->adapters;
+    LRD_TRY(lrd_find_model(e->app, e->app->comm, e->settings, LRD_HUB_MODEL, &e->model));
+    if (adapters->n > 0)
+        LRD_TRY(lrd_ask_find_adapter(e->app, e->app->comm, adapters->text[0], &e->adapter));
+out:
     return status;
 }
 
@@ -200,6 +208,7 @@ static lrd_status_t answer(eval_t *e)
     lrd_comm_share_stop(comm, e->app->stop);
     LRD_TRY(lrd_agree(comm, lrd_comm_limit_silence(comm, e->settings->parallel.timeout_seconds)));
     LRD_TRY(lrd_cpus_threads(comm, e->app->cli->threads, &n_threads));
+    LRD_TRY(find_folders(e));
     LRD_TRY(lrd_agree(comm, open_input(e, n_threads)));
     LRD_TRY(lrd_agree(comm, open_adapter(e)));
     LRD_TRY(open_memory(e));
@@ -222,6 +231,8 @@ lrd_status_t lrd_command_eval(lrd_app_t *app)
     lrd_squad_replies_release(&e.replies);
     lrd_squad_prompts_close(&e.prompts);
     lrd_inference_close(&e.inference);
+    lrd_ask_adapter_release(&e.adapter);
+    lrd_free(e.model);
     lrd_settings_free(e.settings);
     return status;
 }

@@ -1,7 +1,6 @@
 /* Continues one prompt, or those of a file, with the base or adapters beside it. */
 #include "app/generate_command.h"
 
-#include "app/ask.h"
 #include "base/clock.h"
 #include "base/json_writer.h"
 #include "base/log.h"
@@ -71,22 +70,29 @@ out:
 static lrd_status_t load_adapters(lrd_generate_app_t *g)
 {
     lrd_status_t status = LRD_OK;
-    const lrd_cli_t *cli = g->app->cli;
-    char *name = NULL;
-    for (size_t i = 0; i < cli->adapters.n; i++) {
-        const char *folder;
+    lrd_pool_t *pool = &g->inference.pool;
+    for (size_t i = 0; i < g->app->cli->adapters.n; i++) {
         const lrd_pool_entry_t *entry;
-        LRD_TRY(lrd_ask_adapter(cli->adapters.text[i], &name, &folder));
-        LRD_TRY(lrd_pool_load(&g->inference.pool, name, folder, &entry));
-        LRD_CHECK(g->inference.pool.n == i + 1, LRD_ERR_ARG,
+        LRD_TRY(lrd_pool_load(pool, g->adapter[i].name, g->adapter[i].folder, &entry));
+        LRD_CHECK(pool->n == i + 1, LRD_ERR_ARG,
                   "--adapter: two are named \"%s\"; NAME=DIR gives one another name", entry->name);
-        lrd_free(name);
-        name = NULL;
     }
-    const lrd_pool_t *pool = &g->inference.pool;
     g->reader.fallback = pool->n == 1 ? pool->entries[0] : NULL;
 out:
-    lrd_free(name);
+    return status;
+}
+
+/* Collective. */
+static lrd_status_t find_folders(lrd_generate_app_t *g)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_cli_list_t *adapters = &g->app->cli->adapters;
+    g->adapter = lrd_calloc(adapters->n, sizeof *g->adapter);
+    LRD_TRY(lrd_agree(g->app->comm, g->adapter != NULL ? LRD_OK : LRD_ERR_NO_MEMORY));
+    LRD_TRY(lrd_find_model(g->app, g->app->comm, g->settings, LRD_HUB_MODEL, &g->model));
+    for (size_t i = 0; i < adapters->n; i++)
+        LRD_TRY(lrd_ask_find_adapter(g->app, g->app->comm, adapters->text[i], &g->adapter[i]));
+out:
     return status;
 }
 
@@ -95,7 +101,7 @@ static lrd_status_t open_all(lrd_generate_app_t *g, int n_threads)
     lrd_status_t status = LRD_OK;
     const lrd_cli_t *cli = g->app->cli;
     LRD_TRY(lrd_inference_open(
-        &(lrd_engine_options_t){.folder = cli->model,
+        &(lrd_engine_options_t){.folder = g->model,
                                 .dtype = lrd_weights_dtype(&g->settings->model),
                                 .backend = cli->backend,
                                 .device_index = lrd_comm_local_rank(g->app->comm),
@@ -103,7 +109,7 @@ static lrd_status_t open_all(lrd_generate_app_t *g, int n_threads)
                                 .tuning_file = g->settings->parallel.tuning_file,
                                 .tf32 = g->settings->training.tf32},
         &g->inference));
-    LRD_TRY(lrd_tokenizer_load(cli->model, &g->tokenizer));
+    LRD_TRY(lrd_tokenizer_load(g->model, &g->tokenizer));
     g->reader = (lrd_prompts_reader_t){.tokenizer = g->tokenizer,
                                        .pool = &g->inference.pool,
                                        .vocab_size = g->inference.engine.config.vocab_size,
@@ -128,6 +134,10 @@ static void close_all(lrd_generate_app_t *g)
     lrd_encoder_free(g->reader.encoder);
     lrd_tokenizer_free(g->tokenizer);
     lrd_inference_close(&g->inference);
+    for (size_t i = 0; g->adapter != NULL && i < g->app->cli->adapters.n; i++)
+        lrd_ask_adapter_release(&g->adapter[i]);
+    lrd_free(g->adapter);
+    lrd_free(g->model);
     lrd_settings_free(g->settings);
 }
 
@@ -366,6 +376,7 @@ lrd_status_t lrd_command_generate(lrd_app_t *app)
     int n_threads;
     LRD_TRY(lrd_agree(app->comm, read_options(&g)));
     LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &n_threads));
+    LRD_TRY(find_folders(&g));
     LRD_TRY(lrd_agree(app->comm, open_all(&g, n_threads)));
     if (app->cli->prompt != NULL || app->cli->prompt_file != NULL)
         LRD_TRY(run_batch(&b));

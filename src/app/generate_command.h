@@ -2,13 +2,15 @@
 #ifndef LRD_APP_GENERATE_COMMAND_H
 #define LRD_APP_GENERATE_COMMAND_H
 
-#include "app/command.h"
+#include "app/ask.h"
 #include "app/prompts.h"
 #include "infer/inference.h"
 
 typedef struct lrd_generate_app {
     lrd_app_t *app;
     lrd_settings_t *settings;
+    char *model;                /* folder */
+    lrd_ask_adapter_t *adapter; /* [cli->adapters.n] */
     lrd_inference_t inference;
     lrd_tokenizer_t *tokenizer;
     lrd_prompts_reader_t reader;

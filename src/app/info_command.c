@@ -2,6 +2,7 @@
 
 #include "base/version.h"
 #include "comm/devcomm.h"
+#include "hub/hub.h"
 #include "kernels/ops.h"
 
 #include <hdf5.h>
@@ -67,6 +68,7 @@ static lrd_status_t print_libraries(lrd_buf_t *text)
     LRD_TRY(lrd_buf_printf(text, "Oniguruma: %s\n", onig_version()));
     LRD_TRY(lrd_buf_printf(text, "jansson: %s\n", JANSSON_VERSION));
     LRD_TRY(lrd_buf_printf(text, "libyaml: %s\n", yaml_get_version_string()));
+    LRD_TRY(lrd_buf_printf(text, "libcurl: %s\n", lrd_hub_library()));
     LRD_TRY(lrd_buf_printf(text, "OpenSSL: %s\n", OpenSSL_version(OPENSSL_VERSION_STRING)));
 out:
     return status;

@@ -83,7 +83,8 @@ static void watch_signals(lrd_command_t command)
 {
     signal(SIGXFSZ, SIG_IGN);
     if (command != LRD_COMMAND_TRAIN && command != LRD_COMMAND_EVAL &&
-        command != LRD_COMMAND_GENERATE && command != LRD_COMMAND_MERGE)
+        command != LRD_COMMAND_GENERATE && command != LRD_COMMAND_MERGE &&
+        command != LRD_COMMAND_DOWNLOAD && command != LRD_COMMAND_PUSH)
         return;
     handle_signals(on_signal);
     if (was_asked_before())
@@ -118,7 +119,8 @@ static lrd_status_t run_command(lrd_app_t *app)
     static lrd_status_t (*const alone[LRD_N_COMMANDS])(lrd_app_t *) = {
         [LRD_COMMAND_INSPECT] = lrd_command_inspect,   [LRD_COMMAND_MERGE] = lrd_command_merge,
         [LRD_COMMAND_TOKENIZE] = lrd_command_tokenize, [LRD_COMMAND_TUNE] = lrd_command_tune,
-        [LRD_COMMAND_INFO] = lrd_command_info,         [LRD_COMMAND_PLAN] = lrd_command_plan};
+        [LRD_COMMAND_INFO] = lrd_command_info,         [LRD_COMMAND_PLAN] = lrd_command_plan,
+        [LRD_COMMAND_DOWNLOAD] = lrd_command_download, [LRD_COMMAND_PUSH] = lrd_command_push};
     const lrd_command_t command = app->cli->command;
     if (together[command] != NULL)
         return together[command](app);
@@ -140,6 +142,8 @@ static int exit_code(const lrd_app_t *app, lrd_status_t status)
     case LRD_ERR_IO:
     case LRD_ERR_FORMAT:
         return app->work_began ? EXIT_FAILED : EXIT_INPUT;
+    case LRD_ERR_INTERRUPTED:
+        return app->cli->command == LRD_COMMAND_DOWNLOAD ? EXIT_INTERRUPTED : EXIT_FAILED;
     default:
         return EXIT_FAILED;
     }

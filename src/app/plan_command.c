@@ -1,7 +1,7 @@
 /* Where every layer would go, what each rank would hold and how long an update would take: the run's own
  * planner and layout on ranks that need not be there. */
 #include "app/answering.h"
-#include "app/command.h"
+#include "app/folders.h"
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -126,11 +126,17 @@ lrd_status_t lrd_command_plan(lrd_app_t *app)
     lrd_memory_t fullest = {.backend = NULL};
     lrd_buf_t text = {0};
     int64_t *memory = NULL;
+    char *model = NULL, *adapter = NULL;
     LRD_TRY(lrd_cli_read_settings(app->cli, &settings));
     LRD_TRY(read_memory(app->cli->memory, &memory, &o.n_memory));
     const int n_ranks = count_ranks(app->cli, settings);
     o.memory = memory;
     o.settings = settings;
+    LRD_TRY(lrd_check_data_files(settings));
+    LRD_TRY(lrd_find_model(app, NULL, settings, LRD_HUB_MODEL_OUTLINE, &model));
+    LRD_TRY(lrd_find_adapter(app, NULL, settings->lora.adapter_name_or_path, &adapter));
+    o.model_folder = model;
+    o.adapter_folder = adapter;
     if (lrd_app_answers(settings))
         o.answering = &answering;
     LRD_TRY(lrd_comm_imagine(0, n_ranks, &o.comm));
@@ -147,6 +153,8 @@ out:
     lrd_comm_close(o.comm);
     lrd_free(row);
     lrd_free(memory);
+    lrd_free(adapter);
+    lrd_free(model);
     lrd_buf_release(&text);
     lrd_settings_free(settings);
     return status;

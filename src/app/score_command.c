@@ -1,5 +1,5 @@
 /* The loss of every record of a file, and its logits. */
-#include "app/command.h"
+#include "app/folders.h"
 
 #include "base/json_writer.h"
 #include "base/log.h"
@@ -23,6 +23,7 @@ typedef struct score {
     lrd_app_t *app;
     const lrd_cli_t *cli;
     lrd_settings_t *settings, *adapter_settings;
+    char *model_folder, *adapter_folder; /* adapter: NULL without one */
     lrd_engine_t engine;
     lrd_adapter_t *adapter;
     lrd_dataset_t *set;
@@ -118,7 +119,7 @@ static lrd_status_t open_input(score_t *s, int n_threads)
     lrd_status_t status = LRD_OK;
     lrd_data_settings_t data;
     LRD_TRY(
-        lrd_engine_open(&(lrd_engine_options_t){.folder = s->cli->model,
+        lrd_engine_open(&(lrd_engine_options_t){.folder = s->model_folder,
                                                 .dtype = lrd_weights_dtype(&s->settings->model),
                                                 .backend = s->cli->backend,
                                                 .device_index = lrd_comm_local_rank(s->app->comm),
@@ -126,8 +127,8 @@ static lrd_status_t open_input(score_t *s, int n_threads)
                                                 .tuning_file = s->settings->parallel.tuning_file,
                                                 .tf32 = s->settings->training.tf32},
                         &s->engine));
-    if (s->cli->adapter != NULL) {
-        LRD_TRY(lrd_peft_read_config(s->cli->adapter, &s->adapter_settings));
+    if (s->adapter_folder != NULL) {
+        LRD_TRY(lrd_peft_read_config(s->adapter_folder, &s->adapter_settings));
         LRD_TRY(
             lrd_model_adapter_create(&s->engine.config, &s->adapter_settings->lora, &s->adapter));
     }
@@ -167,7 +168,7 @@ static lrd_status_t load_parameters(score_t *s)
     LRD_TRY(lrd_stage_prepare(s->stage, s->pinned));
     if (s->adapter == NULL)
         goto out;
-    LRD_TRY(lrd_peft_read_params(s->cli->adapter, s->adapter, s->pinned));
+    LRD_TRY(lrd_peft_read_params(s->adapter_folder, s->adapter, s->pinned));
     LRD_TRY(lrd_copy(s->engine.stream, LRD_COPY_H2D, s->params, s->pinned, params_bytes(s)));
     LRD_TRY(lrd_stream_sync(s->engine.stream));
 out:
@@ -397,6 +398,8 @@ static void close_all(score_t *s)
     lrd_dataset_close(s->set);
     lrd_adapter_free(s->adapter);
     lrd_settings_free(s->adapter_settings);
+    lrd_free(s->adapter_folder);
+    lrd_free(s->model_folder);
     lrd_settings_free(s->settings);
 }
 
@@ -409,6 +412,8 @@ lrd_status_t lrd_command_score(lrd_app_t *app)
     LRD_TRY(lrd_agree(comm, lrd_cli_read_settings(app->cli, &s.settings)));
     LRD_TRY(lrd_agree(comm, lrd_comm_limit_silence(comm, s.settings->parallel.timeout_seconds)));
     LRD_TRY(lrd_cpus_threads(comm, app->cli->threads, &n_threads));
+    LRD_TRY(lrd_find_model(app, comm, s.settings, LRD_HUB_MODEL, &s.model_folder));
+    LRD_TRY(lrd_find_adapter(app, comm, app->cli->adapter, &s.adapter_folder));
     LRD_TRY(lrd_agree(comm, open_input(&s, n_threads)));
     LRD_TRY(lrd_spread_open(&(lrd_spread_options_t){.comm = comm,
                                                     .settings = &s.settings->parallel,

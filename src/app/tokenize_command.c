@@ -1,5 +1,5 @@
 /* Lines of JSON in, lines of JSON out. */
-#include "app/command.h"
+#include "app/folders.h"
 
 #include "base/json.h"
 #include "base/json_writer.h"
@@ -80,10 +80,13 @@ lrd_status_t lrd_command_tokenize(lrd_app_t *app)
 {
     lrd_status_t status = LRD_OK;
     tokenize_t t = {.cli = app->cli};
-    char *line = NULL;
+    lrd_settings_t *settings = NULL;
+    char *line = NULL, *folder = NULL;
     size_t capacity = 0;
     ssize_t bytes;
-    LRD_TRY(lrd_tokenizer_load(app->cli->model, &t.tokenizer));
+    LRD_TRY(lrd_cli_read_settings(app->cli, &settings));
+    LRD_TRY(lrd_find_model(app, NULL, settings, LRD_HUB_MODEL_OUTLINE, &folder));
+    LRD_TRY(lrd_tokenizer_load(folder, &t.tokenizer));
     LRD_TRY(lrd_encoder_new(t.tokenizer, &t.encoder));
     app->work_began = true;
     for (long number = 1; (bytes = getline(&line, &capacity, stdin)) >= 0; number++) {
@@ -94,6 +97,8 @@ lrd_status_t lrd_command_tokenize(lrd_app_t *app)
     LRD_CHECK(feof(stdin), LRD_ERR_IO, "cannot read standard input");
 out:
     free(line);
+    lrd_free(folder);
+    lrd_settings_free(settings);
     lrd_buf_release(&t.line);
     lrd_buf_release(&t.text);
     lrd_tokens_release(&t.tokens);

@@ -1,6 +1,6 @@
 /* Runs the products of a model once on a back end that times the ways of each, and writes down which it
  * took (kernels/tuning.h). */
-#include "app/command.h"
+#include "app/folders.h"
 
 #include "base/file.h"
 #include "base/log.h"
@@ -281,9 +281,10 @@ lrd_status_t lrd_command_tune(lrd_app_t *app)
     lrd_status_t status = LRD_OK;
     lrd_settings_t *settings = NULL;
     tune_t t = {.n_tensors = 0};
+    char *folder = NULL;
     LRD_TRY(lrd_cli_read_settings(app->cli, &settings));
-    LRD_TRY(lrd_settings_require(settings, LRD_KEY_model_name_or_path));
-    LRD_TRY(lrd_model_config_read(settings->model.name_or_path, &t.config));
+    LRD_TRY(lrd_find_model(app, NULL, settings, LRD_HUB_MODEL_OUTLINE, &folder));
+    LRD_TRY(lrd_model_config_read(folder, &t.config));
     t.settings = settings;
     take_settings(&t);
     LRD_TRY(open_backend(&t, app));
@@ -293,6 +294,7 @@ lrd_status_t lrd_command_tune(lrd_app_t *app)
     LRD_TRY(write_file(&t, app->cli->out != NULL ? app->cli->out : "tuning.json"));
 out:
     release(&t);
+    lrd_free(folder);
     lrd_settings_free(settings);
     return status;
 }

@@ -40,6 +40,12 @@ out:
     return status;
 }
 
+static void write_hex(const unsigned char *digest, unsigned n, char *hex_out)
+{
+    for (unsigned i = 0; i < n; i++)
+        snprintf(hex_out + (size_t)2 * i, 3, "%02x", digest[i]);
+}
+
 lrd_status_t lrd_sha256_end(lrd_sha256_t *hash, char hex_out[LRD_SHA256_HEX])
 {
     lrd_status_t status = LRD_OK;
@@ -47,8 +53,7 @@ lrd_status_t lrd_sha256_end(lrd_sha256_t *hash, char hex_out[LRD_SHA256_HEX])
     unsigned n = 0;
     LRD_CHECK(EVP_DigestFinal_ex(hash->context, digest, &n) == 1 && n == sizeof digest,
               LRD_ERR_INTERNAL, "SHA-256 failed");
-    for (unsigned i = 0; i < n; i++)
-        snprintf(hex_out + 2 * i, 3, "%02x", digest[i]);
+    write_hex(digest, n, hex_out);
 out:
     return status;
 }
@@ -73,5 +78,25 @@ lrd_status_t lrd_sha256_file(const char *path, char hex_out[LRD_SHA256_HEX])
 out:
     lrd_sha256_free(hash);
     lrd_file_unmap(&map);
+    return status;
+}
+
+lrd_status_t lrd_git_blob(const void *data, size_t bytes, char hex_out[LRD_GIT_BLOB_HEX])
+{
+    lrd_status_t status = LRD_OK;
+    EVP_MD_CTX *context = NULL;
+    unsigned char digest[20];
+    unsigned n = 0;
+    char head[32];
+    const int head_bytes = snprintf(head, sizeof head, "blob %zu", bytes) + 1; /* with its NUL */
+    LRD_ALLOC(context, EVP_MD_CTX_new());
+    LRD_CHECK(EVP_DigestInit_ex(context, EVP_sha1(), NULL) == 1 &&
+                  EVP_DigestUpdate(context, head, (size_t)head_bytes) == 1 &&
+                  EVP_DigestUpdate(context, data, bytes) == 1 &&
+                  EVP_DigestFinal_ex(context, digest, &n) == 1 && n == sizeof digest,
+              LRD_ERR_UNAVAILABLE, "libcrypto offers no SHA-1");
+    write_hex(digest, n, hex_out);
+out:
+    EVP_MD_CTX_free(context);
     return status;
 }

@@ -15,8 +15,9 @@
 /* clang-format off */
 LRD_SECTION(model, "The frozen base model.")
 LRD_SETTING(model, name_or_path, TEXT, "null", NOT_EMPTY,
-    "Folder of the base model (`config.json`, `*.safetensors`, `tokenizer.json`), or its name on "
-    "the Hub. Needed.")
+    "Folder of the base model (`config.json`, `*.safetensors`, `tokenizer.json`), or, where there is "
+    "no such folder, its name on the Hub, `ORG/NAME`: it is downloaded, or found where transformers "
+    "keeps it. Needed.")
 LRD_SETTING(model, revision, TEXT, "main", NOT_EMPTY,
     "Branch, tag or commit of the model on the Hub. Put a commit that looks like a number in "
     "quotes.")
@@ -57,7 +58,8 @@ LRD_SETTING(lora, init_lora_weights, CHOICE, "true", ONE_OF(LRD_LORA_INIT_LIST),
 LRD_SETTING(lora, seed, INTEGER, "42", BETWEEN(0, 4294967295),
     "A and B are drawn as PEFT draws them right after `torch.manual_seed(seed)`.")
 LRD_SETTING(lora, adapter_name_or_path, TEXT, "null", NOT_EMPTY,
-    "Start from this adapter, a folder or a name on the Hub, instead of a fresh one.")
+    "Start from this adapter, a folder or a name on the Hub (`ORG/NAME`, `ORG/NAME@REVISION`), "
+    "instead of a fresh one.")
 LRD_SECTION_END(lora)
 
 LRD_SECTION(data, "What the model learns from.")
@@ -66,7 +68,7 @@ LRD_SETTING(data, format, CHOICE, "squad", ONE_OF(LRD_FORMAT_LIST),
     "names. `tokenized`: `{\"input_ids\": [...], \"labels\": [...]}` a line; without `labels` they "
     "equal `input_ids`; -100 is not counted.")
 LRD_SETTING(data, train_file, TEXT, "null", NOT_EMPTY,
-    "The training data: a file, or a data set's name on the Hub. Needed for training.")
+    "The training data, a file. Needed for training.")
 LRD_SETTING(data, eval_file, TEXT, "null", NOT_EMPTY,
     "The evaluation data, in the same format.")
 LRD_SETTING(data, validation_split, REAL, "0.0", FROM_BELOW(0, 1),
@@ -169,10 +171,13 @@ LRD_SETTING(training, seed, INTEGER, "42", BETWEEN(0, 4294967295),
 LRD_SETTING(training, data_seed, NULL_INTEGER, "null", BETWEEN(0, 4294967295),
     "Seed of the data's order and of `validation_split`. `null`: `seed`.")
 LRD_SETTING(training, push_to_hub, BOOLEAN, "false", ANY,
-    "Publish the adapter when training ends.")
+    "Publish the adapter on the Hub when training ends. Needs a token that may write (`HF_TOKEN`, or "
+    "`hf auth login`).")
 LRD_SETTING(training, hub_model_id, TEXT, "null", NOT_EMPTY,
-    "Repository to publish to, `name/repository`. `null`: named after `output_dir`, in the user's "
-    "own account.")
+    "Repository to publish to, `name/repository`, or `repository` in the user's own account. "
+    "`null`: named after `output_dir`. Made before the run, if it is not there.")
+LRD_SETTING(training, hub_private_repo, BOOLEAN, "false", ANY,
+    "Make that repository a private one, if it is made.")
 LRD_SECTION_END(training)
 
 LRD_SECTION(parallel,

@@ -31,7 +31,8 @@ extern "C" {
     X(LRD_ERR_PEER, 11, "another rank failed")                 \
     X(LRD_ERR_NONFINITE, 12, "loss or gradient is not finite") \
     X(LRD_ERR_INTERRUPTED, 13, "interrupted")                  \
-    X(LRD_ERR_INTERNAL, 14, "bug in lora-dist")
+    X(LRD_ERR_INTERNAL, 14, "bug in lora-dist")                \
+    X(LRD_ERR_NETWORK, 15, "a server could not be reached")
 
 typedef enum lrd_status {
 #define X(name, value, text) name = value,

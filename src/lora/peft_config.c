@@ -198,11 +198,8 @@ lrd_status_t lrd_peft_read_config(const char *folder, lrd_settings_t **settings_
     json_t *config = NULL, *ours = NULL;
     char *path = NULL;
     const char *init = NULL;
-    LRD_CHECK(
-        lrd_folder_exists(folder), LRD_ERR_IO,
-        "no adapter folder %s here. An adapter of the Hub is not downloaded: hf download NAME "
-        "--local-dir FOLDER does that, and FOLDER is what to give",
-        folder);
+    LRD_CHECK(lrd_folder_exists(folder), LRD_ERR_IO,
+              "no adapter folder %s here, and a name of the Hub looks like ORG/NAME", folder);
     LRD_ALLOC(path, lrd_path_join(folder, "adapter_config.json"));
     LRD_TRY(lrd_json_read(path, MAX_CONFIG_BYTES, &config));
     LRD_TRY(check_kind(config, path));

@@ -42,8 +42,7 @@ lrd_status_t lrd_model_config_read(const char *folder, lrd_model_config_t *confi
     json_t *json = NULL;
     const char *type;
     LRD_CHECK(lrd_folder_exists(folder), LRD_ERR_IO,
-              "no model folder %s here. A model of the Hub is not downloaded: hf download NAME "
-              "--local-dir FOLDER does that, and FOLDER is what to give",
+              "no model folder %s here, and a name of the Hub looks like bigscience/bloom-560m",
               folder);
     LRD_ALLOC(path, lrd_path_join(folder, "config.json"));
     LRD_TRY(lrd_json_read(path, 1 << 20, &json));

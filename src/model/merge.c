@@ -285,14 +285,14 @@ lrd_status_t lrd_merge_write(lrd_merge_t *m)
     for (size_t i = 0; i < m->files->n_files; i++)
         LRD_TRY(write_shard(m, m->files->file[i]));
     LRD_TRY(lrd_merge_copy_files(m->s.model, &m->rest, m->partial));
-    LRD_TRY(lrd_merge_write_card(m->partial, m->s.model, m->s.adapter_folder));
+    LRD_TRY(lrd_merge_write_card(m->partial, m->s.model_name, m->s.adapter_name));
     LRD_TRY(lrd_merge_check_empty(m->out)); /* time has passed, and it would be replaced */
     LRD_TRY(lrd_folder_commit(m->partial, m->out));
     lrd_free(m->partial);
     m->partial = NULL;
     lrd_progress_end(&m->progress, total);
-    lrd_info("Wrote %s: %d linears of %s with %s", m->s.out, m->s.adapter->n_items, m->s.model,
-             m->s.adapter_folder);
+    lrd_info("Wrote %s: %d linears of %s with %s", m->s.out, m->s.adapter->n_items, m->s.model_name,
+             m->s.adapter_name);
 out:
     return status;
 }

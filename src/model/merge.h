@@ -17,8 +17,9 @@ typedef struct lrd_merge lrd_merge_t;
 /* Everything is borrowed. */
 typedef struct lrd_merge_spec {
     const char *model, *adapter_folder, *out;
-    const lrd_model_config_t *config; /* of model */
-    const lrd_adapter_t *adapter;     /* of adapter_folder, on that model */
+    const char *model_name, *adapter_name; /* what the card calls them */
+    const lrd_model_config_t *config;      /* of model */
+    const lrd_adapter_t *adapter;          /* of adapter_folder, on that model */
     lrd_stream_t *stream;
     const volatile sig_atomic_t *stop; /* nonzero: leave with LRD_ERR_INTERRUPTED; NULL: never */
 } lrd_merge_spec_t;

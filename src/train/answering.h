@@ -13,6 +13,7 @@
 /* Answers to what; borrowed for as long as the run. */
 typedef struct lrd_answering_task {
     const lrd_settings_t *settings;
+    const char *model_folder;
     const char *file;        /* SQuAD v2.0 */
     const int64_t *question; /* [n_questions] of the file, ascending; NULL: all */
     size_t n_questions;

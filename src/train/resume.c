@@ -25,6 +25,7 @@ static bool is_harmless(lrd_key_t key)
         "training.save_total_limit",
         "training.push_to_hub",
         "training.hub_model_id",
+        "training.hub_private_repo",
         "training.max_nonfinite_steps",
         "training.resume_from_checkpoint",
         "training.per_device_eval_batch_size",

@@ -19,27 +19,13 @@ static lrd_status_t end_phase(const lrd_session_t *s, lrd_status_t result)
     return lrd_agree_unless_stopped(s->o.comm, result, s->o.stop);
 }
 
-/* What settings ask for that this program does not do. */
-static lrd_status_t refuse_unsupported(const lrd_session_t *s)
-{
-    lrd_status_t status = LRD_OK;
-    const lrd_settings_t *x = s->o.settings;
-    LRD_TRY(lrd_settings_require(x, LRD_KEY_model_name_or_path));
-    LRD_TRY(lrd_settings_require(x, LRD_KEY_data_train_file));
-    LRD_CHECK(!x->training.push_to_hub, LRD_ERR_UNSUPPORTED,
-              "training.push_to_hub: publishing is not supported yet; upload output_dir with "
-              "`hf upload`");
-out:
-    return status;
-}
-
 /* Device, the model's files, and the adapter's shape. */
 static lrd_status_t open_model(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     const lrd_settings_t *x = s->o.settings;
-    LRD_TRY(refuse_unsupported(s));
-    LRD_TRY(lrd_engine_open(&(lrd_engine_options_t){.folder = x->model.name_or_path,
+    LRD_TRY(lrd_settings_require(x, LRD_KEY_data_train_file));
+    LRD_TRY(lrd_engine_open(&(lrd_engine_options_t){.folder = s->o.model_folder,
                                                     .dtype = lrd_weights_dtype(&x->model),
                                                     .backend = s->o.backend,
                                                     .device_index = lrd_comm_local_rank(s->o.comm),
@@ -50,8 +36,8 @@ static lrd_status_t open_model(lrd_session_t *s)
                                                     .stop = s->o.stop},
                             &s->engine));
     s->lora = &x->lora;
-    if (x->lora.adapter_name_or_path != NULL) {
-        LRD_TRY(lrd_peft_read_config(x->lora.adapter_name_or_path, &s->adapter_settings));
+    if (s->o.adapter_folder != NULL) {
+        LRD_TRY(lrd_peft_read_config(s->o.adapter_folder, &s->adapter_settings));
         s->lora = &s->adapter_settings->lora;
     }
     LRD_TRY(lrd_model_adapter_create(&s->engine.config, s->lora, &s->adapter));
@@ -258,7 +244,7 @@ out:
 /* The whole adapter's first parameters: of an adapter, or fresh. */
 static lrd_status_t first_params(const lrd_session_t *s, float *params)
 {
-    const char *from = s->o.settings->lora.adapter_name_or_path;
+    const char *from = s->o.adapter_folder;
     return from != NULL ? lrd_peft_read_params(from, s->adapter, params)
                         : lrd_adapter_init(s->adapter, s->lora, s->engine.weights->dtype, params);
 }

@@ -25,6 +25,8 @@
 typedef struct lrd_session_options {
     lrd_comm_t *comm;
     const lrd_settings_t *settings; /* checked */
+    const char *model_folder;       /* that model.name_or_path names */
+    const char *adapter_folder;     /* that lora.adapter_name_or_path names, or NULL */
     const char *backend;            /* as lrd_backend_open takes it */
     int n_threads;
     const lrd_answering_t *answering; /* NULL: evaluations generate no answers */

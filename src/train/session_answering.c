@@ -7,6 +7,7 @@ lrd_status_t lrd_session_open_answering(lrd_session_t *s)
     lrd_status_t status = LRD_OK;
     const lrd_settings_t *x = s->o.settings;
     lrd_answering_task_t task = {.settings = x,
+                                 .model_folder = s->o.model_folder,
                                  .file = x->data.eval_file,
                                  .config = &s->engine.config,
                                  .n_threads = s->o.n_threads,

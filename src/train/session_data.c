@@ -55,11 +55,11 @@ static lrd_status_t open_tokenizer(const lrd_session_t *s, lrd_tokenizer_t **tok
     const lrd_settings_t *x = s->o.settings;
     if (x->data.format == LRD_FORMAT_TOKENIZED || lrd_comm_rank(s->o.comm) != 0)
         goto out;
-    LRD_TRY(lrd_tokenizer_load(x->model.name_or_path, &t));
+    LRD_TRY(lrd_tokenizer_load(s->o.model_folder, &t));
     LRD_CHECK(lrd_tokenizer_size(t) <= s->engine.config.vocab_size, LRD_ERR_FORMAT,
               "%s: its tokenizer.json has ids up to %d, the model's vocabulary has %lld rows: "
               "tokenizer and model do not match",
-              x->model.name_or_path, (int)lrd_tokenizer_size(t) - 1,
+              s->o.model_folder, (int)lrd_tokenizer_size(t) - 1,
               (long long)s->engine.config.vocab_size);
     *tokenizer_out = t;
     t = NULL;

@@ -103,7 +103,10 @@ echo '[]' > model/config.json;                             refuse "config.json i
 printf '{"model_type": "\377"}' > model/config.json;       refuse "config.json is not UTF-8" 2 config.json
 head -c 100000 /dev/zero | tr '\0' '[' > model/config.json; refuse "deep config.json" 2 config.json
 rm model/config.json;                                      refuse "no config.json" 2 config.json
-refuse "model that is a Hub name" 2 "no model folder bigscience/bloom-560m here. A model of the Hub is not downloaded" --set model.name_or_path=bigscience/bloom-560m
+export HF_HOME=$work/home HF_HUB_OFFLINE=1 # tests/hub asks a server
+refuse "model of the Hub that is not here" 2 "no folder bigscience/bloom-560m here, and as a name of the Hub: bigscience/bloom-560m@main is not in $work/home/hub" --set model.name_or_path=bigscience/bloom-560m
+refuse "publishing without a network"      2 "HF_HUB_OFFLINE is set, which forbids to publish me/a" --set training.push_to_hub=true --set training.hub_model_id=me/a
+refuse "data of the Hub"                   2 "data.train_file: squad_v2 is no file here. Data sets of the Hub are Parquet files" --set data.train_file=squad_v2
 refuse "model that is a file" 2 train.jsonl --set model.name_or_path=train.jsonl
 set_config vocab_size 700;                                 refuse "other vocabulary" 2 shape
 set_config n_layer 30;                                     refuse "more layers" 2 'h.2.input_layernorm.weight'

@@ -35,7 +35,7 @@ done > "$work/unknown"
 [ ! -s "$work/unknown" ] || fail "documents set keys that there are not: $(tr '\n' ' ' < "$work/unknown")"
 
 # Commands and options that documents write behind the program's name.
-{ "$LRD_PROGRAM" --help; for c in train plan inspect score generate eval merge tokenize tune info; do "$LRD_PROGRAM" $c --help; done; } > "$work/help" || fail "help"
+{ "$LRD_PROGRAM" --help; for c in train plan inspect score generate eval merge tokenize tune download push info; do "$LRD_PROGRAM" $c --help; done; } > "$work/help" || fail "help"
 grep -ohE 'lora-dist [a-z]+ --' README.md docs/*.md launch/* examples/* 2> /dev/null | awk '{ print $2 }' | sort -u |
   while read -r word; do grep -qE "^  $word " "$work/help" || echo "$word"; done > "$work/unknown"
 [ ! -s "$work/unknown" ] || fail "documents name commands that there are not: $(tr '\n' ' ' < "$work/unknown")"

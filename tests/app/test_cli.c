@@ -61,6 +61,10 @@ static const struct {
      {"--model", "--decode", "--skip-special-tokens"}},
     {LRD_COMMAND_PLAN, {"plan", "--config", "F"}, {"--ranks", "--memory"}},
     {LRD_COMMAND_TUNE, {"tune", "--config", "F"}, {"--out"}},
+    {LRD_COMMAND_DOWNLOAD, {"download", "org/model"}, {NULL}},
+    {LRD_COMMAND_PUSH,
+     {"push", "--adapter", "D", "--repo", "me/a"},
+     {"--adapter", "--repo", "--private", "--revision", "--message"}},
     {LRD_COMMAND_INFO, {"info"}, {NULL}},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
@@ -185,7 +189,7 @@ static void test_unknown_words(void **state)
     assert_refused("did you mean train?", "trian", "--config", "F");
     assert_refused("did you mean tokenize?", "tokenise");
     assert_refused("there are train, plan, inspect, score, generate, eval, merge, tokenize, "
-                   "tune, info",
+                   "tune, download, push, info",
                    "xyzzyplugh");
     assert_refused("unknown command \"\"", "");
     assert_refused("unknown option --confg; did you mean --config?", "--confg", "F");
@@ -256,6 +260,9 @@ static void test_needed(void **state)
     assert_refused("tune needs --config F", "tune");
     assert_refused("score needs --model DIR", "score");
     assert_refused("score needs --data F.jsonl", "score", "--model", "m");
+    assert_refused("download needs the name of a repository", "download");
+    assert_refused("unexpected \"b/c\"", "download", "a/b", "b/c");
+    assert_refused("push needs --repo ORG/NAME", "push", "--adapter", "out");
     assert_refused("eval --predictions P.json needs --data F.json (lora-dist eval --help)", "eval",
                    "--predictions", "p");
     assert_refused("eval needs --config F, to answer questions, or --data F.json with", "eval",

@@ -57,6 +57,7 @@ static void test_defaults_are_peft_and_transformers(void **state)
         {"gradient_checkpointing", "\"none\""}, /* false there */
         {"metric_for_best_model", "\"loss\""},  /* null there, and loss when it is used */
         {"tf32", "false"},                      /* null there: torch's own default, which is off */
+        {"hub_private_repo", "false"},          /* null there: as the organization has it */
     };
     json_t *expected = NULL;
     lrd_settings_t *s = NULL;

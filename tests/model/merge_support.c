@@ -32,8 +32,9 @@ lrd_status_t merge(const char *model, const char *adapter, const char *out, cons
     setting_t s = {0};
     lrd_merge_t *m = NULL;
     LRD_TRY(setting_open(model, adapter, backend, &s));
-    LRD_TRY(lrd_merge_open(
-        &(lrd_merge_spec_t){model, adapter, out, &s.config, s.adapter, s.stream, stop}, &m));
+    LRD_TRY(lrd_merge_open(&(lrd_merge_spec_t){model, adapter, out, model, adapter, &s.config,
+                                               s.adapter, s.stream, stop},
+                           &m));
     LRD_TRY(lrd_merge_write(m));
 out:
     lrd_merge_close(m);

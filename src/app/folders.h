@@ -1,0 +1,31 @@
+/* app/folders.h -- what --model, --adapter and the settings name: a folder that is here, or a repository of the Hub,
+ * which becomes one.
+ *
+ * Of several ranks rank 0 looks it up, so that all get the same commit; then the first rank of each host that does not see
+ * rank 0's files downloads that commit, and the others of the host find it there.
+ */
+#ifndef LRD_APP_FOLDERS_H
+#define LRD_APP_FOLDERS_H
+
+#include "app/command.h"
+#include "hub/hub.h"
+
+/* `given` as it is where it is a folder, or no name of the Hub; else the folder of that repository. `revision` (may be
+ * NULL) holds where `given` names none behind an "@". `comm` NULL: this rank alone; else collective, and all ranks return the
+ * same status. lrd_free *folder_out. */
+lrd_status_t lrd_find_folder(lrd_comm_t *comm, const lrd_stop_t *stop, const char *given,
+                             const char *revision, lrd_hub_kind_t kind, char **folder_out);
+
+/* The model: --model, or else model.name_or_path, which names no revision; model.revision does. Other than --model that must
+ * be there. */
+lrd_status_t lrd_find_model(const lrd_app_t *app, lrd_comm_t *comm, const lrd_settings_t *settings,
+                            lrd_hub_kind_t kind, char **folder_out);
+
+/* An adapter; *folder_out is NULL where `given` is. */
+lrd_status_t lrd_find_adapter(const lrd_app_t *app, lrd_comm_t *comm, const char *given,
+                              char **folder_out);
+
+/* Refuses data that is named as the Hub's data sets are, or is a file of theirs: before anything is downloaded. */
+lrd_status_t lrd_check_data_files(const lrd_settings_t *settings);
+
+#endif /* LRD_APP_FOLDERS_H */

@@ -1,0 +1,68 @@
+/* hub/hub.h -- the Hugging Face Hub: models and adapters by name, adapters published.
+ *
+ * What is downloaded lies where huggingface_hub keeps it, and what that has downloaded is found (docs/formats.md).
+ * A file appears under its name when it is whole, has the size that the server named, and the hash, where the
+ * server named one. Nothing here is collective: the caller chooses who asks.
+ */
+#ifndef LRD_HUB_HUB_H
+#define LRD_HUB_HUB_H
+
+#include "base/stop.h"
+#include "hub/hub_name.h"
+
+#include <stdbool.h>
+
+typedef struct lrd_hub lrd_hub_t;
+
+/* Reads the environment (hub/hub_config.h); asks no server. `stop` is borrowed; NULL is fine. */
+lrd_status_t lrd_hub_open(const lrd_stop_t *stop, lrd_hub_t **hub_out);
+void lrd_hub_close(lrd_hub_t *hub); /* NULL is fine */
+
+/* What a repository is wanted for. */
+typedef enum lrd_hub_kind {
+    LRD_HUB_MODEL,         /* config.json, tokenizer, safetensors */
+    LRD_HUB_MODEL_OUTLINE, /* the same without weights */
+    LRD_HUB_ADAPTER,       /* PEFT's adapter_config.json and adapter_model.safetensors */
+    LRD_HUB_EITHER         /* a model or an adapter, whichever it is */
+} lrd_hub_kind_t;
+
+/* The folder that holds what `kind` names of a repository, downloaded where it is not here yet; lrd_free it. A branch
+ * or tag is looked up on the server each time, as transformers does; a commit that is here needs no server. Where the server
+ * does not answer, what is here is used, with a warning. Other processes that want the same files wait for each other.
+ *
+ * LRD_ERR_IO: no such repository, revision or right to read, no room, or nothing of the kind there. LRD_ERR_NETWORK: the
+ * server cannot be reached. LRD_ERR_FORMAT: it says or sends what cannot be. LRD_ERR_INTERRUPTED. */
+lrd_status_t lrd_hub_find(lrd_hub_t *hub, const lrd_hub_name_t *name, lrd_hub_kind_t kind,
+                          char **folder_out);
+
+/* The same where it is here already, and no server needs to be asked: *folder_out stays NULL where it is not. Whether the
+ * tokenizer is here too is not looked at. */
+lrd_status_t lrd_hub_find_here(lrd_hub_t *hub, const lrd_hub_name_t *name, lrd_hub_kind_t kind,
+                               char **folder_out);
+
+/* The commit that a folder of lrd_hub_find is of: points into folder. */
+const char *lrd_hub_commit_of(const char *folder);
+
+typedef struct lrd_hub_push {
+    const char
+        *folder; /* with adapter_config.json, adapter_model.safetensors and perhaps README.md */
+    const char *repo;     /* "ORG/NAME" */
+    const char *revision; /* an existing branch; NULL: main */
+    const char *message;  /* NULL: "Upload model", as push_to_hub has it */
+    bool is_private;      /* if it is made now */
+} lrd_hub_push_t;
+
+/* "USER/<last part of path>", for a user's own account. Asks the server who the token belongs to. lrd_free it. */
+lrd_status_t lrd_hub_own_repo(lrd_hub_t *hub, const char *path, char **repo_out);
+
+/* Makes the repository unless it is there: fails early where there is no token, or no right to write. */
+lrd_status_t lrd_hub_create(lrd_hub_t *hub, const lrd_hub_push_t *push);
+
+/* The adapter's files in one commit, of those that differ from what is there. *url_out is the repository's page;
+ * lrd_free it. */
+lrd_status_t lrd_hub_push(lrd_hub_t *hub, const lrd_hub_push_t *push, char **url_out);
+
+/* libcurl's version. */
+const char *lrd_hub_library(void);
+
+#endif /* LRD_HUB_HUB_H */
