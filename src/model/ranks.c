@@ -192,7 +192,9 @@ lrd_status_t lrd_ranks_spill(const lrd_parallel_settings_t *x, const lrd_weights
     LRD_TRY(lrd_placement_set_home(p, LRD_HOME_HOST));
     for (int stage = 0; stage < p->n_stages; stage++) {
         const int64_t n = lrd_placement_count_home(p, stage, LRD_HOME_HOST);
-        const int64_t leaving = n - clamp(room[stage].device / block, n);
+        /* The slots become blocks that stay where no more than these would travel. */
+        const int64_t rest = n - clamp(room[stage].device / block, n);
+        const int64_t leaving = rest > LRD_WEIGHTS_SLOTS ? rest : 0;
         /* Files come through two pieces of pinned memory, which are no larger than a block. */
         const int64_t whole = clamp(room[stage].host / block, leaving);
         const int64_t on_host = whole == leaving ? whole : clamp(whole - 2, leaving);
