@@ -104,11 +104,13 @@ static lrd_status_t read_map(const lrd_device_map_t *map, const lrd_engine_t *en
                              lrd_rooms_t rooms, int n_devices, int *device)
 {
     const lrd_weights_t *w = engine->weights;
-    return map->kind == LRD_DEVICE_MAP_EXPLICIT
-               ? lrd_device_map_read(map, &engine->config, device)
-               : lrd_device_map_infer(&engine->config, lrd_dtype_bytes(w->dtype), w->tied,
-                                      map->kind == LRD_DEVICE_MAP_BALANCED, rooms.limited,
-                                      n_devices, rooms.host[0], device);
+    const bool balanced = map->kind == LRD_DEVICE_MAP_BALANCED;
+    /* Where the device is the host there is no other memory. */
+    const int64_t host = engine->backend->ops->reads_host_memory ? 0 : rooms.host[0];
+    if (map->kind == LRD_DEVICE_MAP_EXPLICIT)
+        return lrd_device_map_read(map, &engine->config, device);
+    return lrd_device_map_infer(&engine->config, lrd_dtype_bytes(w->dtype), w->tied, balanced,
+                                rooms.limited, n_devices, host, device);
 }
 
 lrd_status_t lrd_ranks_map(const lrd_parallel_settings_t *x, const lrd_engine_t *engine,
