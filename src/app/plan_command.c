@@ -8,6 +8,7 @@
 #include "comm/cpus.h"
 #include "train/forecast.h"
 #include "train/planner.h"
+#include "train/travel.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -114,6 +115,21 @@ out:
     return status;
 }
 
+/* Where weights travel. */
+static lrd_status_t print_travel(const lrd_session_t *s, int n_ranks, lrd_buf_t *text)
+{
+    lrd_status_t status = LRD_OK;
+    double seconds;
+    LRD_TRY(lrd_travel_seconds(s, n_ranks, &seconds));
+    if (seconds > 0)
+        LRD_TRY(lrd_buf_printf(text,
+                               "Beside it weights travel for %.3g s: the update takes as long as "
+                               "the longer of the two\n",
+                               seconds));
+out:
+    return status;
+}
+
 lrd_status_t lrd_command_plan(lrd_app_t *app)
 {
     lrd_status_t status = LRD_OK;
@@ -147,6 +163,7 @@ lrd_status_t lrd_command_plan(lrd_app_t *app)
     LRD_TRY(print(&s, n_ranks, row, &fullest, &text));
     app->work_began = true;
     LRD_TRY(print_time(&s, n_ranks, &text));
+    LRD_TRY(print_travel(&s, n_ranks, &text));
     LRD_TRY(lrd_put_result(text.data, text.size));
 out:
     lrd_session_close(&s);

@@ -168,11 +168,28 @@ void lrd_file_unmap(lrd_map_t *map)
     *map = (lrd_map_t){0};
 }
 
+/* To go by a few pages, evenly spread. */
+static bool are_in_memory(const uint8_t *data, size_t n_pages, size_t page)
+{
+    enum { SAMPLES = 8 };
+    unsigned char there = 1;
+    for (size_t i = 0; i < SAMPLES; i++) {
+        void *at = (void *)(data + i * (n_pages - 1) / (SAMPLES - 1) * page);
+        if (mincore(at, page, &there) != 0 || (there & 1) == 0)
+            return false;
+    }
+    return true;
+}
+
 void lrd_file_expect(const lrd_map_t *map, size_t begin, size_t bytes)
 {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), from = begin / page * page;
-    if (map->data != NULL && begin + bytes <= map->size)
-        madvise((void *)(map->data + from), begin + bytes - from, MADV_WILLNEED);
+    if (map->data == NULL || bytes == 0 || begin + bytes > map->size)
+        return;
+    const uint8_t *data = map->data + from;
+    const size_t n_pages = (begin + bytes - from + page - 1) / page;
+    if (!are_in_memory(data, n_pages, page))
+        madvise((void *)data, n_pages * page, MADV_WILLNEED);
 }
 
 void lrd_file_forget(const lrd_map_t *map, size_t begin, size_t bytes)

@@ -42,7 +42,8 @@ typedef struct lrd_map {
 lrd_status_t lrd_file_map(const char *path, lrd_map_t *map_out);
 void lrd_file_unmap(lrd_map_t *map); /* {0} is fine */
 
-/* These bytes will be touched soon: the system may read them ahead. */
+/* These bytes will be touched soon: unless they are in memory already, to go by a few samples, the system
+ * reads them ahead. */
 void lrd_file_expect(const lrd_map_t *map, size_t begin, size_t bytes);
 
 /* These bytes will not be touched soon: they leave the memory of this process. Touched after all,

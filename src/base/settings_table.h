@@ -191,13 +191,15 @@ LRD_SETTING(parallel, pipeline_chunks, AUTO_INTEGER, "auto", BETWEEN(1, 65536),
     "an update by 5 % or more (docs/pipeline.md).")
 LRD_SETTING(parallel, device_map, DEVICE_MAP, "auto", ANY,
     "Where layers go. `auto`: by measured memory and cost. `balanced`, `sequential`: as accelerate "
-    "does. Or a map of module names to the number of a device, `cpu` or `disk`.")
+    "does. Or a map of module names to the number of a device, `cpu` or `disk`: blocks there travel to "
+    "the device of the block before them.")
 LRD_SETTING(parallel, max_memory, MAX_MEMORY, "null", ANY,
     "The most memory to use: a list of sizes such as `24GiB`, one for each device, or a map of "
-    "device numbers, `cpu` and `disk` to sizes. `null`: what is free.")
+    "device numbers and `cpu` (weights in host memory, of each rank that offloads) to sizes; `disk` "
+    "has no limit. `null`: what is free.")
 LRD_SETTING(parallel, offload_folder, TEXT, "null", NOT_EMPTY,
-    "Folder for weights that fit neither device nor host memory. `null`: they stay in the model's "
-    "files.")
+    "Folder for a copy of the weights in the compute dtype, for blocks that fit neither device nor host "
+    "memory where the model's own files have another dtype.")
 LRD_SETTING(parallel, reduction, CHOICE, "reproducible", ONE_OF(LRD_REDUCTION_LIST),
     "`reproducible`: gradients are summed in one fixed order, with the same bits on any number of "
     "ranks. `fast`: one plain all-reduce.")

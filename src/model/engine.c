@@ -125,7 +125,7 @@ out:
 size_t lrd_engine_base_bytes(const lrd_engine_t *e)
 {
     const lrd_arena_t *a = &e->memory.model;
-    size_t bytes = e->memory.mapped_bytes;
+    size_t bytes = e->memory.mapped_bytes + e->memory.host_bytes + e->memory.file_bytes;
     for (int i = 0; i < a->n_categories; i++)
         bytes += strcmp(a->category[i].name, "weights") == 0 ? a->category[i].bytes : 0;
     return bytes;

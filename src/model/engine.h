@@ -56,7 +56,7 @@ void lrd_engine_plan(lrd_engine_t *engine, lrd_layout_t *layout, void *context,
 /* Allocates what was planned, lays it out and loads the weights, with a progress bar. */
 lrd_status_t lrd_engine_allocate(lrd_engine_t *engine);
 
-/* Bytes of the loaded weights, mapped ones included. */
+/* Bytes of the loaded weights, wherever they lie. */
 size_t lrd_engine_base_bytes(const lrd_engine_t *engine);
 
 #endif /* LRD_MODEL_ENGINE_H */

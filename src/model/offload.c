@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { MOST_SLOTS = 2, N_PIECES = 2, PIECE = 16 << 20 };
+enum { N_PIECES = 2, PIECE = 16 << 20 };
 
 /* Device memory for one block. */
 typedef struct slot {
@@ -26,8 +26,8 @@ struct lrd_offload {
     lrd_located_t *from; /* [n_layers][n_block_tensors] */
     size_t *at; /* [n_block_tensors + 1] of a tensor in a slot; behind the last: its size */
     int n_on_host, n_in_files, n_slots;
-    slot_t slot[MOST_SLOTS];
-    int last_used; /* block; -1: none */
+    slot_t slot[LRD_WEIGHTS_SLOTS];
+    int last_used; /* block that ops read, by its slot; -1: none */
     /* From lrd_offload_open on; NULL where ops read host memory. */
     lrd_backend_t *backend;
     lrd_stream_t *copies;
@@ -92,7 +92,7 @@ static void close_device(lrd_offload_t *o)
 {
     if (o->copies != NULL)
         (void)lrd_stream_sync(o->copies);
-    for (int i = 0; i < MOST_SLOTS; i++) {
+    for (int i = 0; i < LRD_WEIGHTS_SLOTS; i++) {
         lrd_event_destroy(o->slot[i].filled);
         lrd_event_destroy(o->slot[i].read);
     }
@@ -131,7 +131,7 @@ void lrd_offload_locate(lrd_offload_t *o, int layer, int tensor, lrd_located_t f
 void lrd_offload_layout(lrd_offload_t *o, lrd_arena_t *arena)
 {
     const int n = o->n_on_host + o->n_in_files;
-    o->n_slots = n < MOST_SLOTS ? n : MOST_SLOTS;
+    o->n_slots = n < LRD_WEIGHTS_SLOTS ? n : LRD_WEIGHTS_SLOTS;
     for (int i = 0; i < o->n_slots; i++)
         o->slot[i].data = lrd_arena_take(arena, "slots", slot_bytes(o));
     o->weights->host_bytes =
@@ -173,7 +173,7 @@ void *lrd_offload_host(const lrd_offload_t *o, int layer, int tensor)
 
 /* Blocks that are elsewhere, in the order in which they are needed, each once. */
 typedef struct coming {
-    int layer[MOST_SLOTS], n, most;
+    int layer[LRD_WEIGHTS_SLOTS], n, most;
 } coming_t;
 
 static bool is_coming(const coming_t *c, int layer)
@@ -196,7 +196,7 @@ static void add_coming(const lrd_offload_t *o, lrd_pass_t pass, coming_t *c)
 /* As many as there are slots; the block in work is the first of them, if it is elsewhere. */
 static coming_t find_coming(const lrd_offload_t *o, int layer, lrd_pass_t left, lrd_pass_t then)
 {
-    coming_t c = {.most = o->backend != NULL ? o->n_slots : MOST_SLOTS};
+    coming_t c = {.most = o->backend != NULL ? o->n_slots : LRD_WEIGHTS_SLOTS};
     add_coming(o, (lrd_pass_t){layer, 1, 1}, &c);
     add_coming(o, left, &c);
     add_coming(o, then, &c);
@@ -205,30 +205,22 @@ static coming_t find_coming(const lrd_offload_t *o, int layer, lrd_pass_t left, 
 
 /* ---- pages of files ---------------------------------------------------------------------------- */
 
-/* Tells the system about a block in a file: it is needed soon, or not for a while. */
-static void advise(const lrd_offload_t *o, int layer, bool soon)
+/* A block in a file is needed soon. */
+static void read_ahead(const lrd_offload_t *o, int layer)
 {
     for (int i = 0; i < count_tensors(o); i++) {
         const lrd_located_t *t = &o->from[layer * count_tensors(o) + i];
-        if (soon)
-            lrd_file_expect(&t->file->map, t->entry->offset, t->entry->bytes);
-        else
-            lrd_file_forget(&t->file->map, t->entry->offset, t->entry->bytes);
+        lrd_file_expect(&t->file->map, t->entry->offset, t->entry->bytes);
     }
 }
 
-/* Ops read host memory: once for each block that is begun. */
-static void use_in_place(lrd_offload_t *o, int layer, const coming_t *c)
+/* Ops read host memory. */
+static void use_in_place(const lrd_offload_t *o, int layer, const coming_t *c)
 {
-    if (layer == o->last_used)
-        return;
     for (int i = 0; i < c->n; i++) {
         if (o->home[c->layer[i]] == LRD_HOME_FILE && c->layer[i] != layer)
-            advise(o, c->layer[i], true);
+            read_ahead(o, c->layer[i]);
     }
-    if (o->last_used >= 0 && o->home[o->last_used] == LRD_HOME_FILE && !is_coming(c, o->last_used))
-        advise(o, o->last_used, false);
-    o->last_used = layer;
 }
 
 /* ---- slots ------------------------------------------------------------------------------------- */
@@ -302,7 +294,7 @@ static lrd_status_t use_slots(lrd_offload_t *o, lrd_stream_t *stream, int layer,
         if (find_slot(o, c->layer[i]) != NULL)
             continue;
         if (o->home[c->layer[i]] == LRD_HOME_FILE && c->layer[i] != layer)
-            advise(o, c->layer[i], true);
+            read_ahead(o, c->layer[i]);
         else
             LRD_TRY(fetch(o, stream, c->layer[i], find_spare(o, c)));
     }

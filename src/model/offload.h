@@ -9,8 +9,7 @@
  * the block in work is enqueued, and travels meanwhile. What is in a file is copied by the host when it
  * comes to enqueue the block: the device computes the one before, and the system reads ahead.
  *
- * Where ops read host memory nothing travels: the system is told which pages of a file come next, and
- * which are not needed for a while.
+ * Where ops read host memory nothing travels: the system is told which pages of a file come next.
  */
 #ifndef LRD_MODEL_OFFLOAD_H
 #define LRD_MODEL_OFFLOAD_H

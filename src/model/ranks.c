@@ -104,11 +104,13 @@ static lrd_status_t read_map(const lrd_device_map_t *map, const lrd_engine_t *en
                              lrd_rooms_t rooms, int n_devices, int *device)
 {
     const lrd_weights_t *w = engine->weights;
-    return map->kind == LRD_DEVICE_MAP_EXPLICIT
-               ? lrd_device_map_read(map, &engine->config, device)
-               : lrd_device_map_infer(&engine->config, lrd_dtype_bytes(w->dtype), w->tied,
-                                      map->kind == LRD_DEVICE_MAP_BALANCED, rooms.limited,
-                                      n_devices, rooms.host[0], device);
+    const bool balanced = map->kind == LRD_DEVICE_MAP_BALANCED;
+    /* Where the device is the host there is no other memory. */
+    const int64_t host = engine->backend->ops->reads_host_memory ? 0 : rooms.host[0];
+    if (map->kind == LRD_DEVICE_MAP_EXPLICIT)
+        return lrd_device_map_read(map, &engine->config, device);
+    return lrd_device_map_infer(&engine->config, lrd_dtype_bytes(w->dtype), w->tied, balanced,
+                                rooms.limited, n_devices, host, device);
 }
 
 lrd_status_t lrd_ranks_map(const lrd_parallel_settings_t *x, const lrd_engine_t *engine,
@@ -192,7 +194,9 @@ lrd_status_t lrd_ranks_spill(const lrd_parallel_settings_t *x, const lrd_weights
     LRD_TRY(lrd_placement_set_home(p, LRD_HOME_HOST));
     for (int stage = 0; stage < p->n_stages; stage++) {
         const int64_t n = lrd_placement_count_home(p, stage, LRD_HOME_HOST);
-        const int64_t leaving = n - clamp(room[stage].device / block, n);
+        /* The slots become blocks that stay where no more than these would travel. */
+        const int64_t rest = n - clamp(room[stage].device / block, n);
+        const int64_t leaving = rest > LRD_WEIGHTS_SLOTS ? rest : 0;
         /* Files come through two pieces of pinned memory, which are no larger than a block. */
         const int64_t whole = clamp(room[stage].host / block, leaving);
         const int64_t on_host = whole == leaving ? whole : clamp(whole - 2, leaving);

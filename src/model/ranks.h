@@ -61,7 +61,7 @@ bool lrd_ranks_may_offload(const lrd_parallel_settings_t *settings, const lrd_en
 
 /* What the stages of a placement have for blocks. */
 typedef struct lrd_spill_room {
-    int64_t device; /* bytes left on the device while none of the stage's blocks is kept there */
+    int64_t device; /* bytes left on the device while all of the stage's blocks travel */
     int64_t host;   /* bytes of host memory */
 } lrd_spill_room_t;
 

@@ -28,6 +28,9 @@ typedef enum lrd_home {
     LRD_HOME_FILE  /* a file that has the compute dtype, which is mapped */
 } lrd_home_t;
 
+/* Blocks that are on their way to the device, or used there, at once. */
+enum { LRD_WEIGHTS_SLOTS = 2 };
+
 /* The runs that a rank holds, ascending. */
 typedef struct lrd_runs {
     lrd_span_t *run;

@@ -213,7 +213,8 @@ static void report_end(const trainer_t *t, double seconds)
                  100 * t->waited / t->updating);
     lrd_info("Peak memory of rank 0: %.1f MiB resident; planned %.1f MiB (%.1f of them mapped)",
              (double)lrd_mem_peak_bytes() / 0x1p20,
-             (double)(lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes) / 0x1p20,
+             (double)(lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes + m->host_bytes) /
+                 0x1p20,
              (double)m->mapped_bytes / 0x1p20);
 }
 

@@ -3,7 +3,7 @@
  * travels before the block in work is enqueued, and nothing travels twice for nothing. */
 #include "base/mem.h"
 #include "kernels/ops.h"
-#include "model/weights.h"
+#include "model/ranks.h"
 #include "support/test_support.h"
 
 #include <stdio.h>
@@ -389,12 +389,44 @@ static void test_one(void **state)
     close_run(&r);
 }
 
+/* The homes of a stage's blocks, a letter each, for so many blocks of room on the device beside the slots,
+ * and on the host. */
+static void assert_spilled(int on_device, int on_host, const char *want)
+{
+    const lrd_parallel_settings_t settings = {.offload_folder = NULL};
+    int begin[] = {0, N_LAYERS};
+    lrd_placement_t p = {.n_stages = 1, .n_runs = 1, .begin = begin};
+    lrd_weights_t *w;
+    assert_ok(lrd_weights_outline(&config, NULL, LRD_F32, true, &w));
+    const int64_t block = (int64_t)lrd_weights_block_bytes(w);
+    const lrd_spill_room_t room = {on_device * block + block / 2, on_host * block + block / 2};
+    assert_ok(lrd_ranks_spill(&settings, w, &room, &p));
+    for (int layer = 0; layer < N_LAYERS; layer++)
+        assert_int_equal("DHF"[p.home[layer]], want[layer]);
+    lrd_free(p.home);
+    lrd_weights_close(w);
+}
+
+/* As many as fit stay, and take turns with those that travel; the rest of the host's room is for the
+ * pieces through which files travel. */
+static void test_spill(void **state)
+{
+    (void)state;
+    assert_spilled(0, 8, "HHHHHHHH");
+    assert_spilled(4, 8, "DHDHDHDH");
+    assert_spilled(5, 3, "DDHDDHDH");
+    assert_spilled(6, 0, "DDDDDDDD"); /* the two slots hold the others */
+    assert_spilled(4, 3, "DFDFDFDH"); /* two of the three are pieces */
+    assert_spilled(0, 6, "FHFHFHFH");
+    assert_spilled(0, 1, "FFFFFFFF");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_training), cmocka_unit_test(test_all_away),
         cmocka_unit_test(test_again),    cmocka_unit_test(test_files),
-        cmocka_unit_test(test_one),
+        cmocka_unit_test(test_one),      cmocka_unit_test(test_spill),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

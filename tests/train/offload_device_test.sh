@@ -75,10 +75,14 @@ for group in "${@:2}"; do
     [ "$(sed -n '/^  [a-z].* MiB$/p' planned)" = "$(sed -n '/^  [a-z].* MiB$/p' limited.log)" ] ||
       fail "planned $(cat planned), ran $(cat limited.log)"
     [ "$(grep ^device_map planned)" = "$(grep ^device_map limited.log)" ] || fail "another map is planned"
+    grep -Eq '^Beside it weights travel for [0-9.e-]+ s' planned || fail "no time for the way: $(tail -n 2 planned)"
     block=$(($(stat -c %s model/model.safetensors) / 11000))
     limit=(--set "parallel.max_memory={0: ${half}KiB, cpu: $((block * 4))KiB}")
     try spilled one 1 "${limit[@]}"
     map_of spilled | grep -q cpu && map_of spilled | grep -q disk || fail "not on both: $(map_of spilled)"
+    # As accelerate places them: by their weights alone.
+    try sequential one 1 --set parallel.device_map=sequential --set 'parallel.max_memory={0: 350KiB}'
+    map_of sequential | grep -q "'transformer.h.0': 0.*'transformer.h.9': 'cpu'" || fail "sequential: $(map_of sequential)"
     # Converted weights need a place, and have it in the folder.
     train converted 1 --dtype bfloat16
     code=0
