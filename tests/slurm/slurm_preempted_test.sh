@@ -28,8 +28,11 @@ submit() { # NAME [SBATCH OPTION...] -- OPTION...: prints the job's number
 }
 at_work() { grep -q '^update [1-9][0-9]*/' "$out/$1.log" 2>/dev/null; }
 starts() { grep -c ' job .*, start ' "$out/$1.log"; }
+left_node() { # JOB: the daemon of its last start, too, which takes the job's script away when it ends
+  nodes_idle 1 && ! pgrep -f "^slurmstepd: \[$1\." >/dev/null
+}
 start_again() { # Slurm keeps a requeued job back for two minutes; once its first start has left the node, that ends here
-  ! job_is "$1" PENDING || ! nodes_idle 1 || scontrol update JobId="$1" StartTime=now 2>/dev/null || true
+  ! job_is "$1" PENDING || ! left_node "$1" || scontrol update JobId="$1" StartTime=now 2>/dev/null || true
   (($(starts "$2") == 2))
 }
 finish() { # NAME JOB [CODE]: lets the queued job start at once, and compares
