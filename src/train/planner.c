@@ -3,36 +3,14 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "model/ranks.h"
+#include "train/fitting.h"
 #include "train/forecast.h"
-#include "train/pace.h"
 
 #include <math.h>
 #include <string.h>
 
 /* More runs of layers on a stage must make an update at least so much shorter. */
 static const double worth = 0.95;
-
-/* What is known of the ranks. */
-typedef struct given {
-    const int64_t *room;           /* [ranks] bytes */
-    const lrd_pass_times_t *times; /* [ranks] */
-} given_t;
-
-/* One try: so many stages, so much room on each. */
-typedef struct trial {
-    const lrd_session_t *s;
-    int n_ranks, n_stages, n_chunks;
-    bool mapped;            /* weights that are used in files take no room */
-    const lrd_home_t *home; /* [n_layers] of blocks; NULL: on the device */
-    lrd_stage_limits_t limits;
-    int64_t micro_batches;   /* of a replica */
-    int64_t *room;           /* [n_stages] bytes */
-    lrd_pass_times_t *times; /* [n_stages] */
-    int64_t *needs;          /* [n_stages] bytes of the placement measured last */
-    int64_t *other;          /* [n_stages] bytes beside what measure_run counts */
-    int *last; /* [n_stages][n_layers] longest run that fits from a layer on; -1: unknown */
-    lrd_status_t status; /* of a measurement */
-} trial_t;
 
 /* ---- what the settings ask for ----------------------------------------------------------------- */
 
@@ -50,213 +28,34 @@ out:
     return status;
 }
 
-/* ---- room and needs ---------------------------------------------------------------------------- */
-
-static int64_t count_needs(const trial_t *t, const lrd_memory_t *m, const lrd_arena_t *weights)
-{
-    int64_t bytes = (int64_t)(lrd_memory_total(m) + m->pinned_bytes);
-    for (int i = 0; t->mapped && i < weights->n_categories; i++) {
-        if (strcmp(weights->category[i].name, "weights") == 0)
-            bytes -= (int64_t)weights->category[i].bytes;
-    }
-    return bytes;
-}
-
-/* Most of what a stage with this run takes: its weights, activations and scratch. */
-static lrd_status_t measure_run(const trial_t *t, int stage, lrd_span_t run, int64_t *bytes_out)
-{
-    lrd_status_t status = LRD_OK;
-    const lrd_session_t *s = t->s;
-    const lrd_runs_t runs = {&run, 1, t->home};
-    const int64_t behind = t->n_stages - stage;
-    const int64_t places = behind < t->micro_batches ? behind : t->micro_batches;
-    lrd_stage_limits_t limits = t->limits;
-    lrd_memory_t m = {.backend = s->engine.backend};
-    lrd_weights_t *w = NULL;
-    lrd_stage_t *x = NULL;
-    limits.places = &places;
-    LRD_TRY(lrd_weights_outline(&s->engine.config, &runs, (int)s->engine.weights->dtype,
-                                s->engine.weights->tied, &w));
-    LRD_TRY(lrd_stage_create(w, s->adapter, s->engine.stream, limits, &x));
-    lrd_weights_layout(w, m.backend, &m.model);
-    lrd_stage_layout(x, &m.model, &m.step);
-    m.scratch.bytes = lrd_stage_scratch_bytes(x);
-    *bytes_out = count_needs(t, &m, &m.model);
-out:
-    lrd_stage_destroy(x);
-    lrd_weights_close(w);
-    return status;
-}
-
-static bool run_fits(trial_t *t, int stage, lrd_span_t run)
-{
-    int64_t bytes = 0;
-    if (t->status == LRD_OK)
-        t->status = measure_run(t, stage, run, &bytes);
-    return t->status == LRD_OK && bytes + t->other[stage] <= t->room[stage];
-}
-
-/* lrd_placement_costs_t.fits: a longer run takes more, so the longest that fits is searched for once. */
-static bool fits(const void *context, int stage, lrd_span_t run)
-{
-    trial_t *t = (trial_t *)context;
-    const int n_layers = (int)t->s->engine.config.n_layers;
-    if (run.head || run.first == run.last)
-        return run_fits(t, stage, run);
-    int *last = &t->last[stage * n_layers + run.first];
-    if (*last < 0) {
-        int too_long = n_layers + 1;
-        for (*last = run.first; too_long - *last > 1;) {
-            const int middle = (*last + too_long) / 2;
-            if (run_fits(t, stage, (lrd_span_t){run.first, middle, run.embed, false}))
-                *last = middle;
-            else
-                too_long = middle;
-        }
-    }
-    return run.last <= *last;
-}
-
-/* ---- a placement ------------------------------------------------------------------------------- */
-
-static lrd_status_t balance(trial_t *t, lrd_placement_t *placement_out)
-{
-    lrd_status_t status = LRD_OK;
-    const int n_layers = (int)t->s->engine.config.n_layers, lowest = t->s->adapter->lowest_layer;
-    const lrd_pass_times_t *first = &t->times[0];
-    const double both = first->forward + first->backward;
-    double *layer = NULL, *pace = NULL;
-    LRD_NEW(layer, n_layers);
-    LRD_NEW(pace, t->n_stages);
-    for (int i = 0; i < n_layers; i++)
-        layer[i] = (first->forward + (i < lowest    ? 0
-                                      : i == lowest ? first->lowest_backward
-                                                    : first->backward)) /
-                   both;
-    for (int stage = 0; stage < t->n_stages; stage++)
-        pace[stage] = t->times[stage].forward + t->times[stage].backward;
-    for (int i = 0; i < t->n_stages * n_layers; i++)
-        t->last[i] = -1;
-    status = lrd_placement_balance(&(lrd_placement_costs_t){.n_layers = n_layers,
-                                                            .layer = layer,
-                                                            .pace = pace,
-                                                            .embed = first->embed,
-                                                            .head = t->times[t->n_stages - 1].head,
-                                                            .fits = t->n_chunks == 1 ? fits : NULL,
-                                                            .context = t},
-                                   t->n_stages, t->n_chunks, placement_out);
-    if (t->status != LRD_OK)
-        status = t->status;
-out:
-    lrd_free(pace);
-    lrd_free(layer);
-    return status;
-}
-
-/* Measures the stages of a placement as the run will lay them out. *worst_out: by how much the worst
- * misses; what measure_run overlooks is remembered. */
-static lrd_status_t measure_all(trial_t *t, const lrd_placement_t *p, int64_t *worst_out)
-{
-    lrd_status_t status = LRD_OK;
-    *worst_out = INT64_MIN;
-    for (int stage = 0; stage < t->n_stages; stage++) {
-        lrd_memory_t m;
-        int64_t most = 0;
-        LRD_TRY(lrd_session_measure(t->s, p, t->n_ranks, stage, &m));
-        const int64_t needs =
-            count_needs(t, &m, &m.model) + (t->mapped ? 0 : (int64_t)m.mapped_bytes);
-        if (t->n_chunks == 1)
-            LRD_TRY(measure_run(t, stage, lrd_placement_run(p, stage), &most));
-        t->needs[stage] = needs;
-        t->other[stage] = needs > most ? needs - most : 0;
-        *worst_out = needs - t->room[stage] > *worst_out ? needs - t->room[stage] : *worst_out;
-    }
-out:
-    return status;
-}
-
-/* The placement on so many stages; begin == NULL: there is none that fits. */
-static lrd_status_t try_stages(trial_t *t, lrd_placement_t *placement_out)
-{
-    lrd_status_t status = LRD_OK;
-    enum { TRIES = 4 };
-    lrd_placement_t p = {.begin = NULL};
-    int64_t worst = 1;
-    for (int i = 0; i < TRIES && worst > 0; i++) {
-        lrd_placement_release(&p);
-        LRD_TRY(balance(t, &p));
-        if (p.begin == NULL)
-            break;
-        if (t->home != NULL)
-            LRD_TRY(lrd_placement_set_home(&p, t->home[0]));
-        LRD_TRY(measure_all(t, &p, &worst));
-    }
-    if (worst > 0)
-        lrd_placement_release(&p);
-    *placement_out = p;
-    p = (lrd_placement_t){.begin = NULL};
-out:
-    lrd_placement_release(&p);
-    return status;
-}
-
-static void close_trial(trial_t *t)
-{
-    lrd_free(t->last);
-    lrd_free(t->other);
-    lrd_free(t->needs);
-    lrd_free(t->times);
-    lrd_free(t->room);
-}
-
-/* Close also after a failure. */
-static lrd_status_t open_trial(const lrd_session_t *s, const given_t *given, int n_stages,
-                               int n_chunks, bool mapped, trial_t *t)
-{
-    lrd_status_t status = LRD_OK;
-    const int n_ranks = lrd_comm_size(s->o.comm);
-    *t = (trial_t){
-        .s = s, .n_ranks = n_ranks, .n_stages = n_stages, .n_chunks = n_chunks, .mapped = mapped};
-    LRD_NEW(t->room, n_stages);
-    LRD_NEW(t->needs, n_stages);
-    LRD_NEW(t->times, n_stages);
-    LRD_NEW(t->other, n_stages);
-    LRD_NEW(t->last, n_stages * s->engine.config.n_layers);
-    LRD_TRY(lrd_session_limits(s, n_ranks / n_stages, &t->limits, &t->micro_batches, NULL));
-    t->micro_batches = (t->micro_batches * n_stages + n_ranks - 1) / n_ranks;
-    for (int stage = 0; stage < n_stages; stage++)
-        t->room[stage] = lrd_ranks_room(given->room, n_ranks, n_stages, stage);
-    lrd_pace_of_stages(given->times, n_ranks, n_stages, t->times);
-out:
-    return status;
-}
+/* ---- one number of stages ----------------------------------------------------------------------- */
 
 /* The placement on so many stages with so many runs of layers on each, begin == NULL where none fits; and
  * how long an update takes. */
-static lrd_status_t try_runs(const lrd_session_t *s, const given_t *given, int n_stages,
+static lrd_status_t try_runs(const lrd_session_t *s, const lrd_fitting_ranks_t *given, int n_stages,
                              int n_chunks, bool mapped, lrd_placement_t *placement_out,
                              double *seconds_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_placement_t p = {.begin = NULL};
     lrd_forecast_t f = {0, 1};
-    trial_t t;
-    LRD_TRY(open_trial(s, given, n_stages, n_chunks, mapped, &t));
-    LRD_TRY(try_stages(&t, &p));
+    lrd_fitting_t t;
+    LRD_TRY(lrd_fitting_open(s, given, n_stages, n_chunks, mapped, &t));
+    LRD_TRY(lrd_fitting_place(&t, &p));
     if (p.begin != NULL && n_stages > 1)
         LRD_TRY(lrd_forecast(s, &p, t.n_ranks, t.times, &f));
     *seconds_out = f.seconds;
     *placement_out = p;
-    p.begin = NULL;
+    p = (lrd_placement_t){.begin = NULL};
 out:
     lrd_placement_release(&p);
-    close_trial(&t);
+    lrd_fitting_close(&t);
     return status;
 }
 
 /* With as many runs of layers on each stage as the settings ask for. Left to us: one, and more as long as
  * they fit and are worth their messages and memory. */
-static lrd_status_t try_with(const lrd_session_t *s, const given_t *given, int n_stages,
+static lrd_status_t try_with(const lrd_session_t *s, const lrd_fitting_ranks_t *given, int n_stages,
                              bool mapped, lrd_placement_t *placement_out)
 {
     lrd_status_t status = LRD_OK;
@@ -276,13 +75,13 @@ static lrd_status_t try_with(const lrd_session_t *s, const given_t *given, int n
         if (seconds < worth * least) {
             lrd_placement_release(&best);
             best = p;
-            p.begin = NULL;
+            p = (lrd_placement_t){.begin = NULL};
             least = seconds;
         }
         lrd_placement_release(&p);
     }
     *placement_out = best;
-    best.begin = NULL;
+    best = (lrd_placement_t){.begin = NULL};
 out:
     lrd_placement_release(&p);
     lrd_placement_release(&best);
@@ -292,16 +91,16 @@ out:
 /* ---- a map that the settings give -------------------------------------------------------------- */
 
 /* By how much the worst stage of the session's placement misses. */
-static lrd_status_t find_missing(const lrd_session_t *s, const given_t *given, bool mapped,
-                                 int64_t *missing_out)
+static lrd_status_t find_missing(const lrd_session_t *s, const lrd_fitting_ranks_t *given,
+                                 bool mapped, int64_t *missing_out)
 {
     lrd_status_t status = LRD_OK;
     const lrd_placement_t *p = &s->placement;
-    trial_t t;
-    LRD_TRY(open_trial(s, given, p->n_stages, p->n_runs / p->n_stages, mapped, &t));
-    LRD_TRY(measure_all(&t, p, missing_out));
+    lrd_fitting_t t;
+    LRD_TRY(lrd_fitting_open(s, given, p->n_stages, p->n_runs / p->n_stages, mapped, &t));
+    LRD_TRY(lrd_fitting_measure(&t, p, missing_out));
 out:
-    close_trial(&t);
+    lrd_fitting_close(&t);
     return status;
 }
 
@@ -309,7 +108,7 @@ out:
 static lrd_status_t take_map(lrd_session_t *s, lrd_rooms_t rooms, const lrd_pass_times_t *times)
 {
     lrd_status_t status = LRD_OK;
-    const given_t given = {rooms.free, times};
+    const lrd_fitting_ranks_t given = {rooms.free, times};
     int64_t missing;
     LRD_TRY(lrd_ranks_map(&s->o.settings->parallel, &s->engine, rooms, lrd_comm_size(s->o.comm),
                           &s->placement));
@@ -351,7 +150,7 @@ out:
 }
 
 /* The fastest way of those that fit. Without a choice of recomputation that is the fewest stages. */
-static lrd_status_t choose_among(lrd_session_t *s, const given_t *given, bool mapped)
+static lrd_status_t choose_among(lrd_session_t *s, const lrd_fitting_ranks_t *given, bool mapped)
 {
     lrd_status_t status = LRD_OK;
     const lrd_checkpointing_t asked =
@@ -392,17 +191,18 @@ out:
 
 /* Blocks leave the devices of so many stages, as few as need be. placement.begin stays NULL where that is
  * not enough. */
-static lrd_status_t spill_from(lrd_session_t *s, const given_t *given, const int64_t *host,
-                               int n_stages, const lrd_home_t *home)
+static lrd_status_t spill_from(lrd_session_t *s, const lrd_fitting_ranks_t *given,
+                               const int64_t *host, int n_stages, const lrd_home_t *home)
 {
     lrd_status_t status = LRD_OK;
     const lrd_parallel_settings_t *x = &s->o.settings->parallel;
     lrd_placement_t p = {.begin = NULL};
     lrd_spill_room_t *left = NULL;
-    trial_t t;
-    LRD_TRY(open_trial(s, given, n_stages, n_stages > 1 ? lrd_ranks_chunks(x) : 1, false, &t));
+    lrd_fitting_t t;
+    LRD_TRY(
+        lrd_fitting_open(s, given, n_stages, n_stages > 1 ? lrd_ranks_chunks(x) : 1, false, &t));
     t.home = home;
-    LRD_TRY(try_stages(&t, &p));
+    LRD_TRY(lrd_fitting_place(&t, &p));
     if (p.begin == NULL)
         goto out;
     LRD_NEW(left, n_stages);
@@ -415,12 +215,12 @@ static lrd_status_t spill_from(lrd_session_t *s, const given_t *given, const int
 out:
     lrd_free(left);
     lrd_placement_release(&p);
-    close_trial(&t);
+    lrd_fitting_close(&t);
     return status;
 }
 
 /* The last resort: with the most stages and the least that is kept of activations. */
-static lrd_status_t spill(lrd_session_t *s, const given_t *given, const int64_t *host)
+static lrd_status_t spill(lrd_session_t *s, const lrd_fitting_ranks_t *given, const int64_t *host)
 {
     lrd_status_t status = LRD_OK;
     const lrd_parallel_settings_t *x = &s->o.settings->parallel;
@@ -443,7 +243,7 @@ out:
 }
 
 /* host: bytes of host memory for blocks of each rank. */
-static lrd_status_t choose(lrd_session_t *s, const given_t *given, const int64_t *host)
+static lrd_status_t choose(lrd_session_t *s, const lrd_fitting_ranks_t *given, const int64_t *host)
 {
     lrd_status_t status = LRD_OK;
     int least, most;
@@ -481,7 +281,7 @@ static lrd_status_t place(lrd_session_t *s, lrd_rooms_t rooms, const lrd_pass_ti
                                                        : LRD_CHECKPOINTING_NONE;
     if (!is_auto || lrd_comm_size(s->o.comm) > 1 || s->o.memory != NULL || x->max_memory.n > 0 ||
         recompute == LRD_CHECKPOINTING_AUTO || lrd_ranks_may_offload(x, &s->engine)) {
-        LRD_TRY(is_auto ? choose(s, &(given_t){rooms.limited, times}, rooms.host)
+        LRD_TRY(is_auto ? choose(s, &(lrd_fitting_ranks_t){rooms.limited, times}, rooms.host)
                         : take_map(s, rooms, times));
         goto out;
     }
@@ -512,27 +312,27 @@ out:
 }
 
 /* How long an update takes with so many runs of layers on each stage, memory apart. */
-static lrd_status_t time_chunks(const lrd_session_t *s, const given_t *given, int n_stages,
-                                int n_chunks, double *seconds_out)
+static lrd_status_t time_chunks(const lrd_session_t *s, const lrd_fitting_ranks_t *given,
+                                int n_stages, int n_chunks, double *seconds_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_placement_t p = {.begin = NULL};
     lrd_forecast_t f;
-    trial_t t;
-    LRD_TRY(open_trial(s, given, n_stages, n_chunks, false, &t));
+    lrd_fitting_t t;
+    LRD_TRY(lrd_fitting_open(s, given, n_stages, n_chunks, false, &t));
     for (int stage = 0; stage < n_stages; stage++)
         t.room[stage] = INT64_MAX;
-    LRD_TRY(balance(&t, &p));
+    LRD_TRY(lrd_fitting_balance(&t, &p));
     LRD_TRY(lrd_forecast(s, &p, t.n_ranks, t.times, &f));
     *seconds_out = f.seconds;
 out:
     lrd_placement_release(&p);
-    close_trial(&t);
+    lrd_fitting_close(&t);
     return status;
 }
 
 /* Why pipeline_chunks: auto is what it is. */
-static lrd_status_t explain_chunks(const lrd_session_t *s, const given_t *given)
+static lrd_status_t explain_chunks(const lrd_session_t *s, const lrd_fitting_ranks_t *given)
 {
     lrd_status_t status = LRD_OK;
     const int n = s->placement.n_stages, chunks = s->placement.n_runs / n;
@@ -584,7 +384,8 @@ out:
     if (status == LRD_OK)
         status = weigh(s, rooms, times);
     if (status == LRD_OK && s->placement.n_stages > 1)
-        status = lrd_agree(s->o.comm, explain_chunks(s, &(given_t){rooms.limited, times}));
+        status =
+            lrd_agree(s->o.comm, explain_chunks(s, &(lrd_fitting_ranks_t){rooms.limited, times}));
     lrd_free(times);
     lrd_free(rooms.host);
     lrd_free(rooms.free);

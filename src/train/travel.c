@@ -55,7 +55,7 @@ lrd_status_t lrd_travel_seconds(const lrd_session_t *s, int n_ranks, double *sec
         goto out;
     for (int stage = 0; stage < p->n_stages; stage++)
         most = count_travels(s, stage) > most ? count_travels(s, stage) : most;
-    LRD_TRY(lrd_session_limits(s, n_replicas, &limits, &micro_batches));
+    LRD_TRY(lrd_session_limits(s, n_replicas, &limits, &micro_batches, NULL));
     LRD_TRY(time_block(s, &of_block));
     *seconds_out = of_block * most * ceil((double)micro_batches / n_replicas);
 out:
