@@ -179,7 +179,7 @@ static lrd_status_t choose_among(lrd_session_t *s, const lrd_fitting_ranks_t *gi
                 continue;
             lrd_placement_release(&s->placement);
             s->placement = found;
-            found.begin = NULL;
+            found = (lrd_placement_t){.begin = NULL};
             chosen = s->recompute;
             least = slowness;
         }
