@@ -1,5 +1,6 @@
 #include "model/engine.h"
 
+#include "base/mem.h"
 #include "model/weights_copy.h"
 
 #include <string.h>
@@ -39,20 +40,18 @@ static bool any_in_files(const lrd_engine_t *e, const lrd_home_t *home)
 static lrd_status_t move_weights(lrd_engine_t *e, lrd_comm_t *comm, const char *folder)
 {
     lrd_status_t status = LRD_OK;
-    lrd_weights_files_t *copy;
-    lrd_weights_t *moved;
+    char *path = NULL;
     LRD_TRY(
-        lrd_weights_copy_open(&(lrd_weights_copy_options_t){.comm = comm,
+        lrd_weights_copy_make(&(lrd_weights_copy_options_t){.comm = comm,
                                                             .stream = e->stream,
                                                             .files = lrd_weights_files(e->weights),
                                                             .dtype = e->weights->dtype,
                                                             .folder = folder,
                                                             .stop = e->stop},
-                              &copy));
-    LRD_TRY(lrd_weights_move(e->weights, copy, &moved));
-    lrd_weights_close(e->weights);
-    e->weights = moved;
+                              &path));
+    LRD_TRY(lrd_weights_move(&e->weights, path));
 out:
+    lrd_free(path);
     return lrd_agree(comm, status);
 }
 

@@ -329,10 +329,19 @@ lrd_status_t lrd_weights_like(const lrd_weights_t *w, const lrd_runs_t *runs,
     return status;
 }
 
-lrd_status_t lrd_weights_move(const lrd_weights_t *w, lrd_weights_files_t *files,
-                              lrd_weights_t **weights_out)
+lrd_status_t lrd_weights_move(lrd_weights_t **weights, const char *path)
 {
-    return open_from(files, w->config, &w->runs, (int)w->dtype, w->tied, weights_out);
+    lrd_status_t status = LRD_OK;
+    const lrd_model_config_t *config = (*weights)->config;
+    const int dtype = (int)(*weights)->dtype;
+    const bool tied = (*weights)->tied;
+    lrd_weights_files_t *files;
+    lrd_weights_close(*weights);
+    *weights = NULL;
+    LRD_TRY(lrd_weights_files_open_one(path, &files));
+    LRD_TRY(open_from(files, config, NULL, dtype, tied, weights));
+out:
+    return status;
 }
 
 void lrd_weights_imagine_move(lrd_weights_t *w)

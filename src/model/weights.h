@@ -77,11 +77,11 @@ lrd_status_t lrd_weights_outline(const lrd_model_config_t *config, const lrd_run
 lrd_status_t lrd_weights_like(const lrd_weights_t *weights, const lrd_runs_t *runs,
                               lrd_weights_t **weights_out);
 
-/* The same weights from files that hold them in the compute dtype: takes these over. */
-lrd_status_t lrd_weights_move(const lrd_weights_t *weights, lrd_weights_files_t *files,
-                              lrd_weights_t **weights_out);
+/* Goes on with the whole model as one file has it in the compute dtype; the files before are closed first,
+ * so that never both are mapped. On failure *weights is NULL. */
+lrd_status_t lrd_weights_move(lrd_weights_t **weights, const char *path);
 
-/* To plan: lays the weights out as if they had been moved to such files. */
+/* To plan: lays the weights out as if they had been moved to such a file. */
 void lrd_weights_imagine_move(lrd_weights_t *weights);
 
 /* The files; NULL: an outline. */

@@ -196,19 +196,18 @@ out:
     return status;
 }
 
-lrd_status_t lrd_weights_copy_open(const lrd_weights_copy_options_t *o,
-                                   lrd_weights_files_t **copy_out)
+lrd_status_t lrd_weights_copy_make(const lrd_weights_copy_options_t *o, char **path_out)
 {
-    lrd_status_t status;
     char *path = NULL;
     const bool first = lrd_comm_rank(o->comm) == 0, of_host = lrd_comm_local_rank(o->comm) == 0;
-    status = lrd_agree(o->comm, find_path(o, &path));
+    lrd_status_t status = lrd_agree(o->comm, find_path(o, &path));
     for (int turn = 0; turn < 2 && status == LRD_OK; turn++) {
         const bool mine = turn == 0 ? first : of_host;
         status = lrd_agree(o->comm, mine && !lrd_file_exists(path) ? write_copy(o, path) : LRD_OK);
     }
     if (status == LRD_OK)
-        status = lrd_agree(o->comm, lrd_weights_files_open_one(path, copy_out));
-    lrd_free(path);
+        *path_out = path;
+    else
+        lrd_free(path);
     return status;
 }

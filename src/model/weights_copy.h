@@ -23,10 +23,9 @@ typedef struct lrd_weights_copy_options {
     const lrd_stop_t *stop;
 } lrd_weights_copy_options_t;
 
-/* Opens the copy. Where it is not there rank 0 makes it, and behind it one rank of each host that still
- * does not see it: with a progress bar. LRD_ERR_INTERRUPTED: *stop became non-zero. Collective; failures
- * are agreed on. */
-lrd_status_t lrd_weights_copy_open(const lrd_weights_copy_options_t *options,
-                                   lrd_weights_files_t **copy_out);
+/* The copy's path, owned by the caller. Where it is not there rank 0 makes it, and behind it one rank of
+ * each host that still does not see it: with a progress bar. LRD_ERR_INTERRUPTED: *stop became non-zero.
+ * Collective; failures are agreed on. */
+lrd_status_t lrd_weights_copy_make(const lrd_weights_copy_options_t *options, char **path_out);
 
 #endif /* LRD_MODEL_WEIGHTS_COPY_H */

@@ -3,8 +3,8 @@
 # with exit code 1 or 2 and one message about memory, and leave nothing half-written; or, where it could do
 # without, end with 0 and the very same results.
 #
-#   allocation_test.sh STEP COMMAND...             every STEP-th allocation of train, train_answers, generate, answer,
-#                                                  score, inspect, tokenize
+#   allocation_test.sh STEP COMMAND...             every STEP-th allocation of train, train_away (blocks that travel),
+#                                                  train_answers, generate, answer, score, inspect, tokenize
 #   allocation_test.sh STEP train_on_two [RANK]    of one rank of two, each with the whole model
 #   allocation_test.sh STEP train_on_stages [RANK] of one rank of two, each with some of the layers
 set -uo pipefail
@@ -32,6 +32,8 @@ train=(--config config.yaml --set training.max_steps=2 --set training.save_steps
        --set training.save_total_limit=1 --set training.load_best_model_at_end=true --set data.eval_file=eval.jsonl
        --set training.gradient_accumulation_steps=null --set training.global_batch_size=8
        --set training.per_device_train_batch_size=2 --log-level debug)
+train_away=("${train[@]}" --backend cpu_checked --set model.dtype=bfloat16 --set parallel.offload_folder=out/copies
+            --set 'parallel.device_map={"": 0, transformer.h.0: cpu, transformer.h.1: disk}')
 squad=(--set data.format=squad --set data.max_length=400 --set data.on_too_long=drop)
 train_answers=("${train[@]}" "${squad[@]}" --set data.train_file=questions.json --set data.eval_file=questions.json
                --set data.cache_dir=cache --set training.max_steps=1 --set training.predict_with_generate=true
@@ -198,6 +200,7 @@ train_on_two | train_on_stages)
     declare -n words=$name
     case $name in
     train | train_answers | answer | score) sweep "$name" "check_$name" "${words[@]}" ;;
+    train_away) sweep "$name" check_train_answers "${words[@]}" ;;
     *) sweep "$name" check_same "${words[@]}" ;;
     esac
   done

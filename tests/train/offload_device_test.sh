@@ -7,6 +7,7 @@
 set -euo pipefail
 source "$(dirname "$0")/../support/shell_support.sh"
 backend=$1
+almanac=$LRD_SOURCE_DIR/examples/almanac
 work=$(make_temporary)
 remove_at_exit "$work"
 cd "$work"
@@ -128,6 +129,31 @@ for group in "${@:2}"; do
     cmp whole.score two.score && cmp whole.generate two.generate || fail "other answers of two stages"
     ask round 2 --set "$round"
     cmp whole.score round.score && cmp whole.generate round.generate || fail "other answers of two stages in turn"
+    ;;
+  answers) # eval, and questions answered in the middle of a training
+    python3 - "$almanac/heldout.json" <<'END'
+import json, sys
+data = json.load(open(sys.argv[1]))
+data["data"] = data["data"][:3]
+json.dump(data, open("few.json", "w"))
+END
+    squad=(--backend "$backend" --set model.name_or_path="$almanac/model" --set data.format=squad --set data.train_file=few.json
+      --set data.eval_file=few.json --set data.max_length=400 --set training.max_steps=2 --set training.eval_steps=1
+      --set training.predict_with_generate=true --set training.generation_max_new_tokens=6)
+    away="parallel.device_map={'': 0$(blocks cpu 0 2 4)$(blocks disk 5)}"
+    for name in kept away; do
+      map="{'': 0}"
+      [ $name = kept ] || map=${away#*=}
+      "$LRD_PROGRAM" --config config.yaml "${squad[@]}" --set training.output_dir="squad-$name" --set parallel.device_map="$map" \
+        2> log || fail "answers, $name: $(cat log)"
+      "$LRD_PROGRAM" eval --config config.yaml "${squad[@]}" --adapter "squad-$name" --set parallel.device_map="$map" --limit 6 \
+        --output "$name.json" > "$name.eval" 2> log || fail "eval, $name: $(cat log)"
+    done
+    grep -q eval_exact squad-kept/trainer_state.json || fail "nothing was answered"
+    for file in adapter_model.safetensors trainer_state.json; do
+      cmp "squad-kept/$file" "squad-away/$file" || fail "answers change $file"
+    done
+    cmp kept.json away.json && cmp kept.eval away.eval || fail "other answers of eval"
     ;;
   *) fail "no group '$group'" ;;
   esac
