@@ -29,22 +29,30 @@ typedef struct writer_id {
     char machine[MACHINE_TEXT]; /* its start and its table of processes; "": not known */
 } writer_id_t;
 
-/* When a process began; 0: it is not seen. */
-static uint64_t start_of(int64_t process)
+/* A process as /proc shows it. */
+typedef struct look {
+    uint64_t start; /* 0: it is not seen */
+    bool ended;     /* its parent has not asked yet what became of it, and may never do so */
+} look_t;
+
+static look_t look_at(int64_t process)
 {
-    enum { FIELDS_BEFORE = 20 }; /* behind the name, which may hold anything */
+    enum { FIELDS_BEFORE = 20 }; /* the start; behind the name, which may hold anything */
     char path[32], text[1024];
+    look_t look = {.start = 0};
     snprintf(path, sizeof path, "/proc/%" PRId64 "/stat", process);
     FILE *file = fopen(path, "re");
     if (file == NULL)
-        return 0;
+        return look;
     const size_t n = fread(text, 1, sizeof text - 1, file);
     fclose(file);
     text[n] = '\0';
     const char *at = strrchr(text, ')');
+    look.ended = at != NULL && strncmp(at, ") Z", 3) == 0;
     for (int i = 0; at != NULL && i < FIELDS_BEFORE; i++)
         at = strchr(at + 1, ' ');
-    return at != NULL ? strtoull(at, NULL, 10) : 0;
+    look.start = at != NULL ? strtoull(at, NULL, 10) : 0;
+    return look;
 }
 
 /* A container's processes are not those of its host, whatever the host is called. */
@@ -65,7 +73,7 @@ static void find_machine(char machine[MACHINE_TEXT])
 
 static writer_id_t find_self(void)
 {
-    writer_id_t self = {.process = getpid(), .start = start_of(getpid())};
+    writer_id_t self = {.process = getpid(), .start = look_at(getpid()).start};
     find_machine(self.machine);
     return self;
 }
@@ -116,8 +124,8 @@ static bool is_gone(const writer_id_t *id)
 {
     if (kill((pid_t)id->process, 0) != 0 && errno == ESRCH)
         return true;
-    const uint64_t start = start_of(id->process);
-    return id->start != 0 && start != 0 && start != id->start;
+    const look_t look = look_at(id->process);
+    return look.ended || (id->start != 0 && look.start != 0 && look.start != id->start);
 }
 
 /* What the clock of the folder's file system says, which a new file shows; 0: it does not say. */

@@ -96,6 +96,24 @@ static void test_killed_writer(void **state)
     lrd_free(b);
 }
 
+/* A killed process whose parent does not ask what became of it, as in many a container. */
+static void test_unasked_writer(void **state)
+{
+    (void)state;
+    const char *folder = lrd_test_temporary("unasked");
+    char *a = lrd_path_join(folder, "a.h5");
+    siginfo_t info;
+    assert_ok(lrd_folder_make(folder));
+    const pid_t pid = begin_file(a);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    assert_int_equal(count(folder), 1);
+    lrd_partial_tidy(a);
+    assert_int_equal(count(folder), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    lrd_free(a);
+}
+
 /* A process's number is given to another one; a file of a process that cannot be seen from here. */
 static void test_names(void **state)
 {
@@ -155,6 +173,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_killed_writer),
+        cmocka_unit_test(test_unasked_writer),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_no_folder),
     };

@@ -44,9 +44,9 @@ def pid_of(rank):
         return None  # it has not begun
 
 
-def send(pid, number):
+def send(process, pid, number):
     try:
-        if pid is not None:
+        if pid is not None and process.poll() is None:
             os.kill(pid, number)
     except ProcessLookupError:
         pass
@@ -67,14 +67,17 @@ def end_somehow(out, ranks, stages, seconds):
         return what, False, finish(start(out, ranks, {"LD_PRELOAD": preload, "LRD_KILL_WRITE": str(call)}, stages), what)
     process = start(out, ranks, {}, stages)
     after = rng.uniform(0, seconds)
-    time.sleep(after)  # a moment, whatever happens to be in it
+    try:
+        process.wait(timeout=after)  # a moment, whatever happens to be in it
+    except subprocess.TimeoutExpired:
+        pass
     if way == "time":
         what = f"rank {rank} of {ranks} killed after {after:.3f} s"
-        send(pid_of(rank), signal.SIGKILL)
+        send(process, pid_of(rank), signal.SIGKILL)
     else:
         to_launcher = ranks > 1 and number in (signal.SIGUSR1, signal.SIGUSR2) and rng.random() < 0.5
         what = f"{'mpirun' if to_launcher else f'rank {rank}'} of {ranks} sent {number} after {after:.3f} s"
-        send(process.pid if to_launcher else pid_of(rank), number)
+        send(process, process.pid if to_launcher else pid_of(rank), number)
     return what, way == "ask", finish(process, what)
 
 
