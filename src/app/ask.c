@@ -26,20 +26,30 @@ out:
     return status;
 }
 
+/* One that was given no name, and is of the Hub, is called as its repository: its folder is named after a commit. */
+static lrd_status_t name_adapter(const char *option, const char *given, lrd_ask_adapter_t *a)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_hub_name_t repo;
+    if (given != option)
+        LRD_ALLOC(a->name, lrd_strndup(option, (size_t)(given - option) - 1));
+    else if (strcmp(a->folder, given) != 0 && lrd_hub_name_read(given, &repo))
+        LRD_ALLOC(a->name, lrd_strdup(lrd_path_base(repo.repo)));
+out:
+    return status;
+}
+
 lrd_status_t lrd_ask_find_adapter(const lrd_app_t *app, lrd_comm_t *comm, const char *option,
                                   lrd_ask_adapter_t *adapter_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_ask_adapter_t a = {.name = NULL};
     const char *equals = strchr(option, '='), *given = option;
-    lrd_hub_name_t repo;
     if (equals != NULL && !lrd_folder_exists(option)) /* a folder may have '=' in its name */
         given = equals + 1;
     LRD_TRY(lrd_find_adapter(app, comm, given, &a.folder));
-    if (given != option)
-        LRD_ALLOC(a.name, lrd_strndup(option, (size_t)(equals - option)));
-    else if (strcmp(a.folder, given) != 0 && lrd_hub_name_read(given, &repo))
-        LRD_ALLOC(a.name, lrd_strdup(lrd_path_base(repo.repo)));
+    status = name_adapter(option, given, &a);
+    LRD_TRY(comm != NULL ? lrd_agree(comm, status) : status);
     *adapter_out = a;
     a = (lrd_ask_adapter_t){.name = NULL};
 out:

@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* One rank's look-up; is_here: another rank of this host has made it. What goes wrong is told with what was named, which may have been meant as a folder. */
+/* One rank's look-up; is_here: another rank of this host has made it. What goes wrong is told with what was
+ * named, which may have been meant as a folder. */
 static lrd_status_t find_on_hub(const lrd_stop_t *stop, const lrd_hub_name_t *name,
                                 lrd_hub_kind_t kind, bool is_here, char **folder_out)
 {
@@ -28,26 +29,23 @@ out:
                     name->repo, why);
 }
 
-/* Whether rank 0 takes `given` for a name of the Hub, and which. */
+/* Whether `given` is meant as a name of the Hub, and which: rank 0 looks for a folder, so that all decide alike. */
 static lrd_status_t decide(lrd_comm_t *comm, const char *given, const char *revision,
                            bool *is_name_out, lrd_hub_name_t *name_out)
 {
     lrd_status_t status = LRD_OK;
-    struct decision {
-        lrd_hub_name_t name;
-        bool is_name;
-    } d;
-    memset(&d, 0, sizeof d);
-    d.is_name = !lrd_folder_exists(given) && lrd_hub_name_read(given, &d.name);
-    if (d.is_name && d.name.revision[0] == '\0' && revision != NULL) {
-        LRD_CHECK(lrd_hub_is_safe_path(revision) && strlen(revision) < sizeof d.name.revision,
-                  LRD_ERR_CONFIG, "\"%.80s\" is no branch, tag or commit", revision);
-        snprintf(d.name.revision, sizeof d.name.revision, "%s", revision);
-    }
+    lrd_hub_name_t name = {.repo = ""};
+    bool is_name = lrd_hub_name_read(given, &name), here = lrd_folder_exists(given);
     if (comm != NULL)
-        LRD_TRY(lrd_comm_broadcast(comm, &d, sizeof d, 0));
-    *is_name_out = d.is_name;
-    *name_out = d.name;
+        LRD_TRY(lrd_comm_broadcast(comm, &here, sizeof here, 0));
+    is_name = is_name && !here;
+    if (is_name && name.revision[0] == '\0' && revision != NULL) {
+        LRD_CHECK(lrd_hub_is_safe_path(revision) && strlen(revision) < sizeof name.revision,
+                  LRD_ERR_CONFIG, "\"%.80s\" is no branch, tag or commit", revision);
+        snprintf(name.revision, sizeof name.revision, "%s", revision);
+    }
+    *is_name_out = is_name;
+    *name_out = name;
 out:
     return status;
 }

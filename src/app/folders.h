@@ -16,8 +16,8 @@
 lrd_status_t lrd_find_folder(lrd_comm_t *comm, const lrd_stop_t *stop, const char *given,
                              const char *revision, lrd_hub_kind_t kind, char **folder_out);
 
-/* The model: --model, or else model.name_or_path, which names no revision; model.revision does. Other than --model that must
- * be there. */
+/* The model: of --model, or else of model.name_or_path, which has to be written then. The latter names no revision behind an
+ * "@": model.revision does. */
 lrd_status_t lrd_find_model(const lrd_app_t *app, lrd_comm_t *comm, const lrd_settings_t *settings,
                             lrd_hub_kind_t kind, char **folder_out);
 

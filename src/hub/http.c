@@ -137,13 +137,13 @@ void lrd_http_clean(const lrd_http_t *http, const char *said, char *text, size_t
     text[n] = '\0';
 }
 
-lrd_status_t lrd_http_quote(lrd_buf_t *url, const char *text, const char *keep)
+lrd_status_t lrd_http_quote(lrd_buf_t *url, const char *text)
 {
     lrd_status_t status = LRD_OK;
     static const char plain[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
     for (const char *at = text; *at != '\0'; at++) {
-        if (strchr(plain, *at) != NULL || strchr(keep, *at) != NULL)
+        if (strchr(plain, *at) != NULL)
             LRD_TRY(lrd_buf_add(url, at, 1));
         else
             LRD_TRY(lrd_buf_printf(url, "%%%02X", (unsigned)(unsigned char)*at));
@@ -256,13 +256,14 @@ static int on_progress(void *user, curl_off_t down_total, curl_off_t down, curl_
     return x->http->stop != NULL && *x->http->stop != 0;
 }
 
+/* "name: value"; a value that is "" takes a line away that libcurl would write, NULL changes nothing. */
 static lrd_status_t add_header(struct curl_slist **list, const char *name, const char *value)
 {
     lrd_status_t status = LRD_OK;
     lrd_buf_t line = {0};
     if (value == NULL)
         goto out;
-    LRD_TRY(lrd_buf_printf(&line, "%s: %s", name, value));
+    LRD_TRY(lrd_buf_printf(&line, "%s:%s%s", name, value[0] != '\0' ? " " : "", value));
     struct curl_slist *longer = curl_slist_append(*list, line.data);
     LRD_CHECK(longer != NULL, LRD_ERR_NO_MEMORY, "out of memory");
     *list = longer;
@@ -280,9 +281,7 @@ static lrd_status_t make_headers(const exchange_t *x, bool to_endpoint, struct c
     char range[40];
     lrd_buf_t bearer = {0};
     LRD_TRY(add_header(list, "Accept", q->accept));
-    LRD_TRY(add_header(list, "Content-Type", q->content_type));
-    if (q->body != NULL && q->content_type == NULL) /* else libcurl names one */
-        LRD_ALLOC(*list, curl_slist_append(*list, "Content-Type:"));
+    LRD_TRY(add_header(list, "Content-Type", q->content_type != NULL ? q->content_type : ""));
     LRD_TRY(add_header(list, "Accept-Encoding", "identity")); /* sizes are those of the files */
     snprintf(range, sizeof range, "bytes=%lld-", (long long)x->have);
     LRD_TRY(add_header(list, "Range", x->have > 0 ? range : NULL));
@@ -320,8 +319,7 @@ static void set_options(exchange_t *x, const char *url, const origin_t *origin)
         curl_easy_setopt(curl, CURLOPT_PROXY, "");
     if (strcmp(q->method, "HEAD") == 0)
         curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
-    if (q->attempts ==
-        1) /* libcurl itself sends once more where an older connection turns out closed */
+    if (q->attempts == 1) /* on an older connection, libcurl would send it twice if that is gone */
         curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT, 1L);
     if (q->body != NULL) {
         curl_easy_setopt(curl, CURLOPT_POSTFIELDS, q->body);

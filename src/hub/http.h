@@ -65,8 +65,8 @@ lrd_status_t lrd_http_send(lrd_http_t *http, const lrd_http_request_t *request,
 /* Waits, unless asked to stop. */
 lrd_status_t lrd_http_pause(const lrd_http_t *http, double seconds);
 
-/* Appends text as a part of a URL; `keep` names characters that stay beside letters, digits and "-._~". */
-lrd_status_t lrd_http_quote(lrd_buf_t *url, const char *text, const char *keep);
+/* Appends text as a part of a URL: letters, digits and "-._~" as they are. */
+lrd_status_t lrd_http_quote(lrd_buf_t *url, const char *text);
 
 /* Copies what a server said into a message: one line of printable ASCII, without the token. */
 void lrd_http_clean(const lrd_http_t *http, const char *said, char *text, size_t size);

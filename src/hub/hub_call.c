@@ -41,7 +41,7 @@ lrd_status_t lrd_hub_url(const lrd_hub_t *hub, const char *before, const char *t
     lrd_buf_t url = {0};
     LRD_TRY(lrd_buf_printf(&url, "%s%s", hub->config.endpoint, before));
     if (text != NULL)
-        LRD_TRY(lrd_http_quote(&url, text, ""));
+        LRD_TRY(lrd_http_quote(&url, text));
     LRD_TRY(lrd_buf_add_text(&url, after));
     *url_out = url.data;
     url = (lrd_buf_t){0};

@@ -107,10 +107,11 @@ size_t lrd_weights_block_bytes(const lrd_weights_t *weights);
 lrd_status_t lrd_weights_load(lrd_weights_t *weights, lrd_stream_t *stream, lrd_scratch_t scratch,
                               const char *name, const lrd_stop_t *stop);
 
-/* Some blocks are not on the device for good: what a pass enqueues differs from one to the next. */
+/* After the layout: some blocks are not on the device for good, so what a pass enqueues differs from one to
+ * the next. */
 static inline bool lrd_weights_travel(const lrd_weights_t *w)
 {
-    return w->offload != NULL;
+    return w->host_bytes + w->file_bytes > 0;
 }
 
 /* What is enqueued on `stream` from here on reads block `layer`, no other one, until the next such

@@ -116,6 +116,16 @@ class Download(HubCase):
         self.assertEqual([r.headers.get("range") for r in self.hub.seen("GET /get/")], [None, "bytes=300000-", "bytes=500000-"])
         self.assertIn("trying again", log)
 
+    def test_server_that_falls_silent_is_left(self):
+        self.add()
+        hold = threading.Event()
+        self.addCleanup(hold.set)
+        self.hub.fault("GET /get/", hold=hold, began=threading.Event())
+        out, log = self.download(HF_HUB_DOWNLOAD_TIMEOUT="1")
+        self.check_snapshot(out.strip())
+        self.assertEqual(self.hub.seen("GET /get/")[1].headers["range"], "bytes=%d-" % (len(WEIGHTS) // 2))
+        self.assertIn("too slow", log)
+
     def test_server_that_knows_no_ranges(self):
         self.add()
         self.hub.fault("GET /get/", cut=300000)

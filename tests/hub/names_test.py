@@ -2,9 +2,10 @@
 
 import json
 import os
+import subprocess
 import unittest
 
-from hub_case import SOURCE, TOKEN, HubCase, read, read_folder
+from hub_case import PROGRAM, SOURCE, TOKEN, HubCase, read, read_folder
 
 GOLDEN = os.path.join(SOURCE, "tests", "golden", "runs", "all-linear")
 ALMANAC = os.path.join(SOURCE, "examples", "almanac", "model")
@@ -50,6 +51,19 @@ class Names(HubCase):
         self.assertIn(b"base_model: org/model\n", read(os.path.join(named, "README.md")))
         self.assertEqual(len(self.gets("/get/")), 1)
         self.assertEqual(len(self.gets("/api/")), 1)  # one rank asks
+
+    def test_ranks_that_do_not_see_the_same_cache_have_the_same_commit(self):
+        with open(os.path.join(self.work, "each.sh"), "w") as file:
+            file.write('export HF_HUB_CACHE=$PWD/cache$OMPI_COMM_WORLD_RANK\nexec "$@"\n')
+        done = subprocess.run(["mpirun", "-np", "2", "--bind-to", "none", "bash", "each.sh", PROGRAM, "score", "--model", "org/model",
+                               "--data", "eval.jsonl"], cwd=self.work, env=self.environment, capture_output=True, text=True, timeout=100)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        commit = self.hub.repos["org/model"].refs["main"]
+        self.assertEqual(self.gets("/api/"), ["GET /api/models/org/model/revision/%s?blobs=true" % r for r in ("main", commit)])
+        self.assertEqual(len(self.gets("/get/")), 2)
+        for rank in range(2):
+            folder = os.path.join(self.work, "cache%d" % rank, "models--org--model", "snapshots", commit)
+            self.assertEqual(read(os.path.join(folder, "model.safetensors")), MODEL["model.safetensors"])
 
     def test_training_starts_from_an_adapter_of_the_hub(self):
         os.symlink(os.path.join(GOLDEN, "adapter"), os.path.join(self.work, "adapter"))
