@@ -47,8 +47,8 @@ typedef struct lrd_backend {
 typedef struct lrd_event lrd_event_t;
 
 /* Where work of a stream needs other ranks (comm/devcomm.h), who may never do their part: `wait` comes
- * before each wait of the host for the stream, or for a place in it (event). It returns when that is reached, or with
- * the reason why it will not be. */
+ * before each wait of the host for the stream, or for a place in it (event). It returns when that is
+ * reached, or with the reason why it will not be. */
 typedef struct lrd_stream_guard {
     lrd_status_t (*wait)(struct lrd_stream_guard *guard, lrd_event_t *event);
 } lrd_stream_guard_t;
@@ -62,8 +62,7 @@ typedef struct lrd_stream {
 /* A place in a stream's order, which the host or another stream can wait for. Extended likewise. */
 struct lrd_event {
     lrd_backend_t *backend;
-    lrd_stream_t
-        *stream; /* it was recorded on last, and which must be there when the host waits; or NULL */
+    lrd_stream_t *stream; /* where it was recorded last: not destroyed before; NULL: nowhere */
 };
 
 /* Work that was taken down once and is asked for again in one call. Extended likewise. */
@@ -440,7 +439,7 @@ typedef struct lrd_choice {
     double seconds, rule_seconds;
 } lrd_choice_t;
 
-/* Ways that were found by timing, and where: they decide the bits, and are good for that machine alone. */
+/* Ways that were found by timing, for that machine alone: they decide the bits. */
 typedef struct lrd_tuning {
     char machine[160];
     const lrd_choice_t *choice;
@@ -492,8 +491,8 @@ struct lrd_ops {
     void (*event_destroy)(lrd_event_t *event);
     lrd_status_t (*event_record)(lrd_stream_t *st, lrd_event_t *event);
     lrd_status_t (*event_sync)(lrd_event_t *event);
-    bool (*event_is_done)(
-        lrd_event_t *event); /* its place is passed, or never will be; NULL without stream_native */
+    /* Its place is passed, or never will be. NULL where stream_native is. */
+    bool (*event_is_done)(lrd_event_t *event);
     lrd_status_t (*graph_begin)(lrd_stream_t *st);
     lrd_status_t (*graph_end)(lrd_stream_t *st, lrd_graph_t **graph_out);
     lrd_status_t (*graph_launch)(lrd_stream_t *st, lrd_graph_t *graph);
@@ -505,8 +504,7 @@ struct lrd_ops {
     lrd_status_t (*zero)(lrd_stream_t *st, void *dst, size_t bytes);
     size_t (*scratch_bytes)(const lrd_backend_t *be, const lrd_limits_t *limits);
     size_t (*kv_cache_bytes)(const lrd_backend_t *be, const lrd_kv_shape_t *shape);
-    /* NULL: there is nothing to choose. */
-    lrd_status_t (*tuned)(lrd_backend_t *be, lrd_tuning_t *tuning_out);
+    lrd_status_t (*tuned)(lrd_backend_t *be, lrd_tuning_t *tuning_out); /* NULL: no choice */
 
 #define OP(name, args) \
     lrd_status_t (*name)(lrd_stream_t * st, lrd_scratch_t scratch, const args *a);
@@ -524,8 +522,7 @@ void lrd_backend_close(lrd_backend_t *be); /* NULL is fine */
 /* Names of the backends of this program, in order of preference; n_out receives their number. */
 const char *const *lrd_backend_names(int *n_out);
 
-/* One line about the device for people,
- * such as "cpu: 2 threads, Intel ..., bfloat16 products: native". */
+/* For people: "cpu: 2 threads, Intel ..., bfloat16 products: native". */
 lrd_status_t lrd_backend_describe(lrd_backend_t *be, char *text, size_t size);
 
 /* What tells the device from all others, anywhere. Empty: it is meant to be shared, as a CPU is. */

@@ -1,4 +1,4 @@
-/* The runtime of the emulated device. Work waits in its stream until somebody waits for it; only
+/* The runtime of the emulated device but for its memory (emu_memory.cpp). Work waits in its stream until somebody waits for it; only
  * while it runs may device memory be touched.
  *
  * Streams run in one of two orders, so that one of them makes a forgotten wait a wrong result. Late: work
@@ -9,8 +9,7 @@
  *
  * While a stream is captured into a graph, what CUDA forbids then is refused and spoils the capture, and
  * so are events, which CUDA would take into the graph. */
-#include "cuda_runtime.h"
-#include "emu_poison.h"
+#include "emu_runtime.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -18,7 +17,6 @@
 #include <list>
 #include <map>
 #include <memory>
-#include <sys/mman.h>
 #include <unistd.h>
 #include <vector>
 
@@ -56,12 +54,6 @@ struct emu_event {
 
 namespace
 {
-/* Device memory ends as close to an unusable page as its alignment allows. */
-struct region_t {
-    unsigned char *start, *mapping;
-    size_t bytes, mapped;
-};
-
 /* What the host did. LRD_EMULATED_COUNTS=FILE: appended to it when the process ends. */
 struct counts_t {
     long waits;  /* for work that was not done */
@@ -78,93 +70,12 @@ struct counts_t {
     }
 } counts;
 
-constexpr size_t ALIGN = 256, PAGE = 4096, NANS = 16 << 20;
-std::list<region_t> device, pinned;
 std::list<emu_stream *> streams;
 std::map<void (*)(), size_t> allowed_shared;
 cudaError_t last_error = cudaSuccess;
-size_t used;
 int current; /* the device that was set */
 
-size_t round_up(size_t n, size_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
-/* LRD_EMULATED_MEMORY: bytes of a device; 8 GiB unless set. */
-size_t total()
-{
-    const char *text = getenv("LRD_EMULATED_MEMORY");
-    return text != nullptr ? strtoull(text, nullptr, 10) : (size_t)8 << 30;
-}
-
-cudaError_t report(cudaError_t error)
-{
-    last_error = error != cudaSuccess ? error : last_error;
-    return error;
-}
-
-/* What may not be called while a stream (nullptr: any) is captured. */
-cudaError_t refuse_in_capture(const emu_stream *stream)
-{
-    cudaError_t error = cudaSuccess;
-    for (emu_stream *s : streams) {
-        if (s->capture != nullptr && (stream == nullptr || s == stream)) {
-            s->capture->spoiled = true;
-            error = cudaErrorStreamCaptureUnsupported;
-        }
-    }
-    return report(error);
-}
-
-const region_t *find(const std::list<region_t> &regions, const void *ptr, size_t bytes)
-{
-    const unsigned char *at = (const unsigned char *)ptr;
-    for (const region_t &r : regions) {
-        if (at >= r.start && at <= r.start + r.bytes && bytes <= (size_t)(r.start + r.bytes - at))
-            return &r;
-    }
-    return nullptr;
-}
-
-/* A file of NANS bytes 0xff, which are NaN in every floating-point type; -1: no memory. */
-int open_nans()
-{
-    const int fd = memfd_create("nan", 0);
-    void *p = fd >= 0 && ftruncate(fd, NANS) == 0
-                  ? mmap(nullptr, NANS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-                  : MAP_FAILED;
-    if (p == MAP_FAILED)
-        return -1;
-    memset(p, 0xff, NANS);
-    munmap(p, NANS);
-    return fd;
-}
-
-/* Memory that nobody may touch yet and that holds NaN, with an unusable page behind it. Pages that are
- * never written cost nothing, neither here nor when their protection changes. */
-unsigned char *map_nans(size_t bytes)
-{
-    static const int fd = open_nans();
-    unsigned char *p = (unsigned char *)mmap(nullptr, bytes + PAGE, PROT_NONE,
-                                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED || fd < 0)
-        return nullptr;
-    for (size_t at = 0; at < bytes; at += NANS) {
-        if (mmap(p + at, bytes - at < NANS ? bytes - at : NANS, PROT_NONE,
-                 MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, 0) == MAP_FAILED)
-            return nullptr;
-    }
-    return p;
-}
-
 double clock_ms;
-
-void protect(int protection)
-{
-    for (const region_t &r : device)
-        mprotect(r.mapping, r.mapped, protection);
-}
 
 bool is_held_up(const emu_stream *s)
 {
@@ -220,9 +131,9 @@ bool advance(emu_stream *s, const place_t *place)
     const char *order = getenv("LRD_EMULATED_STREAMS");
     if (s->items.empty())
         return true;
-    protect(PROT_READ | PROT_WRITE);
+    emu_open_memory(true);
     const bool done = run_to(s, place, order != nullptr && strcmp(order, "early") == 0);
-    protect(PROT_NONE);
+    emu_open_memory(false);
     return done;
 }
 
@@ -245,14 +156,28 @@ void finish(emu_stream *s)
 }
 } // namespace
 
-bool emu_is_device(const void *ptr, size_t bytes)
+cudaError_t emu_report(cudaError_t error)
 {
-    return find(device, ptr, bytes) != nullptr;
+    last_error = error != cudaSuccess ? error : last_error;
+    return error;
 }
 
-bool emu_is_pinned(const void *ptr, size_t bytes)
+cudaError_t emu_refuse_in_capture(const emu_stream *stream)
 {
-    return find(pinned, ptr, bytes) != nullptr;
+    cudaError_t error = cudaSuccess;
+    for (emu_stream *s : streams) {
+        if (s->capture != nullptr && (stream == nullptr || s == stream)) {
+            s->capture->spoiled = true;
+            error = cudaErrorStreamCaptureUnsupported;
+        }
+    }
+    return emu_report(error);
+}
+
+void emu_finish_all()
+{
+    for (emu_stream *s : streams)
+        finish(s);
 }
 
 cudaError_t emu_enqueue(cudaStream_t stream, std::function<void()> work)
@@ -270,9 +195,9 @@ cudaError_t emu_enqueue(cudaStream_t stream, std::function<void()> work)
 cudaError_t emu_enqueue_until(cudaStream_t stream, std::function<bool()> work)
 {
     if (stream == nullptr)
-        return report(cudaErrorInvalidResourceHandle);
+        return emu_report(cudaErrorInvalidResourceHandle);
     if (stream->capture != nullptr)
-        return refuse_in_capture(stream);
+        return emu_refuse_in_capture(stream);
     counts.launches++;
     stream->items.push_back({std::move(work), nullptr, nullptr});
     return cudaSuccess;
@@ -295,7 +220,7 @@ void emu_spend(double milliseconds)
 cudaError_t emu_allow_shared(void (*kernel)(), size_t bytes)
 {
     if (bytes > EMU_SHARED_OPT_IN)
-        return report(cudaErrorInvalidValue);
+        return emu_report(cudaErrorInvalidValue);
     allowed_shared[kernel] = bytes;
     return cudaSuccess;
 }
@@ -307,7 +232,7 @@ cudaError_t emu_check_launch(void (*kernel)(), dim3 grid, dim3 block, size_t sha
     if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
         grid.z > 65535 || block.x * block.y * block.z == 0 ||
         block.x * block.y * block.z > EMU_BLOCK || shared_bytes > most)
-        return report(cudaErrorInvalidConfiguration);
+        return emu_report(cudaErrorInvalidConfiguration);
     return cudaSuccess;
 }
 
@@ -351,7 +276,7 @@ cudaError_t cudaGetDeviceCount(int *count)
     const char *text = getenv("LRD_EMULATED_DEVICES");
     const int n = text != nullptr ? (int)strtol(text, nullptr, 10) : 1;
     if (n == 0)
-        return report(cudaErrorNoDevice);
+        return emu_report(cudaErrorNoDevice);
     *count = n;
     return cudaSuccess;
 }
@@ -363,7 +288,7 @@ cudaError_t cudaSetDevice(int index)
     if (error != cudaSuccess)
         return error;
     if (index < 0 || index >= n)
-        return report(cudaErrorInvalidDevice);
+        return emu_report(cudaErrorInvalidDevice);
     current = index;
     return cudaSuccess;
 }
@@ -383,87 +308,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
     snprintf(properties->name, sizeof properties->name, "emulated device");
     properties->major = 9;
     properties->multiProcessorCount = 4;
-    properties->totalGlobalMem = total();
+    properties->totalGlobalMem = emu_memory_bytes();
     properties->sharedMemPerBlockOptin = EMU_SHARED_OPT_IN;
     return cudaSuccess;
-}
-
-cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
-{
-    *free_bytes = total() - used;
-    *total_bytes = total();
-    return cudaSuccess;
-}
-
-cudaError_t cudaMalloc(void **ptr, size_t bytes)
-{
-    const size_t space = round_up(bytes, ALIGN), mapped = round_up(space, PAGE);
-    const cudaError_t error = refuse_in_capture(nullptr);
-    *ptr = nullptr;
-    if (bytes == 0 || error != cudaSuccess)
-        return error;
-    if (bytes > total() - used)
-        return report(cudaErrorMemoryAllocation);
-    unsigned char *mapping = map_nans(mapped);
-    if (mapping == nullptr)
-        return report(cudaErrorMemoryAllocation);
-    unsigned char *start = mapping + (mapped - space);
-    ASAN_POISON_MEMORY_REGION(start + bytes, space - bytes);
-    device.push_back({start, mapping, bytes, mapped});
-    used += bytes;
-    *ptr = start;
-    return cudaSuccess;
-}
-
-/* As CUDA does: after everything that was asked for. */
-cudaError_t cudaFree(void *ptr)
-{
-    const cudaError_t error = refuse_in_capture(nullptr);
-    if (error != cudaSuccess)
-        return error;
-    for (emu_stream *s : streams)
-        finish(s);
-    for (auto r = device.begin(); r != device.end(); ++r) {
-        if (r->start == ptr) {
-            used -= r->bytes;
-            ASAN_UNPOISON_MEMORY_REGION(r->start, r->mapped - (size_t)(r->start - r->mapping));
-            munmap(r->mapping, r->mapped + PAGE);
-            device.erase(r);
-            return cudaSuccess;
-        }
-    }
-    return ptr == nullptr ? cudaSuccess : report(cudaErrorInvalidValue);
-}
-
-cudaError_t cudaHostAlloc(void **ptr, size_t bytes, unsigned)
-{
-    const cudaError_t error = refuse_in_capture(nullptr);
-    if (error != cudaSuccess)
-        return error;
-    void *p = aligned_alloc(PAGE, round_up(bytes + 1, PAGE));
-    if (p == nullptr)
-        return report(cudaErrorMemoryAllocation);
-    memset(p, 0xff, bytes);
-    pinned.push_back({(unsigned char *)p, nullptr, bytes, 0});
-    *ptr = p;
-    return cudaSuccess;
-}
-
-cudaError_t cudaFreeHost(void *ptr)
-{
-    const cudaError_t error = refuse_in_capture(nullptr);
-    if (error != cudaSuccess)
-        return error;
-    for (emu_stream *s : streams)
-        finish(s);
-    for (auto r = pinned.begin(); r != pinned.end(); ++r) {
-        if (r->start == ptr) {
-            pinned.erase(r);
-            free(ptr);
-            return cudaSuccess;
-        }
-    }
-    return report(cudaErrorInvalidValue);
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
@@ -483,7 +330,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    const cudaError_t error = refuse_in_capture(stream);
+    const cudaError_t error = emu_refuse_in_capture(stream);
     if (error == cudaSuccess)
         finish(stream);
     return error;
@@ -491,7 +338,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
-    const cudaError_t error = refuse_in_capture(stream);
+    const cudaError_t error = emu_refuse_in_capture(stream);
     if (error == cudaSuccess && event->place != nullptr)
         stream->items.push_back({nullptr, nullptr, event->place});
     return error;
@@ -512,7 +359,7 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
 {
     for (cudaEvent_t event : {begin, end}) {
         if (event->place == nullptr || event->place->stream != nullptr)
-            return report(cudaErrorInvalidValue);
+            return emu_report(cudaErrorInvalidValue);
     }
     *ms = (float)(end->place->passed_at - begin->place->passed_at);
     return cudaSuccess;
@@ -526,7 +373,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
-    const cudaError_t error = refuse_in_capture(stream);
+    const cudaError_t error = emu_refuse_in_capture(stream);
     if (error != cudaSuccess)
         return error;
     event->place = std::make_shared<place_t>(place_t{stream, 0});
@@ -550,7 +397,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
 {
     if (stream == nullptr || stream->capture != nullptr)
-        return report(cudaErrorStreamCaptureUnsupported);
+        return emu_report(cudaErrorStreamCaptureUnsupported);
     stream->capture = std::make_unique<emu_graph>();
     return cudaSuccess;
 }
@@ -559,17 +406,17 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 {
     *graph = nullptr;
     if (stream->capture == nullptr)
-        return report(cudaErrorInvalidValue);
+        return emu_report(cudaErrorInvalidValue);
     const std::unique_ptr<emu_graph> taken = std::move(stream->capture);
     if (taken->spoiled)
-        return report(cudaErrorStreamCaptureInvalidated);
+        return emu_report(cudaErrorStreamCaptureInvalidated);
     *graph = new emu_graph(*taken);
     return cudaSuccess;
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
 {
-    const cudaError_t error = refuse_in_capture(nullptr);
+    const cudaError_t error = emu_refuse_in_capture(nullptr);
     if (error == cudaSuccess)
         *exec = new emu_graph_exec{graph->work};
     return error;
@@ -599,7 +446,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
-    const cudaError_t error = refuse_in_capture(stream);
+    const cudaError_t error = emu_refuse_in_capture(stream);
     if (error != cudaSuccess)
         return error;
     return advance(stream, nullptr) ? cudaSuccess : cudaErrorNotReady;
@@ -613,13 +460,13 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpy
     const bool from_ok =
         kind == cudaMemcpyHostToDevice ? emu_is_pinned(src, bytes) : emu_is_device(src, bytes);
     if (!to_ok || !from_ok)
-        return report(cudaErrorInvalidValue);
+        return emu_report(cudaErrorInvalidValue);
     return emu_enqueue(stream, [=] { memcpy(dst, src, bytes); });
 }
 
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
 {
     if (!emu_is_device(dst, bytes))
-        return report(cudaErrorInvalidValue);
+        return emu_report(cudaErrorInvalidValue);
     return emu_enqueue(stream, [=] { memset(dst, value, bytes); });
 }
