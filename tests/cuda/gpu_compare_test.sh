@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# bench/gpu_compare.py with a tiny model on the CPU: lora-dist alone under a python3 without torch; and beside PEFT, where
-# LRD_HF_PYTHON names a Python that has it: the losses of both agree, and those of unequal work do not.
+# bench/gpu_compare.py with a tiny model on the CPU.
+#
+#   gpu_compare_test.sh alone   lora-dist, under a python3 that may lack torch
+#   gpu_compare_test.sh peft    beside PEFT: the losses of both agree, and those of unequal work do not
 set -euo pipefail
 source "$(dirname "$0")/../support/shell_support.sh"
 out=$(make_temporary)
@@ -9,8 +11,10 @@ compare() { # PYTHON OPTION...
     HF_HUB_OFFLINE=1 "$1" "$LRD_SOURCE_DIR/bench/gpu_compare.py" --models tiny --cases 2x64 packed:256 --backend cpu --threads 1 \
         --folder "$out" "${@:2}" >"$out/log" 2>&1 || fail "$(tail -5 "$out/log")"
 }
-compare python3 --dtypes float32 float16 --out "$out/alone" --budget 60
-python3 - "$out/alone" <<'END' || fail "alone: $(cat "$out/log")"
+
+alone() {
+    compare python3 --dtypes float32 float16 --out "$out/alone" --budget 60
+    python3 - "$out/alone" <<'END' || fail "alone: $(cat "$out/log")"
 import json, sys
 report = json.load(open(sys.argv[1] + ".json"))
 assert len(report["rows"]) == 4, report["rows"]
@@ -20,13 +24,14 @@ assert set(report["ceilings"]["tflops"]) == {"float32", "float16"}, "no ceilings
 table = open(sys.argv[1] + ".md").read()
 assert "| tiny | float16 | packed:256 |" in table and "## Ops of tiny, float32, 2x64" in table, table
 END
-compare python3 --dtypes float32 --out "$out/late" --budget 0
-grep -q "left out, 0 s are spent" "$out/late.md" || fail "no word of what was left out: $(cat "$out/late.md")"
+    compare python3 --dtypes float32 --out "$out/late" --budget 0
+    grep -q "left out, 0 s are spent" "$out/late.md" || fail "no word of what was left out: $(cat "$out/late.md")"
+}
 
-python=${LRD_HF_PYTHON:-$LRD_BINARY_DIR/hf-venv/bin/python}
-"$python" -c 'import peft' 2>/dev/null || skip "the comparison with PEFT: no Python with torch, transformers and peft (LRD_HF_PYTHON)"
-compare "$python" --dtypes bfloat16 --out "$out/both"
-PYTHONPATH=$LRD_SOURCE_DIR/bench "$python" -B - "$out/both" <<'END' || fail "beside PEFT: $(cat "$out/log")"
+peft() {
+    find_python torch,transformers,peft hf-venv "${hf_packages[@]}"
+    compare "$python" --dtypes bfloat16 --out "$out/both"
+    PYTHONPATH=$LRD_SOURCE_DIR/bench "$python" -B - "$out/both" <<'END' || fail "beside PEFT: $(cat "$out/log")"
 import json, sys
 from gpu_compare import compare
 rows = json.load(open(sys.argv[1] + ".json"))["rows"]
@@ -37,3 +42,6 @@ assert not compare(a["ours"], b["theirs"], "bfloat16", 2)["agree"], "other batch
 late = {k: v[1:] + v[-1:] if isinstance(v, list) else v for k, v in a["theirs"].items()}
 assert not compare(a["ours"], late, "bfloat16", 2)["agree"], "an update too many agrees"
 END
+}
+
+"$1"

@@ -19,6 +19,23 @@ remove_at_exit() {
   trap "rm -rf '$1'" EXIT
 }
 
+# find_python MODULES FOLDER PACKAGE...: sets `python` to one that can import these modules (a list with commas): LRD_HF_PYTHON,
+# or that of a virtual environment in the build folder, made with these packages when it is wanted first. Skips the test
+# where neither can be.
+find_python() {
+  local modules=$1 folder=$LRD_BINARY_DIR/$2
+  python=${LRD_HF_PYTHON:-$folder/bin/python}
+  "$python" -c "import $modules" 2>/dev/null || {
+    python=$folder/bin/python
+    (
+      flock 9 # of tests that run at once the others wait
+      "$python" -c "import $modules" 2>/dev/null ||
+        { python3 -m venv "$folder" && "$python" -m pip install -q "${@:3}"; } >"$folder.log" 2>&1
+    ) 9>"$folder.lock" || skip "no Python here has $modules, and it cannot be installed"
+  }
+}
+hf_packages=(torch==2.13.0 transformers==5.23.0 peft==0.21.2 safetensors numpy)
+
 # Writes a tokenizer.json whose 256 tokens are the bytes.
 write_byte_tokenizer() {
   python3 - "$1" <<'END'
