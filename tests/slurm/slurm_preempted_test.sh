@@ -31,13 +31,18 @@ starts() { grep -c ' job .*, start ' "$out/$1.log"; }
 left_node() { # JOB: the daemon of its last start, too, which takes the job's script away when it ends
   nodes_idle 1 && ! pgrep -f "^slurmstepd: \[$1\." >/dev/null
 }
-start_again() { # Slurm keeps a requeued job back for two minutes; once its first start has left the node, that ends here
-  ! job_is "$1" PENDING || ! left_node "$1" || scontrol update JobId="$1" StartTime=now 2>/dev/null || true
+# Slurm keeps a requeued job back for two minutes; once its first start has left the node, that ends here. Not at once: a
+# node refuses what was queued in the second in which it was told to end the job.
+start_again() {
+  if [[ $let_go == no ]] && job_is "$1" PENDING && left_node "$1"; then
+    scontrol update JobId="$1" StartTime=now+2 2>/dev/null && let_go=yes
+  fi
   (($(starts "$2") == 2))
 }
-finish() { # NAME JOB [CODE]: lets the queued job start at once, and compares
+finish() { # NAME JOB [CODE]: lets the queued job start, and compares
+  local let_go=no
   wait_until 60 "$1 is queued again" job_is "$2" PENDING || fail "$(cat "$out/$1.log")"
-  wait_until 60 "$1 has started again" start_again "$2" "$1" || { cat "$out/$1.log"; fail "$(scontrol show job "$2")"; }
+  wait_until 60 "$1 has started again" start_again "$2" "$1" || { cat "$out/$1.log" "$out"/slurm/log/slurmd-*.log; fail "$(scontrol show job "$2")"; }
   wait_until 120 "$1 is complete" job_is "$2" COMPLETED || fail "$(tail -20 "$out/$1.log")"
   grep -q "ended with ${3:-75}" "$out/$1.log" || fail "$1 was not stopped: $(tail -5 "$out/$1.log")"
   cmp "$out/whole/adapter_model.safetensors" "$out/$1/adapter_model.safetensors" || fail "$1: other bytes"

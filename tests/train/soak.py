@@ -24,12 +24,19 @@ def start(out, ranks, environment, stages=1):
                             stderr=open("log", "w"))
 
 
-def finish(process, what):
+def finish(process, what, killed=False):
+    """The exit code. killed: a rank was. Open MPI 4.1 may then stay behind alone, if that was while the rank connected to it
+    ("PMIX ERROR: UNREACHABLE"): then it is ended here, and counted."""
+    global n_behind
     try:
-        return process.wait(timeout=120)
+        return process.wait(timeout=60)
     except subprocess.TimeoutExpired:
+        if not killed or not all(is_gone(pid_of(int(name))) for name in os.listdir("pids")):
+            process.kill()
+            complain(what, "did not end", None)
         process.kill()
-        complain(what, "did not end", None)
+        n_behind += 1
+        return process.wait()
 
 
 def complain(what, problem, code):
@@ -42,6 +49,13 @@ def pid_of(rank):
         return int(open(f"pids/{rank}").read())
     except (OSError, ValueError):
         return None  # it has not begun
+
+
+def is_gone(pid):
+    try:
+        return pid is None or open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def send(process, pid, number):
@@ -60,11 +74,13 @@ def end_somehow(out, ranks, stages, seconds):
         number = signal.SIGKILL if way == "meeting" else number
         meeting = rng.randrange(1, 150)
         what = f"signal {number} at meeting {meeting} of rank {rank} of {ranks}"
-        return what, way != "meeting", finish(start(out, ranks, {"LRD_FAULT": f"{rank}:{meeting}:{int(number)}"}, stages), what)
+        return what, way != "meeting", finish(
+            start(out, ranks, {"LRD_FAULT": f"{rank}:{meeting}:{int(number)}"}, stages), what, way == "meeting")
     if way == "write":
         call = rng.randrange(1, 400)
         what = f"killed at writing call {call} on {ranks}"
-        return what, False, finish(start(out, ranks, {"LD_PRELOAD": preload, "LRD_KILL_WRITE": str(call)}, stages), what)
+        return what, False, finish(
+            start(out, ranks, {"LD_PRELOAD": preload, "LRD_KILL_WRITE": str(call)}, stages), what, True)
     process = start(out, ranks, {}, stages)
     after = rng.uniform(0, seconds)
     try:
@@ -78,7 +94,7 @@ def end_somehow(out, ranks, stages, seconds):
         to_launcher = ranks > 1 and number in (signal.SIGUSR1, signal.SIGUSR2) and rng.random() < 0.5
         what = f"{'mpirun' if to_launcher else f'rank {rank}'} of {ranks} sent {number} after {after:.3f} s"
         send(process, process.pid if to_launcher else pid_of(rank), number)
-    return what, way == "ask", finish(process, what)
+    return what, way == "ask", finish(process, what, way == "time")
 
 
 def count_updates():
@@ -94,6 +110,7 @@ def check_same(out, what):
         complain(what, f"left behind: {left}", 0)
 
 
+n_behind = 0
 begun = time.monotonic()
 if finish(start("reference", 1, {}), "the whole run") != 0:
     complain("the whole run", "failed", None)
@@ -138,5 +155,6 @@ while n < n_ends:
     n_runs += 1
 print(f"{n} ends in {n_runs} runs and {time.monotonic() - begun:.0f} s, replicas x stages: "
       f"{', '.join(sorted(layouts))}; exit codes "
-      f"{ {c: codes[c] for c in sorted(codes)} }; {updates} updates, {updates - 40 * n_runs} of them made again")
+      f"{ {c: codes[c] for c in sorted(codes)} }; {updates} updates, {updates - 40 * n_runs} of them made again"
+      + (f"; mpirun stayed behind {n_behind} times" if n_behind else ""))
 print("PASSED")
