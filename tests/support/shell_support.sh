@@ -49,34 +49,19 @@ json.dump({"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokeni
 END
 }
 
-# write_model FOLDER LAYERS HIDDEN HEADS VOCABULARY: a BLOOM of repeatable random weights.
+# write_model FOLDER LAYERS HIDDEN HEADS VOCABULARY [float16]: a BLOOM of repeatable random weights.
 write_model() {
-  mkdir -p "$1"
+  python3 "$LRD_SOURCE_DIR/tests/support/write_model.py" "$@"
+}
+
+# write_records FILE RECORDS VOCABULARY: so many random records of 12 tokens.
+write_records() {
   python3 - "$@" <<'END'
-import array, json, random, sys
-folder, (layers, hidden, heads, vocabulary) = sys.argv[1], map(int, sys.argv[2:])
-json.dump({"model_type": "bloom", "n_layer": layers, "hidden_size": hidden, "n_head": heads, "vocab_size": vocabulary,
-           "torch_dtype": "float32"}, open(folder + "/config.json", "w"))
-def norm(name):
-    return [(name + ".weight", [hidden], 1.0), (name + ".bias", [hidden], 0.0)]
-def linear(name, n_in, n_out):
-    return [(name + ".weight", [n_out, n_in], 0.0), (name + ".bias", [n_out], 0.0)]
-tensors = [("word_embeddings.weight", [vocabulary, hidden], 0.0)] + norm("word_embeddings_layernorm") + norm("ln_f")
-for i in range(layers):
-    tensors += [("h.%d.%s" % (i, name), shape, mean) for name, shape, mean in
-                norm("input_layernorm") + linear("self_attention.query_key_value", hidden, 3 * hidden) +
-                linear("self_attention.dense", hidden, hidden) + norm("post_attention_layernorm") +
-                linear("mlp.dense_h_to_4h", hidden, 4 * hidden) + linear("mlp.dense_4h_to_h", 4 * hidden, hidden)]
-draw, header, data = random.Random(1), {}, array.array("f")
-for name, shape, mean in tensors:
-    begin, n = 4 * len(data), shape[0] * (shape[1] if len(shape) > 1 else 1)
-    data.extend(mean + draw.uniform(-0.1, 0.1) for _ in range(n))
-    header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, 4 * len(data)]}
-text = json.dumps(header).encode()
-text += b" " * (-len(text) % 8)
-with open(folder + "/model.safetensors", "wb") as file:
-    file.write(len(text).to_bytes(8, "little") + text)
-    data.tofile(file)
+import json, random, sys
+draw = random.Random(2)
+with open(sys.argv[1], "w") as file:
+    for _ in range(int(sys.argv[2])):
+        file.write(json.dumps({"input_ids": [draw.randrange(int(sys.argv[3])) for _ in range(12)]}) + "\n")
 END
 }
 

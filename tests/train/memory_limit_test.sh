@@ -9,38 +9,8 @@ remove_at_exit "$work"
 cd "$work"
 [ "$(df --output=avail -k . | tail -n 1)" -gt $((8 << 20)) ] || skip "8 GiB of disk are needed"
 [ "$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo)" -gt $((9 << 20)) ] || skip "9 GiB of memory are needed"
-python3 - <<'END'
-import array, json, random
-layers, hidden, heads, vocabulary = 24, 2048, 16, 250880
-json.dump({"model_type": "bloom", "n_layer": layers, "hidden_size": hidden, "n_head": heads,
-           "vocab_size": vocabulary, "torch_dtype": "float16"}, open("config.json", "w"))
-norm = lambda name: [(name + ".weight", [hidden]), (name + ".bias", [hidden])]
-linear = lambda name, n_in, n_out: [(name + ".weight", [n_out, n_in]), (name + ".bias", [n_out])]
-tensors = [("word_embeddings.weight", [vocabulary, hidden])] + norm("word_embeddings_layernorm") + norm("ln_f")
-for i in range(layers):
-    tensors += [("h.%d.%s" % (i, name), shape) for name, shape in
-                norm("input_layernorm") + linear("self_attention.query_key_value", hidden, 3 * hidden) +
-                linear("self_attention.dense", hidden, hidden) + norm("post_attention_layernorm") +
-                linear("mlp.dense_h_to_4h", hidden, 4 * hidden) + linear("mlp.dense_4h_to_h", 4 * hidden, hidden)]
-header, at = {}, 0
-for name, shape in tensors:
-    n = shape[0] * (shape[1] if len(shape) > 1 else 1)
-    header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [at, at + 2 * n]}
-    at += 2 * n
-text = json.dumps(header).encode()
-text += b" " * (-len(text) % 8)
-# Random float16 of either sign between 2^-7 and 2^-5, a piece of prime length over and over.
-draw = random.Random(1)
-piece = array.array("H", ((draw.getrandbits(1) << 15) | draw.randrange(8 << 10, 10 << 10) for _ in range(1048573))).tobytes()
-with open("model.safetensors", "wb") as file:
-    file.write(len(text).to_bytes(8, "little") + text)
-    while at > 0:
-        file.write(piece[:at])
-        at -= len(piece)
-with open("train.jsonl", "w") as file:
-    for _ in range(8):
-        file.write(json.dumps({"input_ids": [draw.randrange(vocabulary) for _ in range(12)]}) + "\n")
-END
+write_model . 24 2048 16 250880 float16
+write_records train.jsonl 8 250880
 run=("$LRD_PROGRAM" --set model.name_or_path=. --set model.dtype=bfloat16 --set data.format=tokenized
      --set data.train_file=train.jsonl --set training.max_steps=1 --set training.warmup_steps=0
      --set training.per_device_train_batch_size=2 --set training.global_batch_size=4)

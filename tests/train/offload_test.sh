@@ -124,39 +124,8 @@ for kind in score generate logits; do
 done
 
 # 200 MiB of weights where the data of a program may have 150 MiB.
-python3 - <<'END'
-import array, json, os, random
-layers, hidden, heads, vocabulary = 2, 512, 8, 190000
-os.mkdir("large")
-json.dump({"model_type": "bloom", "n_layer": layers, "hidden_size": hidden, "n_head": heads, "vocab_size": vocabulary,
-           "torch_dtype": "float16"}, open("large/config.json", "w"))
-norm = lambda name: [(name + ".weight", [hidden]), (name + ".bias", [hidden])]
-linear = lambda name, n_in, n_out: [(name + ".weight", [n_out, n_in]), (name + ".bias", [n_out])]
-tensors = [("word_embeddings.weight", [vocabulary, hidden])] + norm("word_embeddings_layernorm") + norm("ln_f")
-for i in range(layers):
-    tensors += [("h.%d.%s" % (i, name), shape) for name, shape in
-                norm("input_layernorm") + linear("self_attention.query_key_value", hidden, 3 * hidden) +
-                linear("self_attention.dense", hidden, hidden) + norm("post_attention_layernorm") +
-                linear("mlp.dense_h_to_4h", hidden, 4 * hidden) + linear("mlp.dense_4h_to_h", 4 * hidden, hidden)]
-header, at = {}, 0
-for name, shape in tensors:
-    n = shape[0] * (shape[1] if len(shape) > 1 else 1)
-    header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [at, at + 2 * n]}
-    at += 2 * n
-text = json.dumps(header).encode()
-text += b" " * (-len(text) % 8)
-# Random float16 of either sign between 2^-7 and 2^-5, a piece of prime length over and over.
-draw = random.Random(1)
-piece = array.array("H", ((draw.getrandbits(1) << 15) | draw.randrange(8 << 10, 10 << 10) for _ in range(65537))).tobytes()
-with open("large/model.safetensors", "wb") as file:
-    file.write(len(text).to_bytes(8, "little") + text)
-    while at > 0:
-        file.write(piece[:at])
-        at -= len(piece)
-with open("few.jsonl", "w") as file:
-    for _ in range(4):
-        file.write(json.dumps({"input_ids": [draw.randrange(vocabulary) for _ in range(12)]}) + "\n")
-END
+write_model large 2 512 8 190000 float16
+write_records few.jsonl 4 190000
 run=("$LRD_PROGRAM" --config config.yaml --set model.name_or_path=large --set data.train_file=few.jsonl --set data.eval_file=null
      --set training.eval_steps=null --set training.max_steps=1 --set training.global_batch_size=4)
 "${run[@]}" --set training.output_dir=free --log-level error
