@@ -281,14 +281,19 @@ out:
     return status;
 }
 
+static search_t search_for(lrd_hub_t *hub, const lrd_hub_name_t *name, lrd_hub_kind_t kind)
+{
+    return (search_t){.hub = hub,
+                      .repo = name->repo,
+                      .revision = name->revision[0] != '\0' ? name->revision : "main",
+                      .kind = kind};
+}
+
 lrd_status_t lrd_hub_find(lrd_hub_t *hub, const lrd_hub_name_t *name, lrd_hub_kind_t kind,
                           char **folder_out)
 {
     lrd_status_t status = LRD_OK;
-    search_t s = {.hub = hub,
-                  .repo = name->repo,
-                  .revision = name->revision[0] != '\0' ? name->revision : "main",
-                  .kind = kind};
+    search_t s = search_for(hub, name, kind);
     char *folder = NULL;
     LRD_TRY(lrd_hub_cache_open(hub->config.cache, name->repo, &s.cache));
     LRD_TRY(find(&s, &folder));
@@ -305,10 +310,7 @@ lrd_status_t lrd_hub_find_here(lrd_hub_t *hub, const lrd_hub_name_t *name, lrd_h
                                char **folder_out)
 {
     lrd_status_t status = LRD_OK;
-    search_t s = {.hub = hub,
-                  .repo = name->repo,
-                  .revision = name->revision[0] != '\0' ? name->revision : "main",
-                  .kind = kind};
+    search_t s = search_for(hub, name, kind);
     LRD_TRY(lrd_hub_cache_open(hub->config.cache, name->repo, &s.cache));
     LRD_TRY(find_here(&s, false, folder_out));
 out:
