@@ -1,5 +1,6 @@
 #include "cuda_runtime.h"
 #include "emu_poison.h"
+#include "emu_traffic.h"
 
 #include "kernels/cuda/cuda_tile.cuh"
 
@@ -108,6 +109,7 @@ static void give_way()
 
 static void open_barrier()
 {
+    emu_traffic_meet(0, (unsigned)block.warps.size());
     block.at_barrier = 0;
     for (fiber_t &f : block.fibers)
         f.blocked = false;
@@ -151,7 +153,11 @@ void emu_together(unsigned mask, emu_together_t run, void *brought)
             block.fibers[first + i].blocked = false;
     }
     w.arrived = 0;
+    if ((mask | w.exited) == ~0u)
+        emu_traffic_meet(block.now->index / EMU_WARP, 1);
+    emu_traffic_pause(true);
     run(w.brought, mask);
+    emu_traffic_pause(false);
 }
 
 /* The first function of every fiber. */
@@ -238,7 +244,9 @@ void emu_run_grid(const char *kernel, dim3 grid, dim3 size, size_t shared_bytes,
     block.body = &body;
     emu_block_size = size;
     emu_grid_size = grid;
+    const unsigned n_warps = (size.x * size.y * size.z + EMU_WARP - 1) / EMU_WARP;
     bool reversed = false;
+    emu_traffic_launch(kernel);
     for (unsigned z = 0; z < grid.z; z++) {
         for (unsigned y = 0; y < grid.y; y++) {
             for (unsigned x = 0; x < grid.x; x++, reversed = !reversed) {
@@ -247,9 +255,12 @@ void emu_run_grid(const char *kernel, dim3 grid, dim3 size, size_t shared_bytes,
                 if (posix_memalign((void **)&block.shared, SHARED_ALIGN, shared_bytes) != 0)
                     emu_die("no memory for %zu bytes of shared memory", shared_bytes);
                 memset(block.shared, 0xff, shared_bytes);
+                emu_traffic_block(block.shared, shared_bytes, n_warps);
                 run_block(reversed);
+                emu_traffic_meet(0, n_warps);
                 free(block.shared);
             }
         }
     }
+    emu_traffic_done();
 }

@@ -4,6 +4,7 @@
 #include "cublasLt.h"
 
 #include "base/dtype.h"
+#include "emu_traffic.h"
 
 #include <cstdlib>
 #include <vector>
@@ -155,6 +156,12 @@ std::vector<float> widen_a(const job_t &j)
 
 void run(const job_t &j)
 {
+    if (!EMU_PRODUCTS) { /* their times are no matter here, nor what is in them, but it is there */
+        for (int64_t col = 0; col < j.d.cols; col++)
+            memset((char *)j.d_data + (size_t)(col * j.d.ld) * bytes_of(j.d.type), 0,
+                   (size_t)j.d.rows * bytes_of(j.d.type));
+        return;
+    }
     const std::vector<float> a = widen_a(j);
     std::vector<float> sum((size_t)j.d.rows);
     emu_spend(milliseconds[j.algorithm]);

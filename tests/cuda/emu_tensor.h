@@ -3,6 +3,8 @@
 #ifndef LRD_EMU_TENSOR_H
 #define LRD_EMU_TENSOR_H
 
+#include "emu_traffic.h"
+
 typedef struct emu_matrices {
     const void *row;
     uint32_t *out;
@@ -30,6 +32,7 @@ template <bool transposed> static void emu_run_matrices(void *const *brought, un
 template <bool transposed> static inline void load_matrices(const void *row, uint32_t *out)
 {
     emu_matrices_t m = {row, out};
+    emu_traffic_load(row, 16);
     emu_together(0xffffffffu, emu_run_matrices<transposed>, &m);
 }
 
@@ -95,6 +98,8 @@ static inline void copy_aside(void *to, const void *from)
         emu_die("cp.async from %p to %p: not multiples of 16 bytes", from, to);
     if (c->n == EMU_COPIES)
         emu_die("more than %d copies aside in a thread", EMU_COPIES);
+    emu_traffic_load(from, 16);
+    emu_traffic_store(to, 16);
     c->to[c->n] = to;
     c->from[c->n++] = from;
 }
@@ -102,8 +107,10 @@ static inline void copy_aside(void *to, const void *from)
 static inline void copies_wait()
 {
     emu_copies_t *c = emu_copies();
+    emu_traffic_pause(true);
     for (int i = 0; i < c->n; i++)
         memcpy(c->to[i], c->from[i], 16);
+    emu_traffic_pause(false);
     c->n = 0;
 }
 

@@ -29,7 +29,7 @@
 #define blockDim     emu_block_size
 #define gridDim      emu_grid_size
 
-struct uint2 {
+struct alignas(8) uint2 {
     uint32_t x, y;
 };
 struct alignas(16) uint4 {

@@ -1,0 +1,163 @@
+/* tests/cuda/cuda_traffic.c -- what the CUDA kernels' accesses to memory cost, as counted on the emulated device
+ * (emu_traffic.h): a table of kernels, op by op, and the lines of the source that cost more than they must.
+ *
+ *   cuda_traffic [options of bench/op_speed]
+ *
+ *   needed     MB that the op must move (kernels/op_count.c), products' operands included
+ *   touched    MB of device memory that the kernel reads, and writes, each byte once
+ *   moved      MB of the sectors of all its requests, over `touched`: with caches, between once and this
+ *   sectors    sectors of its requests over the fewest that hold what they ask for: 1 is coalesced
+ *   shared     thousands of turns at the banks of shared memory, over as many without conflicts
+ */
+#include "bench/op_cases.h"
+#include "emu_traffic.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_SITES = 400, SITES_EACH = 4 };
+
+typedef struct report {
+    op_user_t user; /* first */
+    struct {
+        char kernel[64];
+        emu_site_t site;
+    } worst[MOST_SITES];
+    int n_worst;
+} report_t;
+
+typedef struct sum {
+    double requests, units, least;
+} sum_t;
+
+static sum_t sum_sites(const emu_kernel_t *k, bool is_shared)
+{
+    sum_t sum = {0};
+    for (size_t i = 0; i < k->n_sites; i++) {
+        if (k->site[i].is_shared == is_shared) {
+            sum.requests += k->site[i].requests;
+            sum.units += k->site[i].units;
+            sum.least += k->site[i].least;
+        }
+    }
+    return sum;
+}
+
+static double over(double x, double y)
+{
+    return y > 0 ? x / y : 0;
+}
+
+static void print_kernel(const emu_kernel_t *k)
+{
+    const sum_t device = sum_sites(k, false), shared = sum_sites(k, true);
+    const double touched = k->bytes_read + k->bytes_written;
+    printf("  %-28s %10.3f %8.2f %8.2f %10.1f %6.2f\n", k->name, touched * 1e-6,
+           over(device.units * EMU_SECTOR, touched), over(device.units, device.least),
+           shared.units * 1e-3, over(shared.units, shared.least));
+}
+
+static int compare_sites(const void *a, const void *b)
+{
+    const emu_site_t *x = a, *y = b;
+    const double more = (y->units - y->least) - (x->units - x->least);
+    return more > 0 ? 1 : more < 0 ? -1 : 0;
+}
+
+/* Remembers the worst of a kernel, with at least a twentieth of what it could save. */
+static void keep_worst(report_t *r, const emu_kernel_t *k)
+{
+    emu_site_t *s = malloc((k->n_sites + 1) * sizeof *s);
+    double excess[2] = {0};
+    if (s == NULL)
+        return;
+    memcpy(s, k->site, k->n_sites * sizeof *s);
+    qsort(s, k->n_sites, sizeof *s, compare_sites);
+    for (size_t i = 0; i < k->n_sites; i++)
+        excess[s[i].is_shared] += s[i].units - s[i].least;
+    for (size_t i = 0, n = 0; i < k->n_sites && n < SITES_EACH && r->n_worst < MOST_SITES; i++) {
+        const double more = s[i].units - s[i].least;
+        if (more > 0 && more >= 0.05 * excess[s[i].is_shared]) {
+            snprintf(r->worst[r->n_worst].kernel, sizeof r->worst[0].kernel, "%s", k->name);
+            r->worst[r->n_worst++].site = s[i];
+            n++;
+        }
+    }
+    free(s);
+}
+
+static lrd_status_t begin(op_user_t *user, const char *about)
+{
+    (void)user, (void)about;
+    printf("%-30s %10s %8s %8s %10s %6s\n", "", "touched", "moved", "sectors", "shared", "");
+    return LRD_OK;
+}
+
+static lrd_status_t count(op_user_t *user, const op_case_t *c)
+{
+    lrd_status_t status = LRD_OK;
+    size_t n;
+    emu_traffic_clear();
+    LRD_TRY(op_case_enqueue(c));
+    LRD_TRY(lrd_stream_sync(c->st));
+    const emu_kernel_t *k = emu_traffic_kernels(&n);
+    printf("%s: needed %.3f\n", c->label, c->bytes * 1e-6);
+    for (size_t i = 0; i < n; i++) {
+        print_kernel(&k[i]);
+        keep_worst((report_t *)user, &k[i]);
+    }
+out:
+    return status;
+}
+
+/* file:line of an address, and of those that it was inlined into, innermost first. */
+static void print_place(const void *at)
+{
+    char command[1024], line[1024];
+    Dl_info where;
+    const char *between = "";
+    if (dladdr(at, &where) == 0)
+        return;
+    /* The call is before the address that it returns to. */
+    snprintf(command, sizeof command, "addr2line -i -e '%s' 0x%tx", where.dli_fname,
+             (const char *)at - (const char *)where.dli_fbase - 1);
+    FILE *f = popen(command, "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        const char *slash = strrchr(line, '/');
+        line[strcspn(line, " \n")] = '\0';
+        printf("%s%s", between, slash != NULL ? slash + 1 : line);
+        between = " < ";
+    }
+    if (f != NULL)
+        pclose(f);
+}
+
+static void print_worst(const report_t *r)
+{
+    printf("\nmore than the least, by line:\n");
+    for (int i = 0; i < r->n_worst; i++) {
+        const emu_site_t *s = &r->worst[i].site;
+        printf("  %-28s %s %s of %2d bytes: %8.0f requests, %5.2f times the least: ",
+               r->worst[i].kernel, s->is_shared ? "shared" : "device",
+               s->is_store ? "store" : "load ", s->bytes, s->requests, s->units / s->least);
+        print_place(s->at);
+        printf("\n");
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static report_t r = {.user = {begin, count}};
+    op_shapes_t shapes;
+    if (!op_shapes_read(&shapes, argc, argv))
+        return 2;
+    setenv("LRD_CUDA_PLUGIN", LRD_TRAFFIC_PLUGIN, 1);
+    shapes.backend = "cuda";
+    const lrd_status_t status = op_cases_run(&shapes, &r.user);
+    if (status != LRD_OK)
+        fprintf(stderr, "cuda_traffic: %s\n", lrd_error_text(status));
+    print_worst(&r);
+    return status != LRD_OK;
+}
