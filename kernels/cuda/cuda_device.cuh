@@ -109,6 +109,94 @@ __device__ static __forceinline__ void store_chunk(T *x, int64_t left, bool wide
     }
 }
 
+/* A row of c elements by all threads of a block. */
+template <class T>
+__device__ static __forceinline__ void copy_row(const T *from, T *to, int64_t c, bool wide)
+{
+    const int64_t words = wide ? c * (int64_t)sizeof(T) / 16 : 0;
+    for (int64_t i = threadIdx.x; i < words; i += blockDim.x)
+        ((uint4 *)to)[i] = ((const uint4 *)from)[i];
+    for (int64_t j = words * 16 / (int64_t)sizeof(T) + threadIdx.x; j < c; j += blockDim.x)
+        to[j] = from[j];
+}
+
+template <class T> __device__ static __forceinline__ void zero_row(T *to, int64_t c, bool wide)
+{
+    const float zero[CHUNK] = {0};
+    for (int64_t j = threadIdx.x * CHUNK; j < c; j += blockDim.x * CHUNK)
+        store_chunk(to + j, c - j, wide, zero);
+}
+
+/* Half a chunk: 16 bytes of float32, 8 of a 16-bit type. Where float32 is read and written so, threads with neighbouring
+ * pieces leave no gaps between them, as they do with chunks. */
+enum { PIECE = CHUNK / 2 };
+
+template <class T> struct piece_word {
+    typedef uint2 type;
+};
+template <> struct piece_word<float> {
+    typedef uint4 type;
+};
+
+template <class T> union piece_t {
+    typename piece_word<T>::type word;
+    T element[PIECE];
+    __device__ piece_t()
+    {
+    }
+};
+
+/* x[0 .. min(left, PIECE) - 1], `fill` behind. */
+__device__ static __forceinline__ void load_piece(const float *x, int64_t left, bool wide,
+                                                  float fill, float *out)
+{
+    if (wide && left >= PIECE) {
+        piece_t<float> p;
+        p.word = *(const uint4 *)x;
+        for (int i = 0; i < PIECE; i++)
+            out[i] = p.element[i];
+    } else {
+        for (int i = 0; i < PIECE; i++)
+            out[i] = i < left ? x[i] : fill;
+    }
+}
+
+template <class T>
+__device__ static __forceinline__ void store_piece(T *x, int64_t left, bool wide, const float *in)
+{
+    if (wide && left >= PIECE) {
+        piece_t<T> p;
+        for (int i = 0; i < PIECE; i++)
+            from_f32(in[i], &p.element[i]);
+        *(typename piece_word<T>::type *)x = p.word;
+    } else {
+        for (int i = 0; i < PIECE && i < left; i++)
+            from_f32(in[i], &x[i]);
+    }
+}
+
+/* A row of float32 in shared memory, in which threads have chunks: all first pieces, then all second ones, `gap` words
+ * from the row's begin, so that threads with neighbouring chunks move neighbouring 16 bytes. */
+__device__ static __forceinline__ void load_split(const float *row, int64_t gap, int64_t j,
+                                                  float *out)
+{
+    load_piece(row + j / 2, PIECE, true, 0.0f, out);
+    load_piece(row + gap + j / 2, PIECE, true, 0.0f, out + PIECE);
+}
+
+__device__ static __forceinline__ void store_split(float *row, int64_t gap, int64_t j,
+                                                   const float *in)
+{
+    store_piece(row + j / 2, PIECE, true, in);
+    store_piece(row + gap + j / 2, PIECE, true, in + PIECE);
+}
+
+/* Where column j of such a row is. */
+__device__ static __forceinline__ int split_place(int gap, int j)
+{
+    return j / PIECE % 2 * gap + j / CHUNK * PIECE + j % PIECE;
+}
+
 template <class T> __device__ static __forceinline__ T warp_sum(T x)
 {
     for (unsigned with = WARP / 2; with > 0; with /= 2)

@@ -68,40 +68,33 @@ __global__ void __launch_bounds__(LIST_THREADS)
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     gather_kernel(const T *h, int64_t ld, const int32_t *row, const int32_t *n_rows, int64_t first,
-                  T *tile, int64_t c)
+                  T *tile, int64_t c, bool wide)
 {
     const int64_t i = blockIdx.x;
-    const bool there = first + i < *n_rows;
-    const T *from = h + (there ? row[first + i] : 0) * ld;
-    for (int64_t j = threadIdx.x; j < c; j += THREADS) {
-        from_f32(0.0f, &tile[i * c + j]);
-        if (there)
-            tile[i * c + j] = from[j];
-    }
+    if (first + i < *n_rows)
+        copy_row(h + row[first + i] * ld, tile + i * c, c, wide);
+    else
+        zero_row(tile + i * c, c, wide);
 }
 
 /* The tile's rows of dh to their places. */
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     scatter_kernel(const T *tile, int64_t c, const int32_t *row, const int32_t *n_rows,
-                   int64_t first, T *dh, int64_t ld)
+                   int64_t first, T *dh, int64_t ld, bool wide)
 {
     const int64_t i = blockIdx.x;
-    if (first + i >= *n_rows)
-        return;
-    for (int64_t j = threadIdx.x; j < c; j += THREADS)
-        dh[row[first + i] * ld + j] = tile[i * c + j];
+    if (first + i < *n_rows)
+        copy_row(tile + i * c, dh + row[first + i] * ld, c, wide);
 }
 
 template <class T>
 __global__ void __launch_bounds__(THREADS)
-    zero_rows_kernel(const int32_t *target, T *dh, int64_t ld, int64_t c)
+    zero_rows_kernel(const int32_t *target, T *dh, int64_t ld, int64_t c, bool wide)
 {
     const int64_t t = blockIdx.x;
-    if (target[t] >= 0)
-        return;
-    for (int64_t j = threadIdx.x; j < c; j += THREADS)
-        from_f32(0.0f, &dh[t * ld + j]);
+    if (target[t] < 0)
+        zero_row(dh + t * ld, c, wide);
 }
 
 struct softmax_t {
@@ -115,20 +108,34 @@ struct softmax_t {
     bool wide;
 };
 
+/* A thread's two pieces of the THREADS * CHUNK logits from j0 on, and where each begins; -infinity beyond the row. */
+__device__ static __forceinline__ int64_t piece_at(int64_t j0, int which)
+{
+    return j0 + (which * THREADS + (int64_t)threadIdx.x) * PIECE;
+}
+
+__device__ static __forceinline__ void load_logits(const float *x, int64_t j0, int64_t v, bool wide,
+                                                   float *out)
+{
+    for (int p = 0; p < CHUNK / PIECE; p++) {
+        const int64_t j = piece_at(j0, p);
+        load_piece(x + j, v - j, wide, -INFINITY, out + p * PIECE);
+    }
+}
+
 /* Largest logit and sum of exp(logit - largest) of a row, to all threads. */
 __device__ static void row_statistics(const float *x, int64_t v, bool wide, float *most_out,
                                       double *sum_out)
 {
     float most = -INFINITY, sum = 0;
-    for (int64_t j = threadIdx.x * CHUNK; j < v; j += THREADS * CHUNK) {
+    for (int64_t j0 = 0; j0 < v; j0 += THREADS * CHUNK) {
         float c[CHUNK], peak = most;
-        const int n = v - j < CHUNK ? (int)(v - j) : (int)CHUNK;
-        load_chunk(x + j, v - j, wide, c);
-        for (int i = 0; i < n; i++)
+        load_logits(x, j0, v, wide, c);
+        for (int i = 0; i < CHUNK; i++)
             peak = fmaxf(peak, c[i]);
         sum *= peak > most ? expf(most - peak) : 1.0f;
         most = peak;
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < CHUNK; i++)
             sum += most > -INFINITY ? expf(c[i] - most) : 0.0f;
     }
     *most_out = block_max(most);
@@ -164,15 +171,15 @@ __global__ void __launch_bounds__(THREADS) cross_entropy_kernel(softmax_t k)
     const float factor = (float)((double)g / sum);
     T *out = (T *)x;
     for (int64_t j0 = 0; j0 < k.v; j0 += THREADS * CHUNK) {
-        const int64_t j = j0 + threadIdx.x * CHUNK;
         float c[CHUNK];
-        if (j < k.v)
-            load_chunk(x + j, k.v - j, k.wide, c);
+        load_logits(x, j0, k.v, k.wide, c);
         __syncthreads();
-        if (j < k.v) {
-            for (int e = 0; e < CHUNK; e++)
-                c[e] = expf(c[e] - most) * factor - (j + e == target ? g : 0.0f);
-            store_chunk(out + j, k.v - j, k.wide, c);
+        for (int p = 0; p < CHUNK / PIECE; p++) {
+            const int64_t j = piece_at(j0, p);
+            float *piece = c + p * PIECE;
+            for (int e = 0; e < PIECE; e++)
+                piece[e] = expf(piece[e] - most) * factor - (j + e == target ? g : 0.0f);
+            store_piece(out + j, k.v - j, k.wide, piece);
         }
     }
 }
@@ -200,7 +207,8 @@ static lrd_status_t tile_backward(lrd_stream_t *st, const lrd_linear_ce_t *a, co
     p.workspace = h->workspace;
     CUDA_TRY(cuda_product_run(st, &p));
     return cuda_launch(st, "scatter_kernel", scatter_kernel<T>, dim3((unsigned)rows), THREADS, 0,
-                       (const T *)h->dh, c, h->row, h->n_rows, first, (T *)a->dh.data, a->dh.ld);
+                       (const T *)h->dh, c, h->row, h->n_rows, first, (T *)a->dh.data, a->dh.ld,
+                       is_wide((const T *)h->dh, c) && is_wide((const T *)a->dh.data, a->dh.ld));
 }
 
 template <class T>
@@ -221,7 +229,8 @@ static lrd_status_t run_tile(lrd_stream_t *st, const lrd_linear_ce_t *a, const h
                          a->inv_n_target,
                          is_wide(h->logits, v)};
     CUDA_TRY(cuda_launch(st, "gather_kernel", gather_kernel<T>, dim3((unsigned)rows), THREADS, 0,
-                         (const T *)a->h.data, a->h.ld, h->row, h->n_rows, first, (T *)h->h, c));
+                         (const T *)a->h.data, a->h.ld, h->row, h->n_rows, first, (T *)h->h, c,
+                         is_wide((const T *)a->h.data, a->h.ld) && is_wide((const T *)h->h, c)));
     cuda_product_t p = {};
     p.x = {h->h, rows, c, c, a->h.dtype};
     p.w = a->w->w;
@@ -243,7 +252,8 @@ static lrd_status_t run(lrd_stream_t *st, const lrd_linear_ce_t *a, const head_t
                          a->target, tokens, h->row, h->n_rows, a->token_nll));
     if (a->dh.data != NULL)
         CUDA_TRY(cuda_launch(st, "zero_rows_kernel", zero_rows_kernel<T>, dim3((unsigned)tokens),
-                             THREADS, 0, a->target, (T *)a->dh.data, a->dh.ld, a->dh.cols));
+                             THREADS, 0, a->target, (T *)a->dh.data, a->dh.ld, a->dh.cols,
+                             is_wide((const T *)a->dh.data, a->dh.ld)));
     const int64_t n_rows = a->n_targets > 0 ? a->n_targets : tokens;
     for (int64_t first = 0; first < n_rows; first += h->tile)
         CUDA_TRY(run_tile<T>(st, a, h, first, cuda_smaller(h->tile, n_rows - first)));

@@ -35,9 +35,23 @@ __device__ static void apply_dropout(const dropout_t &d, int64_t t, int64_t j, f
     }
 }
 
+/* Each of two lanes that lie `with` apart has N sums, and is left with one half of them, in front, the other lane's added:
+ * the half that begins at the place that is returned. */
+template <int N> __device__ static __forceinline__ int exchange_sums(float *sum, unsigned with)
+{
+    const bool upper = (threadIdx.x & with) != 0;
+    CUDA_UNROLL for (int i = 0; i < N / 2; i++)
+    {
+        const float given = upper ? sum[i] : sum[i + N / 2];
+        const float kept = upper ? sum[i + N / 2] : sum[i];
+        sum[i] = kept + __shfl_xor_sync(FULL_WARP, given, with);
+    }
+    return upper ? N / 2 : 0;
+}
+
 /* ---- project: a warp has some rows, a lane a chunk of every COLUMNS columns */
 
-enum { PROJECT_ROWS = 4 };
+enum { PROJECT_ROWS = WARP / RANKS };
 
 template <class T> struct project_t {
     const T *x;
@@ -50,23 +64,41 @@ template <class T> struct project_t {
     bool wide;
 };
 
-/* Ranks r0 .. and columns j0 .. of a factor, zeros beyond its ends. */
+/* Rows of columns in shared memory as load_split has them. Gap and distance of rows are such that a warp meets every bank
+ * once: with a chunk or a piece each, with 32 neighbouring columns, and with 4 neighbouring columns of RANKS rows. */
+__host__ __device__ static constexpr int split_gap(int columns)
+{
+    return columns / 2 + 16;
+}
+
+__host__ __device__ static constexpr int split_ld(int columns)
+{
+    return columns + 20;
+}
+
+enum { FACTOR_LD = split_ld(COLUMNS), FACTOR_GAP = split_gap(COLUMNS) };
+
+/* Ranks r0 .. and columns j0 .. of a factor, zeros beyond its ends; whole groups of RANKS, up to its last one. */
 template <int N_RANKS>
 __device__ static void load_factor(const cuda_factor_t &f, int64_t cols, int64_t r0, int64_t j0,
-                                   float (*tile)[COLUMNS])
+                                   float (*tile)[FACTOR_LD])
 {
     const bool by_rank = f.r_stride == 1; /* neighbours in memory to neighbouring threads */
-    for (int i = (int)threadIdx.x; i < N_RANKS * COLUMNS; i += THREADS) {
-        const int r = by_rank ? i % N_RANKS : i / COLUMNS, j = by_rank ? i / N_RANKS : i % COLUMNS;
-        tile[r][j] = r0 + r < f.rank && j0 + j < cols
-                         ? f.data[(r0 + r) * f.r_stride + (j0 + j) * f.j_stride]
-                         : 0.0f;
+    const int64_t left = (f.rank - r0 + RANKS - 1) / RANKS * RANKS;
+    const int n = left < N_RANKS ? (int)left : N_RANKS;
+    for (int i = (int)threadIdx.x; i < n * COLUMNS; i += THREADS) {
+        const int group = i / (RANKS * COLUMNS) * RANKS, in_group = i % (RANKS * COLUMNS);
+        const int r = group + (by_rank ? in_group % RANKS : in_group / COLUMNS);
+        const int j = by_rank ? in_group / RANKS : in_group % COLUMNS;
+        tile[r][split_place(FACTOR_GAP, j)] =
+            r0 + r < f.rank && j0 + j < cols ? f.data[(r0 + r) * f.r_stride + (j0 + j) * f.j_stride]
+                                             : 0.0f;
     }
 }
 
 template <class T> __global__ void __launch_bounds__(THREADS) project_kernel(project_t<T> k)
 {
-    __shared__ float tile[RANKS][COLUMNS];
+    __align__(16) __shared__ float tile[RANKS][FACTOR_LD];
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     const int64_t row = k.begin + ((int64_t)blockIdx.x * WARPS + warp) * PROJECT_ROWS;
     const int64_t r0 = (int64_t)blockIdx.y * RANKS;
@@ -83,19 +115,23 @@ template <class T> __global__ void __launch_bounds__(THREADS) project_kernel(pro
             if (left > 0)
                 apply_dropout(k.drop, row + i, j, x[i]);
         }
-        for (int r = 0; r < RANKS; r++)
-            for (int c = 0; c < CHUNK; c++) {
-                const float f = tile[r][lane * CHUNK + c];
-                for (int i = 0; i < PROJECT_ROWS; i++)
-                    sum[i][r] = fmaf(x[i][c], f, sum[i][r]);
-            }
-    }
-    for (int i = 0; i < PROJECT_ROWS; i++)
         for (int r = 0; r < RANKS; r++) {
-            const float all = warp_sum(sum[i][r]);
-            if (lane == 0 && row + i < k.end && r0 + r < k.f.rank)
-                k.out[(row + i) * k.ld_out + r0 + r] = k.scale * all;
+            float f[CHUNK];
+            load_split(tile[r], FACTOR_GAP, lane * CHUNK, f);
+            for (int c = 0; c < CHUNK; c++)
+                for (int i = 0; i < PROJECT_ROWS; i++)
+                    sum[i][r] = fmaf(x[i][c], f[c], sum[i][r]);
         }
+    }
+    /* All PROJECT_ROWS * RANKS sums over the warp, one to each lane. */
+    int own = exchange_sums<WARP>(sum[0], 16);
+    own += exchange_sums<WARP / 2>(sum[0], 8);
+    own += exchange_sums<WARP / 4>(sum[0], 4);
+    own += exchange_sums<WARP / 8>(sum[0], 2);
+    own += exchange_sums<WARP / 16>(sum[0], 1);
+    const int i = own / RANKS, r = own % RANKS;
+    if (row + i < k.end && r0 + r < k.f.rank)
+        k.out[(row + i) * k.ld_out + r0 + r] = k.scale * sum[0][0];
 }
 
 lrd_status_t cuda_lora_project(lrd_stream_t *st, lrd_cmat_t x, int64_t begin, int64_t end,
@@ -129,70 +165,83 @@ enum {
     OUTER_LANES = THREADS / OUTER_CHUNKS
 };
 
+/* Where an outer product goes: element (r, j) at data[place_of(r, j)], by rank if neighbours are those of one column. */
+struct outer_shape_t {
+    int64_t rank, cols;
+    bool by_rank;
+    __device__ int64_t place_of(int64_t r, int64_t j) const
+    {
+        return by_rank ? j * rank + r : r * cols + j;
+    }
+};
+
 template <class T> struct outer_t {
     const T *x;
-    int64_t ld_x, begin, end, cols;
+    int64_t ld_x, begin, end;
     const float *g;
-    int64_t ld_g, rank;
+    int64_t ld_g;
+    outer_shape_t shape;
     dropout_t drop;
-    float *partial; /* [tiles][rank][cols] */
-    bool wide;
+    float *partial; /* a shape for each tile */
+    bool wide, wide_g;
 };
 
 template <class T>
-__device__ static void outer_sums(const outer_t<T> &k, int64_t j, int64_t r0, float (*sum)[RANKS])
+__device__ static void outer_sums(const outer_t<T> &k, int64_t j, int64_t r0, float (*sum)[CHUNK])
 {
-    const int64_t tile = k.begin + (int64_t)blockIdx.y * CUDA_LORA_TILE;
+    const int64_t tile = k.begin + (int64_t)blockIdx.y * CUDA_LORA_TILE, cols = k.shape.cols;
     const int64_t end = tile + CUDA_LORA_TILE < k.end ? tile + CUDA_LORA_TILE : k.end;
-    for (int64_t t = tile + threadIdx.x / OUTER_CHUNKS; t < end && j < k.cols; t += OUTER_LANES) {
-        float x[CHUNK];
-        load_chunk(k.x + t * k.ld_x + j, k.cols - j, k.wide, x);
+    for (int64_t t = tile + threadIdx.x / OUTER_CHUNKS; t < end && j < cols; t += OUTER_LANES) {
+        const float *own_g = k.g + t * k.ld_g + r0;
+        float x[CHUNK], g[RANKS];
+        load_chunk(k.x + t * k.ld_x + j, cols - j, k.wide, x);
         apply_dropout(k.drop, t, j, x);
-        for (int r = 0; r < RANKS; r++) {
-            const float g = r0 + r < k.rank ? k.g[t * k.ld_g + r0 + r] : 0.0f;
+        load_chunk(own_g, k.shape.rank - r0, k.wide_g, g);
+        for (int r = 0; r < RANKS; r++)
             for (int c = 0; c < CHUNK; c++)
-                sum[c][r] = fmaf(g, x[c], sum[c][r]);
-        }
+                sum[r][c] = fmaf(g[r], x[c], sum[r][c]);
     }
 }
+
+enum { OUTER_LD = split_ld(OUTER_COLUMNS), OUTER_GAP = split_gap(OUTER_COLUMNS) };
 
 template <class T> __global__ void __launch_bounds__(THREADS) outer_kernel(outer_t<T> k)
 {
-    __shared__ float part[WARPS][OUTER_COLUMNS][RANKS];
+    __align__(16) __shared__ float part[WARPS][RANKS][OUTER_LD];
     const int64_t j0 = (int64_t)blockIdx.x * OUTER_COLUMNS, r0 = (int64_t)blockIdx.z * RANKS;
     const int chunk = (int)threadIdx.x % OUTER_CHUNKS, warp = (int)threadIdx.x / WARP;
-    float sum[CHUNK][RANKS] = {};
+    float sum[RANKS][CHUNK] = {};
     outer_sums(k, j0 + chunk * CHUNK, r0, sum);
-    for (int c = 0; c < CHUNK; c++)
-        for (int r = 0; r < RANKS; r++) {
-            float s = sum[c][r]; /* lanes with equal chunk lie OUTER_CHUNKS apart */
-            for (unsigned with = OUTER_CHUNKS; with < WARP; with *= 2)
-                s += __shfl_xor_sync(FULL_WARP, s, with);
-            if (threadIdx.x % WARP < OUTER_CHUNKS)
-                part[warp][chunk * CHUNK + c][r] = s;
-        }
+    /* Lanes with equal chunk lie OUTER_CHUNKS apart: each of four gets two of the ranks. */
+    int first = exchange_sums<RANKS * CHUNK>(sum[0], OUTER_CHUNKS);
+    first += exchange_sums<RANKS * CHUNK / 2>(sum[0], 2 * OUTER_CHUNKS);
+    for (int r = 0; r < RANKS / 4; r++)
+        store_split(part[warp][first / CHUNK + r], OUTER_GAP, chunk * CHUNK, sum[r]);
     __syncthreads();
     for (int i = (int)threadIdx.x; i < OUTER_COLUMNS * RANKS; i += THREADS) {
-        const int r = i / OUTER_COLUMNS, c = i % OUTER_COLUMNS;
+        const int r = k.shape.by_rank ? i % RANKS : i / OUTER_COLUMNS;
+        const int c = k.shape.by_rank ? i / RANKS : i % OUTER_COLUMNS;
         float s = 0;
         for (int w = 0; w < WARPS; w++)
-            s += part[w][c][r];
-        if (r0 + r < k.rank && j0 + c < k.cols)
-            k.partial[((int64_t)blockIdx.y * k.rank + r0 + r) * k.cols + j0 + c] = s;
+            s += part[w][r][split_place(OUTER_GAP, c)];
+        if (r0 + r < k.shape.rank && j0 + c < k.shape.cols)
+            k.partial[(int64_t)blockIdx.y * k.shape.rank * k.shape.cols +
+                      k.shape.place_of(r0 + r, j0 + c)] = s;
     }
 }
 
+/* dst[i / width, i % width] += scale * sum over tiles of partial[tile][i] */
 __global__ void __launch_bounds__(THREADS)
-    add_partials_kernel(const float *partial, int64_t tiles, int64_t rank, int64_t cols,
-                        float scale, float *dst, int64_t r_stride, int64_t j_stride)
+    add_partials_kernel(const float *partial, int64_t tiles, int64_t n, int64_t width, float scale,
+                        float *dst, int64_t ld_dst)
 {
-    const int64_t j = (int64_t)blockIdx.x * THREADS + threadIdx.x, r = blockIdx.y;
+    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     float sum = 0;
-    if (j >= cols)
+    if (i >= n)
         return;
-    for (int64_t i = 0; i < tiles; i++)
-        sum += partial[(i * rank + r) * cols + j];
-    dst[r * r_stride + j * j_stride] += scale * sum;
+    for (int64_t tile = 0; tile < tiles; tile++)
+        sum += partial[tile * n + i];
+    dst[i / width * ld_dst + i % width] += scale * sum;
 }
 
 int64_t cuda_lora_partials(int64_t rows, int64_t cols, int64_t rank)
@@ -203,6 +252,7 @@ int64_t cuda_lora_partials(int64_t rows, int64_t cols, int64_t rank)
 lrd_status_t cuda_lora_outer(lrd_stream_t *st, const cuda_outer_t *o)
 {
     const int64_t tiles = cuda_ceil_div(o->end - o->begin, CUDA_LORA_TILE), cols = o->x.cols;
+    const outer_shape_t shape = {o->rank, cols, o->r_stride == 1};
     const dim3 grid((unsigned)cuda_ceil_div(cols, OUTER_COLUMNS), (unsigned)tiles,
                     (unsigned)cuda_ceil_div(o->rank, RANKS));
     CUDA_DISPATCH(o->x.dtype, {
@@ -211,19 +261,19 @@ lrd_status_t cuda_lora_outer(lrd_stream_t *st, const cuda_outer_t *o)
                               o->x.ld,
                               o->begin,
                               o->end,
-                              cols,
                               o->g,
                               o->ld_g,
-                              o->rank,
+                              shape,
                               dropout_of(o->drop),
                               o->partial,
-                              is_wide(data, o->x.ld)};
+                              is_wide(data, o->x.ld),
+                              is_wide(o->g, o->ld_g)};
         CUDA_TRY(cuda_launch(st, "outer_kernel", outer_kernel<T>, grid, THREADS, 0, k));
     });
+    const int64_t n = o->rank * cols, width = shape.by_rank ? o->rank : cols;
     return cuda_launch(st, "add_partials_kernel", add_partials_kernel,
-                       dim3((unsigned)cuda_ceil_div(cols, THREADS), (unsigned)o->rank), THREADS, 0,
-                       o->partial, tiles, o->rank, cols, o->scale, o->dst, o->r_stride,
-                       o->j_stride);
+                       dim3((unsigned)cuda_ceil_div(n, THREADS)), THREADS, 0, o->partial, tiles, n,
+                       width, o->scale, o->dst, shape.by_rank ? o->j_stride : o->r_stride);
 }
 
 /* ---- finish: a warp has some rows, a lane a chunk of columns */
@@ -240,7 +290,7 @@ template <class T, class Out> struct finish_t {
     cuda_factor_t f;
     float scale;
     dropout_t drop;
-    bool accumulate, gelu, wide;
+    bool accumulate, gelu, wide, wide_u;
 };
 
 /* sum[i][c] = sum over r of u[row + i, r] factor(r, j + c) */
@@ -248,18 +298,25 @@ template <class T, class Out>
 __device__ static void expand(const finish_t<T, Out> &k, int64_t row, int64_t j0,
                               float (*sum)[CHUNK])
 {
-    __shared__ float tile[FINISH_RANKS][COLUMNS];
+    __align__(16) __shared__ float tile[FINISH_RANKS][FACTOR_LD];
     const int lane = (int)threadIdx.x % WARP;
     for (int64_t r0 = 0; r0 < k.f.rank; r0 += FINISH_RANKS) {
         __syncthreads();
         load_factor<FINISH_RANKS>(k.f, k.cols, r0, j0, tile);
         __syncthreads();
-        for (int r = 0; r < FINISH_RANKS && r0 + r < k.f.rank; r++)
-            for (int i = 0; i < FINISH_ROWS; i++) {
-                const float u = row + i < k.end ? k.u[(row + i) * k.ld_u + r0 + r] : 0.0f;
-                for (int c = 0; c < CHUNK; c++)
-                    sum[i][c] = fmaf(u, tile[r][lane * CHUNK + c], sum[i][c]);
+        for (int r = 0; r < FINISH_RANKS && r0 + r < k.f.rank; r += PIECE) {
+            float u[FINISH_ROWS][PIECE];
+            for (int i = 0; i < FINISH_ROWS; i++)
+                load_piece(k.u + (row + i) * k.ld_u + r0 + r,
+                           row + i < k.end ? k.f.rank - r0 - r : 0, k.wide_u, 0.0f, u[i]);
+            for (int p = 0; p < PIECE; p++) {
+                float f[CHUNK];
+                load_split(tile[r + p], FACTOR_GAP, lane * CHUNK, f);
+                for (int i = 0; i < FINISH_ROWS; i++)
+                    for (int c = 0; c < CHUNK; c++)
+                        sum[i][c] = fmaf(u[i][p], f[c], sum[i][c]);
             }
+        }
     }
 }
 
@@ -339,7 +396,8 @@ template <class T, class Out> static lrd_status_t finish(lrd_stream_t *st, const
                           dropout_of(f->drop),
                           f->accumulate,
                           f->gelu,
-                          false};
+                          false,
+                          is_wide(f->u, f->ld_u)};
     k.wide = is_wide(k.product, k.ld_product) && is_wide(k.bias, 0) &&
              is_wide(k.derivative_at, k.ld_derivative_at) && is_wide(k.pre, k.ld_pre) &&
              is_wide(k.y, k.ld_y);

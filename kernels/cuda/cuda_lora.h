@@ -18,7 +18,7 @@ lrd_status_t cuda_lora_project(lrd_stream_t *st, lrd_cmat_t x, int64_t begin, in
                                float *out, int64_t ld_out);
 
 /* dst[r * r_stride + j * j_stride] += scale * sum over rows t of g[t, r] dropout(x[t, j]), in tiles of
- * CUDA_LORA_TILE rows, in order. */
+ * CUDA_LORA_TILE rows, in order. One of the strides is 1. */
 enum { CUDA_LORA_TILE = 1024 };
 typedef struct cuda_outer {
     lrd_cmat_t x;

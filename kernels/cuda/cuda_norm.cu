@@ -23,18 +23,28 @@ static lrd_status_t check_rows(lrd_stream_t *st, int n, int64_t c)
     return LRD_OK;
 }
 
+/* Words from a row's begin to its second pieces (load_split). */
+__device__ static __forceinline__ int64_t row_gap(int64_t c)
+{
+    return (c + CHUNK - 1) / CHUNK * PIECE;
+}
+
 /* Mean and 1 / sqrt(variance + eps) of the row, to every thread. Each reads its own chunks only. */
 __device__ static void statistics(const float *row, int64_t c, float eps, float *mean_out,
                                   float *rstd_out)
 {
-    float sum = 0, square = 0;
-    for (int64_t j = threadIdx.x * CHUNK; j < c; j += THREADS * CHUNK)
-        for (int i = 0; i < CHUNK && j + i < c; i++)
-            sum += row[j + i];
+    float sum = 0, square = 0, x[CHUNK];
+    for (int64_t j = threadIdx.x * CHUNK; j < c; j += THREADS * CHUNK) {
+        load_split(row, row_gap(c), j, x);
+        for (int i = 0; i < CHUNK; i++)
+            sum += j + i < c ? x[i] : 0.0f;
+    }
     const float mean = block_sum(sum) / (float)c;
-    for (int64_t j = threadIdx.x * CHUNK; j < c; j += THREADS * CHUNK)
-        for (int i = 0; i < CHUNK && j + i < c; i++)
-            square += (row[j + i] - mean) * (row[j + i] - mean);
+    for (int64_t j = threadIdx.x * CHUNK; j < c; j += THREADS * CHUNK) {
+        load_split(row, row_gap(c), j, x);
+        for (int i = 0; i < CHUNK; i++)
+            square += j + i < c ? (x[i] - mean) * (x[i] - mean) : 0.0f;
+    }
     *mean_out = mean;
     *rstd_out = 1.0f / sqrtf(block_sum(square) / (float)c + eps);
 }
@@ -45,11 +55,12 @@ __device__ static void normalize(const float *row, int64_t c, float mean, float 
                                  const T *gamma, const T *beta, T *y, bool wide)
 {
     for (int64_t j = threadIdx.x * CHUNK; j < c; j += THREADS * CHUNK) {
-        float g[CHUNK], b[CHUNK];
+        float x[CHUNK], g[CHUNK], b[CHUNK];
+        load_split(row, row_gap(c), j, x);
         load_chunk(gamma + j, c - j, wide, g);
         load_chunk(beta + j, c - j, wide, b);
         for (int i = 0; i < CHUNK; i++)
-            g[i] = (row[j + i] - mean) * rstd * g[i] + b[i];
+            g[i] = (x[i] - mean) * rstd * g[i] + b[i];
         store_chunk(y + j, c - j, wide, g);
     }
 }
@@ -70,8 +81,11 @@ template <class T> __global__ void __launch_bounds__(THREADS) embed_kernel(embed
     float *row = (float *)shared;
     const int64_t t = blockIdx.x;
     const T *x = k.table + k.token[t] * k.ld_table;
-    for (int64_t j = threadIdx.x * CHUNK; j < k.c; j += THREADS * CHUNK)
-        load_chunk(x + j, k.c - j, k.wide, row + j);
+    for (int64_t j = threadIdx.x * CHUNK; j < k.c; j += THREADS * CHUNK) {
+        float chunk[CHUNK];
+        load_chunk(x + j, k.c - j, k.wide, chunk);
+        store_split(row, row_gap(k.c), j, chunk);
+    }
     float mean, rstd;
     statistics(row, k.c, k.eps, &mean, &rstd);
     normalize(row, k.c, mean, rstd, k.gamma, k.beta, k.y + t * k.ld_y, k.wide);
@@ -125,8 +139,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) addnorm_kernel(add
         }
         if (k.res != NULL)
             store_chunk(k.res + t * k.ld_res + j, k.c - j, k.wide, x);
-        for (int i = 0; i < CHUNK; i++)
-            row[j + i] = x[i];
+        store_split(row, row_gap(k.c), j, x);
     }
     if (k.y == NULL)
         return;
@@ -189,8 +202,8 @@ template <class T>
 __global__ void __launch_bounds__(THREADS) norm_backward_kernel(norm_backward_t<T> k)
 {
     CUDA_DYNAMIC_SHARED(shared);
-    const int64_t t = blockIdx.x, whole = (k.c + CHUNK - 1) / CHUNK * CHUNK;
-    float *d = (float *)shared, *xhat = d + whole;
+    const int64_t t = blockIdx.x, gap = row_gap(k.c);
+    float *d = (float *)shared, *xhat = d + 2 * gap;
     const float mean = k.mean[t], rstd = k.rstd[t];
     float sum_d = 0, sum_dx = 0;
     for (int64_t j = threadIdx.x * CHUNK; j < k.c; j += THREADS * CHUNK) {
@@ -199,20 +212,24 @@ __global__ void __launch_bounds__(THREADS) norm_backward_kernel(norm_backward_t<
         load_chunk(k.res + t * k.ld_res + j, k.c - j, k.wide, x);
         load_chunk(k.gamma + j, k.c - j, k.wide, g); /* zero beyond the row, and d with it */
         for (int i = 0; i < CHUNK; i++) {
-            d[j + i] = dy[i] * g[i];
-            xhat[j + i] = (x[i] - mean) * rstd;
-            sum_d += d[j + i];
-            sum_dx += d[j + i] * xhat[j + i];
+            g[i] *= dy[i];
+            x[i] = (x[i] - mean) * rstd;
+            sum_d += g[i];
+            sum_dx += g[i] * x[i];
         }
+        store_split(d, gap, j, g);
+        store_split(xhat, gap, j, x);
     }
     const float mean_d = block_sum(sum_d) / (float)k.c, mean_dx = block_sum(sum_dx) / (float)k.c;
     for (int64_t j = threadIdx.x * CHUNK; j < k.c; j += THREADS * CHUNK) {
         T *dres = k.dres + t * k.ld_dres + j;
-        float out[CHUNK] = {0};
+        float out[CHUNK] = {0}, own_d[CHUNK], x[CHUNK];
+        load_split(d, gap, j, own_d);
+        load_split(xhat, gap, j, x);
         if (k.accumulate)
             load_chunk((const T *)dres, k.c - j, k.wide, out);
         for (int i = 0; i < CHUNK; i++)
-            out[i] += rstd * (d[j + i] - mean_d - xhat[j + i] * mean_dx);
+            out[i] += rstd * (own_d[i] - mean_d - x[i] * mean_dx);
         store_chunk(dres, k.c - j, k.wide, out);
     }
 }

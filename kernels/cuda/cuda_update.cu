@@ -142,20 +142,20 @@ lrd_status_t cuda_add(lrd_stream_t *st, lrd_scratch_t, const lrd_add_t *a)
 
 template <class T>
 __global__ void __launch_bounds__(THREADS)
-    gather_rows_kernel(const T *x, int64_t ld_x, const int32_t *row, T *y, int64_t ld_y, int64_t c)
+    gather_rows_kernel(const T *x, int64_t ld_x, const int32_t *row, T *y, int64_t ld_y, int64_t c,
+                       bool wide)
 {
-    const T *from = x + row[blockIdx.x] * ld_x;
-    T *to = y + blockIdx.x * ld_y;
-    for (int64_t j = threadIdx.x; j < c; j += THREADS)
-        to[j] = from[j];
+    copy_row(x + row[blockIdx.x] * ld_x, y + blockIdx.x * ld_y, c, wide);
 }
 
 lrd_status_t cuda_gather_rows(lrd_stream_t *st, lrd_scratch_t, const lrd_gather_rows_t *a)
 {
     CUDA_DISPATCH(a->x.dtype, {
+        const T *x = (const T *)a->x.data;
+        T *y = (T *)a->y.data;
         return cuda_launch(st, "gather_rows_kernel", gather_rows_kernel<T>,
-                           dim3((unsigned)a->y.rows), THREADS, 0, (const T *)a->x.data, a->x.ld,
-                           a->row, (T *)a->y.data, a->y.ld, a->y.cols);
+                           dim3((unsigned)a->y.rows), THREADS, 0, x, a->x.ld, a->row, y, a->y.ld,
+                           a->y.cols, is_wide(x, a->x.ld) && is_wide(y, a->y.ld));
     });
 }
 
