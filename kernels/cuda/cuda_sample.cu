@@ -94,37 +94,70 @@ __device__ static bool score_row(const float *logit, const lrd_sample_row_t &row
         finite |= x <= FLT_MAX && x >= -FLT_MAX;
         if (penalty != 1.0f && seen != NULL && (seen[i / 32] >> i % 32 & 1) != 0)
             x = x < 0 ? x * penalty : x / penalty;
-        l->score[i] = clean(x, temperature);
-        most = fmaxf(most, l->score[i]);
+        x = clean(x, temperature);
+        l->score[i] = x;
+        most = fmaxf(most, x);
     }
     *most_out = block_max(most);
     return block_sum(finite) > 0;
 }
 
-/* Entries of a segment: each thread has one of neighbouring entries. */
-__device__ static __forceinline__ int32_t segment_begin(const list_t &l, int32_t thread)
+/* Each warp has a stretch of neighbouring entries, SEGMENTS segments of whole warps of entries, and takes an entry a lane at
+ * a time, in order. */
+enum { WARPS = THREADS / WARP, SEGMENTS = WARP };
+
+__device__ static __forceinline__ int32_t segment_begin(const list_t &l, int32_t segment)
 {
-    const int32_t length = (l.n + THREADS - 1) / THREADS;
-    const int64_t begin = (int64_t)length * thread;
+    const int32_t all = WARPS * SEGMENTS * WARP, length = (l.n + all - 1) / all * WARP;
+    const int64_t begin = (int64_t)length * segment;
     return begin < l.n ? (int32_t)begin : l.n;
 }
 
-#define FOR_SEGMENT(i, l)                                    \
-    for (int32_t i = segment_begin(l, (int32_t)threadIdx.x); \
-         i < segment_begin(l, (int32_t)threadIdx.x + 1); i++)
+struct stretch_t {
+    int32_t begin, end;
+};
+
+__device__ static __forceinline__ stretch_t own_stretch(const list_t &l)
+{
+    const int32_t first = (int32_t)threadIdx.x / WARP * SEGMENTS;
+    return {segment_begin(l, first), segment_begin(l, first + SEGMENTS)};
+}
+
+/* Of entries that a warp takes at once: those chosen in lanes before this one, and in all of them. */
+__device__ static __forceinline__ int32_t warp_before(bool chosen, int32_t *all_out)
+{
+    const unsigned lanes = __ballot_sync(FULL_WARP, chosen);
+    *all_out = __popc(lanes);
+    return __popc(lanes & ((1u << threadIdx.x % WARP) - 1));
+}
+
+/* How many entries `chosen` picks in the stretches before the warp's own, and in all. */
+template <class F>
+__device__ static __forceinline__ int32_t stretch_before(const list_t &l, int32_t *all_out,
+                                                         F chosen)
+{
+    const stretch_t own = own_stretch(l);
+    int32_t n = 0;
+    for (int32_t i = own.begin + (int32_t)threadIdx.x % WARP; i < own.end; i += WARP)
+        n += chosen(i);
+    return __shfl_sync(FULL_WARP, block_before(n, all_out), 0);
+}
 
 /* Copies what is kept to `thin`, in order, and makes that the list. */
 __device__ static void thin_out(list_t *l, const kept_t &k, float *score, int32_t *id)
 {
-    int32_t n = 0, all;
-    FOR_SEGMENT(i, *l) n += is_kept(k, l->score[i], id_of(*l, i));
-    int32_t at = block_before(n, &all);
-    FOR_SEGMENT(i, *l)
-    {
-        if (is_kept(k, l->score[i], id_of(*l, i))) {
+    const auto kept = [&](int32_t i) { return is_kept(k, l->score[i], id_of(*l, i)); };
+    const stretch_t own = own_stretch(*l);
+    int32_t all, in_warp, before = stretch_before(*l, &all, kept);
+    for (int32_t first = own.begin; first < own.end; first += WARP) {
+        const int32_t i = first + (int32_t)threadIdx.x % WARP;
+        const bool stays = i < own.end && kept(i);
+        const int32_t at = before + warp_before(stays, &in_warp);
+        if (stays) {
             score[at] = l->score[i];
-            id[at++] = id_of(*l, i);
+            id[at] = id_of(*l, i);
         }
+        before += in_warp;
     }
     __syncthreads(); /* before others read it */
     l->score = score;
@@ -174,16 +207,18 @@ __device__ static double mass(const list_t &l, const kept_t &k, float level, boo
 __device__ static void keep_equals(const list_t &l, kept_t *k, int64_t n)
 {
     __shared__ int32_t last;
-    int32_t own = 0, all;
-    FOR_SEGMENT(i, l) own += l.score[i] == k->level;
-    int32_t before = block_before(own, &all);
+    const auto equal = [&](int32_t i) { return l.score[i] == k->level; };
+    const stretch_t own = own_stretch(l);
+    int32_t all, in_warp, before = stretch_before(l, &all, equal);
     if (threadIdx.x == 0)
         last = INT32_MAX;
     __syncthreads();
-    FOR_SEGMENT(i, l)
-    {
-        if (l.score[i] == k->level && ++before == n)
+    for (int32_t first = own.begin; first < own.end; first += WARP) {
+        const int32_t i = first + (int32_t)threadIdx.x % WARP;
+        const bool is_one = i < own.end && equal(i);
+        if (before + warp_before(is_one, &in_warp) + 1 == n && is_one)
             last = id_of(l, i);
+        before += in_warp;
     }
     __syncthreads();
     k->last = last;
@@ -230,14 +265,19 @@ __device__ static void keep_min_p(kept_t *k, double min_p)
 __device__ static int32_t draw(const list_t &l, const kept_t &k, double u)
 {
     __shared__ double sum[THREADS];
-    double own = 0, total = 0, before = 0;
-    FOR_SEGMENT(i, l)
-    {
-        if (is_kept(k, l.score[i], id_of(l, i)))
-            own += weight_of(k, l.score[i]);
-    }
+    const int32_t lane = (int32_t)threadIdx.x % WARP, first = (int32_t)threadIdx.x - lane;
+    double total = 0, before = 0;
     __syncthreads();
-    sum[threadIdx.x] = own;
+    for (int32_t s = first; s < first + SEGMENTS; s++) {
+        double own = 0;
+        for (int32_t i = segment_begin(l, s) + lane; i < segment_begin(l, s + 1); i += WARP) {
+            if (is_kept(k, l.score[i], id_of(l, i)))
+                own += weight_of(k, l.score[i]);
+        }
+        own = warp_sum(own);
+        if (lane == 0)
+            sum[s] = own;
+    }
     __syncthreads();
     if (threadIdx.x != 0)
         return -1;

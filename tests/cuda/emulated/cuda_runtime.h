@@ -87,6 +87,34 @@ template <class T> static inline T __shfl_sync(unsigned mask, T value, unsigned 
     return emu_shuffle_from(mask, value, from % EMU_WARP);
 }
 
+typedef struct emu_ballot {
+    bool chosen;
+    unsigned lanes;
+} emu_ballot_t;
+
+static inline void emu_run_ballot(void *const *brought, unsigned)
+{
+    unsigned lanes = 0;
+    for (unsigned i = 0; i < EMU_WARP; i++)
+        lanes |= brought[i] != nullptr && ((const emu_ballot_t *)brought[i])->chosen ? 1u << i : 0;
+    for (unsigned i = 0; i < EMU_WARP; i++) {
+        if (brought[i] != nullptr)
+            ((emu_ballot_t *)brought[i])->lanes = lanes;
+    }
+}
+
+static inline unsigned __ballot_sync(unsigned mask, bool chosen)
+{
+    emu_ballot_t b = {chosen, 0};
+    emu_together(mask, emu_run_ballot, &b);
+    return b.lanes;
+}
+
+static inline int __popc(unsigned x)
+{
+    return __builtin_popcount(x);
+}
+
 /* One block runs at a time, and its fibers change at barriers only. */
 template <class T> static inline T atomicAdd(T *at, T x)
 {
