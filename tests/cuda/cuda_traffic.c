@@ -1,7 +1,8 @@
 /* tests/cuda/cuda_traffic.c -- what the CUDA kernels' accesses to memory cost, as counted on the emulated device
  * (emu_traffic.h): a table of kernels, op by op, and the lines of the source that cost more than they must.
  *
- *   cuda_traffic [options of bench/op_speed]
+ *   cuda_traffic                              a small size, 128 tokens of bloom-560m; the test: what exceeds its bound is an error
+ *   cuda_traffic [options of bench/op_speed]  another size, without bounds
  *
  *   needed     MB that the op must move (kernels/op_count.c), products' operands included
  *   touched    MB of device memory that the kernel reads, and writes, each byte once
@@ -19,8 +20,53 @@
 
 enum { MOST_SITES = 400, SITES_EACH = 4 };
 
+/* How much more than the least a kernel may have. What is not here may have what `others` says: every request coalesced and
+ * without conflicts, nothing read twice, up to a row number for each warp of a block (8 x 32 bytes of a row's 2,048). */
+typedef struct bound {
+    const char *kernel;
+    double needed;  /* touched over needed, where the kernel is all that its op launches */
+    double again;   /* moved over touched */
+    double sectors; /* over the least */
+    double turns;   /* at the banks, over the least */
+} bound_t;
+
+static const bound_t others = {"", 1.02, 1.15, 1.01, 1.01};
+static const bound_t bounds[] = {
+    /* gamma and beta for every row: 4 rows' bytes moved for 2 touched; 6 for 4; gamma, 5 for 4, and two float32 of the row
+     * for each of 8 warps, 512 bytes more of 8,192. */
+    {"embed_kernel", 1.02, 2.08, 1.01, 1.01},
+    {"addnorm_kernel", 1.02, 1.52, 1.01, 1.01},
+    {"norm_backward_kernel", 1.02, 1.32, 1.01, 1.01},
+    /* The factor, 32 bytes a column, for every 32 rows of 2 bytes; dropout's key, a sector for 256 columns. */
+    {"project_kernel", 0, 1.57, 1.01, 1.01},
+    /* For each row of 256 columns, 512 bytes: bias 512, the factor for each 64 rows 128, u in two requests 64, a key 32. */
+    {"finish_kernel", 0, 2.44, 1.01, 1.01},
+    /* For each row of 64 columns, 128 bytes: g in two requests that take half of a sector each, 64; keys 8, of four rows a
+     * sector. 24 sectors of x and g where 20 are asked for. */
+    {"outer_kernel", 0, 1.57, 1.2, 1.01},
+    /* Logits are read twice and the gradient written: 10 bytes for 6; row numbers, target and state beside. */
+    {"cross_entropy_kernel", 0, 1.69, 1.01, 1.01},
+    /* Here every token has a target, which is all that is read, 4 bytes, by 8 warps. */
+    {"zero_rows_kernel", 0, 64, 1.01, 1.01},
+    /* For 8 rows of 32 columns, 1,024 bytes: A 1,024, B 32 for each of 64 numbers. Once in the life of a model. */
+    {"merge_kernel", 1.02, 4, 1.01, 1.01},
+    /* Logits, then scores written and read, and, thinned, scores and ids: 28 bytes for 4. Where top-p's first cut leaves
+     * all, as here, up to 37 more passes over 4 bytes and 3 over 8. Lists that are thinned begin anywhere. */
+    {"sample_kernel", 7.02, 7.2, 1.05, 1.01},
+    /* One number for all rows, or a few for each, read by every warp: little is what there is beside. */
+    {"sum_nll_kernel", 0, 1.3, 1.01, 1.01},
+    {"enter_kernel", 0, 1.25, 1.01, 1.01},
+    /* As they are: two tiles of 64 queries or keys here, the second of which reads again what the first did. Results are
+     * stored an element of 2 bytes at a time, 4 requests a sector. New tokens: 63 of 64 rows are zeros, stored likewise. */
+    {"attn_forward_kernel", 1.02, 2.1, 1.65, 2},
+    {"attn_backward_keys_kernel", 0, 2.5, 1.75, 1.01},
+    {"attn_backward_queries_kernel", 0, 2, 1.55, 1.01},
+};
+
 typedef struct report {
     op_user_t user; /* first */
+    bool bounded;
+    int n_beyond;
     struct {
         char kernel[64];
         emu_site_t site;
@@ -57,6 +103,35 @@ static void print_kernel(const emu_kernel_t *k)
     printf("  %-28s %10.3f %8.2f %8.2f %10.1f %6.2f\n", k->name, touched * 1e-6,
            over(device.units * EMU_SECTOR, touched), over(device.units, device.least),
            shared.units * 1e-3, over(shared.units, shared.least));
+}
+
+static const bound_t *find_bound(const char *kernel)
+{
+    for (size_t i = 0; i < sizeof bounds / sizeof bounds[0]; i++) {
+        if (strcmp(bounds[i].kernel, kernel) == 0)
+            return &bounds[i];
+    }
+    return &others;
+}
+
+static void check(report_t *r, const char *kernel, const char *what, double x, double most)
+{
+    if (!r->bounded || x <= most)
+        return;
+    printf("BEYOND ITS BOUND: %s: %s %.3f, at most %.3f\n", kernel, what, x, most);
+    r->n_beyond++;
+}
+
+/* needed: 0 where the op has other kernels, or products, too. */
+static void check_kernel(report_t *r, const emu_kernel_t *k, double needed)
+{
+    const sum_t device = sum_sites(k, false), shared = sum_sites(k, true);
+    const double touched = k->bytes_read + k->bytes_written;
+    const bound_t *b = find_bound(k->name);
+    check(r, k->name, "touched / needed", over(touched, needed), b->needed);
+    check(r, k->name, "moved / touched", over(device.units * EMU_SECTOR, touched), b->again);
+    check(r, k->name, "sectors / least", over(device.units, device.least), b->sectors);
+    check(r, k->name, "turns / least", over(shared.units, shared.least), b->turns);
 }
 
 static int compare_sites(const void *a, const void *b)
@@ -106,6 +181,7 @@ static lrd_status_t count(op_user_t *user, const op_case_t *c)
     printf("%s: needed %.3f\n", c->label, c->bytes * 1e-6);
     for (size_t i = 0; i < n; i++) {
         print_kernel(&k[i]);
+        check_kernel((report_t *)user, &k[i], n == 1 ? c->bytes : 0);
         keep_worst((report_t *)user, &k[i]);
     }
 out:
@@ -153,11 +229,18 @@ int main(int argc, char **argv)
     op_shapes_t shapes;
     if (!op_shapes_read(&shapes, argc, argv))
         return 2;
+    if (argc == 1) {
+        r.bounded = true;
+        shapes.hidden = 1024;
+        shapes.heads = 16;
+        shapes.vocab = 15680; /* a sixteenth */
+        shapes.tokens = shapes.length = 128;
+    }
     setenv("LRD_CUDA_PLUGIN", LRD_TRAFFIC_PLUGIN, 1);
     shapes.backend = "cuda";
     const lrd_status_t status = op_cases_run(&shapes, &r.user);
     if (status != LRD_OK)
         fprintf(stderr, "cuda_traffic: %s\n", lrd_error_text(status));
     print_worst(&r);
-    return status != LRD_OK;
+    return status != LRD_OK || r.n_beyond > 0;
 }
