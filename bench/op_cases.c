@@ -261,7 +261,7 @@ out:
 static lrd_status_t use_attention(cases_t *k)
 {
     lrd_status_t status = LRD_OK;
-    const int32_t n = k->s->tokens / k->s->length;
+    const int32_t n = k->s->tokens / k->s->length, head_dim = k->s->hidden / k->s->heads;
     int32_t *cu = NULL;
     void *dev_cu;
     lrd_mat_t lse, dqkv;
@@ -276,9 +276,9 @@ static lrd_status_t use_attention(cases_t *k)
                               .n_seqs = n,
                               .max_seqlen = k->s->length,
                               .n_heads = k->s->heads,
-                              .head_dim = k->s->hidden / k->s->heads,
+                              .head_dim = head_dim,
                               .slope = k->slope,
-                              .scale = 1 / sqrtf((float)(k->s->hidden / k->s->heads)),
+                              .scale = 1 / sqrtf((float)head_dim),
                               .out = k->dx,
                               .lse = lse.data};
     USE("attention", attn_forward, &f);

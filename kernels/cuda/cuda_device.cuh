@@ -127,8 +127,8 @@ template <class T> __device__ static __forceinline__ void zero_row(T *to, int64_
         store_chunk(to + j, c - j, wide, zero);
 }
 
-/* Half a chunk: 16 bytes of float32, 8 of a 16-bit type. Where float32 is read and written so, threads with neighbouring
- * pieces leave no gaps between them, as they do with chunks. */
+/* Half a chunk: 16 bytes of float32, 8 of a 16-bit type. Neighbouring threads that move neighbouring pieces of float32 leave
+ * no gaps within a request, as they would with chunks. */
 enum { PIECE = CHUNK / 2 };
 
 template <class T> struct piece_word {

@@ -156,7 +156,7 @@ std::vector<float> widen_a(const job_t &j)
 
 void run(const job_t &j)
 {
-    if (!EMU_PRODUCTS) { /* their times are no matter here, nor what is in them, but it is there */
+    if (!EMU_PRODUCTS) { /* zeros, where results would be */
         for (int64_t col = 0; col < j.d.cols; col++)
             memset((char *)j.d_data + (size_t)(col * j.d.ld) * bytes_of(j.d.type), 0,
                    (size_t)j.d.rows * bytes_of(j.d.type));

@@ -21,14 +21,13 @@ namespace
 {
 constexpr int PAGE = 4096, WORD = 64;
 
-/* Which bytes of device memory were touched. */
+/* Which bytes of device memory were touched: a bit for each. */
 class bytes_t
 {
   public:
     void add(uintptr_t at, int bytes)
     {
-        const uint64_t mask = bytes == WORD ? ~0ull : ((1ull << bytes) - 1) << at % WORD;
-        pages[at / PAGE][at % PAGE / WORD] |= mask;
+        pages[at / PAGE][at % PAGE / WORD] |= ((1ull << bytes) - 1) << at % WORD;
     }
     double count() const
     {
