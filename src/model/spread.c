@@ -274,6 +274,8 @@ lrd_status_t lrd_spread_open(const lrd_spread_options_t *o, lrd_grid_t *grid_out
 out:
     status = lrd_agree(o->comm, status);
     if (status == LRD_OK)
+        status = lrd_ranks_alike(o->comm, o->engine->backend);
+    if (status == LRD_OK)
         status = lrd_devices_check(o->comm, o->engine->backend, o->settings->ranks_per_device);
     if (status == LRD_OK)
         status = lrd_ranks_rooms(&(lrd_rooms_options_t){.comm = o->comm,

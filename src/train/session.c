@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "comm/devices.h"
 #include "lora/peft.h"
+#include "model/ranks.h"
 #include "train/planner.h"
 #include "train/resume.h"
 #include "train/session_answering.h"
@@ -316,6 +317,7 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
     lrd_session_t *s = session_out;
     *s = (lrd_session_t){.o = *options};
     LRD_TRY(end_phase(s, open_model(s)));
+    LRD_TRY(lrd_ranks_alike(options->comm, s->engine.backend));
     LRD_TRY(lrd_devices_check(options->comm, s->engine.backend,
                               options->settings->parallel.ranks_per_device));
     LRD_TRY(end_phase(s, lrd_resume_find(s)));

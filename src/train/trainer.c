@@ -21,6 +21,7 @@ typedef struct trainer {
     int64_t tokens;
     int64_t micro_batches;   /* of the update in work */
     double updating, waited; /* seconds of all updates; those of rank 0 spent on other ranks */
+    double device_updating, device_waited; /* the same of its device, where devices are connected */
 } trainer_t;
 
 static lrd_status_t report_start(const lrd_session_t *s)
@@ -171,6 +172,8 @@ static lrd_status_t run_update(trainer_t *t, bool *stopped_out)
     LRD_TRY(lrd_comm_abort(s->o.comm, status));
     t->updating += lrd_clock_seconds() - begun;
     t->waited += r.waited;
+    t->device_updating += r.device_seconds;
+    t->device_waited += r.device_waited;
     if (r.dropped) {
         *stopped_out = true;
         if (s->history.global_step > t->first_step)
@@ -199,6 +202,20 @@ out:
     return status;
 }
 
+/* The share of its own time that rank 0 spent on others, and its device. */
+static void report_waiting(const trainer_t *t)
+{
+    char device[64] = "";
+    if (lrd_comm_size(t->s.o.comm) == 1 || t->updating <= 0)
+        return;
+    if (t->device_updating > 0)
+        snprintf(device, sizeof device, ", their devices in %.1f %%",
+                 100 * t->device_waited / t->device_updating);
+    lrd_info(
+        "Ranks waited for each other and the network in %.1f %% of the time of updates%s (rank 0)",
+        100 * t->waited / t->updating, device);
+}
+
 /* Peak memory as the system counted it, beside what the layout said. */
 static void report_end(const trainer_t *t, double seconds)
 {
@@ -207,10 +224,7 @@ static void report_end(const trainer_t *t, double seconds)
     const lrd_memory_t *m = &t->s.engine.memory;
     lrd_info("Done in %s: %s/adapter_model.safetensors", text,
              t->s.o.settings->training.output_dir);
-    if (lrd_comm_size(t->s.o.comm) > 1 && t->updating > 0)
-        lrd_info("Ranks waited for each other and the network in %.1f %% of the time of updates "
-                 "(rank 0)",
-                 100 * t->waited / t->updating);
+    report_waiting(t);
     lrd_info("Peak memory of rank 0: %.1f MiB resident; planned %.1f MiB (%.1f of them mapped)",
              (double)lrd_mem_peak_bytes() / 0x1p20,
              (double)(lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes + m->host_bytes) /
