@@ -76,15 +76,23 @@ out:
     return status;
 }
 
-bool lrd_devcomm_is_likely(lrd_stream_t *stream, const lrd_parallel_settings_t *settings)
+lrd_status_t lrd_devcomm_expect(lrd_comm_t *world, lrd_stream_t *stream,
+                                const lrd_parallel_settings_t *settings, bool *likely_out)
 {
-    if (settings->transport == LRD_TRANSPORT_MPI || settings->ranks_per_device > 1 ||
-        native(stream) == NULL)
-        return false;
+    lrd_status_t status = LRD_OK;
+    int64_t lacks = 1;
+    *likely_out = false;
+    if (lrd_comm_size(world) == 1 || settings->transport == LRD_TRANSPORT_MPI ||
+        settings->ranks_per_device > 1 || native(stream) == NULL)
+        goto out;
     if (check_own(stream) == LRD_OK)
-        return true;
-    lrd_error_clear();
-    return false;
+        lacks = 0;
+    else
+        lrd_error_clear();
+    LRD_TRY(lrd_comm_max_i64(world, &lacks, 1));
+    *likely_out = lacks == 0;
+out:
+    return status;
 }
 
 static lrd_status_t check_alike(lrd_comm_t *world)

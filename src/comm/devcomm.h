@@ -19,8 +19,10 @@
 
 typedef struct lrd_devcomm lrd_devcomm_t;
 
-/* What of it this rank has: as lrd_devcomm_choose, to plan for ranks that are not there. */
-bool lrd_devcomm_is_likely(lrd_stream_t *stream, const lrd_parallel_settings_t *settings);
+/* Will lrd_devcomm_choose say yes, as far as each rank knows alone? To plan by, also for ranks that are not there.
+ * Collective; failures are agreed on. */
+lrd_status_t lrd_devcomm_expect(lrd_comm_t *world, lrd_stream_t *stream,
+                                const lrd_parallel_settings_t *settings, bool *likely_out);
 
 /* Can the ranks of the world exchange device memory, and do the settings (parallel.transport) want it? Where
  * `auto` wanted it on GPUs, one line says why not. `nccl` where it cannot be is an error, and so are libraries that differ.
@@ -30,7 +32,7 @@ lrd_status_t lrd_devcomm_choose(lrd_comm_t *world, lrd_stream_t *stream,
 
 /* Device memory that the library takes for itself, beside what it is given: at most so much for a group of `size`
  * ranks, each of which exchanges messages with n_peers of them; collectives: and sums or gathers. Only where
- * lrd_devcomm_choose, or lrd_devcomm_is_likely, has said yes. */
+ * lrd_devcomm_choose, or lrd_devcomm_expect, has said yes. */
 size_t lrd_devcomm_reserve(int size, int n_peers, bool collectives);
 
 /* Connects the ranks of `comm`; lrd_devcomm_choose has said that they can be. LRD_ERR_COMM, on all of them: a

@@ -216,6 +216,30 @@ static void report_waiting(const trainer_t *t)
         100 * t->waited / t->updating, device);
 }
 
+/* What libraries took of the device's memory for themselves, beside what was set aside for it. */
+static void report_device(const trainer_t *t)
+{
+    const lrd_engine_t *e = &t->s.engine;
+    const lrd_memory_t *m = &e->memory;
+    const double nccl = (double)lrd_grid_taken(&t->s.grid);
+    const double graphs = (double)lrd_graphs_taken(t->s.stage->graphs);
+    const double own =
+        (double)(m->model.capacity + m->step.capacity + m->scratch.bytes) + nccl + graphs;
+    size_t free_bytes, total_bytes;
+    if (m->nccl.bound + m->graphs.bound == 0)
+        return;
+    if (lrd_mem_info(e->backend, &free_bytes, &total_bytes) != LRD_OK) {
+        lrd_error_clear(); /* the run is over, and well */
+        return;
+    }
+    lrd_info("Device memory that libraries took on rank 0: NCCL %.1f of at most %.1f MiB, graphs "
+             "%.1f of at most "
+             "%.1f; %.1f MiB went elsewhere (kernels, cuBLASLt, other programs)",
+             nccl / 0x1p20, (double)m->nccl.bound / 0x1p20, graphs / 0x1p20,
+             (double)m->graphs.bound / 0x1p20,
+             ((double)e->free_bytes - (double)free_bytes - own) / 0x1p20);
+}
+
 /* Peak memory as the system counted it, beside what the layout said. */
 static void report_end(const trainer_t *t, double seconds)
 {
@@ -230,6 +254,7 @@ static void report_end(const trainer_t *t, double seconds)
              (double)(lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes + m->host_bytes) /
                  0x1p20,
              (double)m->mapped_bytes / 0x1p20);
+    report_device(t);
 }
 
 /* Where the time of the updates went, at log level debug. */

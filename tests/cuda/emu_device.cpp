@@ -43,7 +43,9 @@ struct emu_graph_exec {
     std::vector<std::function<void()>> work;
     size_t bytes() const
     {
-        return work.size() * EMU_NODE_BYTES;
+        static const char *const text = getenv("LRD_EMULATED_NODE_BYTES");
+        return work.size() *
+               (text != nullptr ? strtoull(text, nullptr, 10) : (size_t)EMU_NODE_BYTES);
     }
 };
 
