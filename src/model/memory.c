@@ -136,6 +136,16 @@ void lrd_memory_free(lrd_memory_t *m)
     *m = (lrd_memory_t){0};
 }
 
+static bool is_host(const lrd_memory_t *m)
+{
+    return m->backend->ops->reads_host_memory;
+}
+
+size_t lrd_memory_needed(const lrd_memory_t *m)
+{
+    return lrd_memory_total(m) + (is_host(m) ? m->pinned_bytes : 0);
+}
+
 static lrd_status_t print_row(lrd_buf_t *buf, const char *name, size_t bytes)
 {
     return bytes > 0 ? lrd_buf_printf(buf, "  %-32s %10.1f MiB\n", name, (double)bytes / 0x1p20)
@@ -153,11 +163,13 @@ lrd_status_t lrd_memory_print(const lrd_memory_t *m, lrd_buf_t *buf)
     LRD_TRY(print_row(buf, "scratch", m->scratch.bytes));
     LRD_TRY(print_row(buf, "NCCL, at most", m->nccl.bound));
     LRD_TRY(print_row(buf, "graphs, at most", m->graphs.bound));
-    LRD_TRY(print_row(buf, "pinned host memory", m->pinned_bytes));
+    if (is_host(m))
+        LRD_TRY(print_row(buf, "pinned host memory", m->pinned_bytes));
     LRD_TRY(print_row(buf, "weights mapped from their files", m->mapped_bytes));
-    LRD_TRY(print_row(buf, "weights in host memory", m->host_bytes));
-    LRD_TRY(print_row(buf, "in all",
-                      lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes + m->host_bytes));
+    LRD_TRY(print_row(buf, "in all", lrd_memory_needed(m) + m->mapped_bytes));
+    if (!is_host(m))
+        LRD_TRY(print_row(buf, "beside it, pinned host memory", m->pinned_bytes));
+    LRD_TRY(print_row(buf, "beside it, weights on the host", m->host_bytes));
     LRD_TRY(print_row(buf, "beside it, weights in files", m->file_bytes));
 out:
     return status;

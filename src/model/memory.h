@@ -46,6 +46,9 @@ void lrd_memory_free(lrd_memory_t *memory); /* {0} is fine */
 /* Device bytes in all, what is set aside included, without mapped and pinned ones. */
 size_t lrd_memory_total(const lrd_memory_t *memory);
 
+/* What of the device's memory a run needs: that, and where the device is the host, pinned memory too. */
+size_t lrd_memory_needed(const lrd_memory_t *memory);
+
 /* Appends a table: bytes by category. */
 lrd_status_t lrd_memory_print(const lrd_memory_t *memory, lrd_buf_t *buf);
 

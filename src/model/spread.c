@@ -39,7 +39,7 @@ static lrd_status_t measure(const trial_t *t, const lrd_runs_t *runs, int64_t *b
         lrd_weights_layout(w, m.backend, &m.model);
     LRD_TRY(t->o->measure(t->o->context, w, &m));
     m.nccl.bound = reserve(t->o, t->n_stages);
-    *bytes_out = (int64_t)(lrd_memory_total(&m) + m.pinned_bytes);
+    *bytes_out = (int64_t)lrd_memory_needed(&m);
 out:
     lrd_weights_close(w);
     return status;

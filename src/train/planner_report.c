@@ -31,8 +31,7 @@ lrd_planner_row_t lrd_planner_row(const lrd_memory_t *m, int64_t room)
         .activations = count(&m->step, "activations"),
         .room = room,
     };
-    row.rest = (int64_t)(lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes) - row.weights -
-               row.activations;
+    row.rest = (int64_t)(lrd_memory_needed(m) + m->mapped_bytes) - row.weights - row.activations;
     return row;
 }
 

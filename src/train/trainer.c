@@ -249,11 +249,17 @@ static void report_end(const trainer_t *t, double seconds)
     lrd_info("Done in %s: %s/adapter_model.safetensors", text,
              t->s.o.settings->training.output_dir);
     report_waiting(t);
-    lrd_info("Peak memory of rank 0: %.1f MiB resident; planned %.1f MiB (%.1f of them mapped)",
-             (double)lrd_mem_peak_bytes() / 0x1p20,
-             (double)(lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes + m->host_bytes) /
-                 0x1p20,
-             (double)m->mapped_bytes / 0x1p20);
+    if (t->s.engine.backend->ops->reads_host_memory)
+        lrd_info("Peak memory of rank 0: %.1f MiB resident; planned %.1f MiB (%.1f of them mapped)",
+                 (double)lrd_mem_peak_bytes() / 0x1p20,
+                 (double)(lrd_memory_needed(m) + m->mapped_bytes) / 0x1p20,
+                 (double)m->mapped_bytes / 0x1p20);
+    else
+        lrd_info("Peak memory of rank 0: %.1f MiB resident on the host; planned %.1f MiB of it "
+                 "pinned, and %.1f MiB of the device",
+                 (double)lrd_mem_peak_bytes() / 0x1p20,
+                 (double)(m->pinned_bytes + m->host_bytes) / 0x1p20,
+                 (double)lrd_memory_needed(m) / 0x1p20);
     report_device(t);
 }
 
