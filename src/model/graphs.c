@@ -22,7 +22,7 @@ struct lrd_graphs {
 };
 
 /* What a graph takes: CUDA says little, a library of NVIDIA's (cccl) counts 10 KiB for a node. The way back through a
- * block has up to 50 nodes (adapters on all linears, dropout, all formed again), and some more where it begins and ends. */
+ * block has some 50 nodes (adapters on all linears, dropout, all formed again), and some more where it begins and ends. */
 enum { NODE_BYTES = 12 << 10, NODES_OF_BLOCK = 64, NODES_BESIDE = 64 };
 
 size_t lrd_graphs_reserve(const lrd_graphs_t *g, int64_t n_blocks)

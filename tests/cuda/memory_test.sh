@@ -48,6 +48,10 @@ cmp one/adapter_model.safetensors two/adapter_model.safetensors || fail "other b
 for row in 'NCCL, at most' 'graphs, at most'; do
   (($(kib "$row" planned) > 0 && $(kib "$row" planned) == $(kib "$row" two.log))) || fail "$row: planned $(kib "$row" planned)"
 done
+# Of 8 channels each has 14 MiB for messages and 14 for gathers, and 2 x 2 by a switch; and 128 are a guess.
+(($(kib 'NCCL, at most' planned) == (128 + 8 * (14 + 14 + 4)) * 1024)) || fail "NCCL: planned $(kib 'NCCL, at most' planned) KiB"
+NCCL_MAX_CTAS=16 NCCL_BUFFSIZE=$((8 << 20)) "$LRD_PROGRAM" plan --config config.yaml --backend cuda --ranks 2 >planned 2>log || fail "plan: $(cat log)"
+(($(kib 'NCCL, at most' planned) == (128 + 16 * (18 + 18 + 4)) * 1024)) || fail "NCCL as the environment wants it: $(cat planned)"
 
 # Where a run fits but for its graphs it does without them; where it does not leave NCCL its part it becomes two stages,
 # which need less, or blocks leave the device.
@@ -66,16 +70,19 @@ cmp one/adapter_model.safetensors away/adapter_model.safetensors || fail "other 
 unset LRD_EMULATED_MEMORY
 
 # What takes more than was set aside ends the run, by name.
-ends() { # NAME RANKS TEXT...
+ends() { # NAME RANKS SETTING TEXT...
   local code=0 text
-  run "$1" "$2" || code=$?
+  run "$1" "$2" "$3" || code=$?
   ((code != 0 && code != 124)) || fail "$1: exit code $code: $(cat "$1.log")"
-  for text in "${@:3}"; do grep -q "error: .*$text" "$1.log" || fail "$1 does not say '$text': $(cat "$1.log")"; done
+  for text in "${@:4}"; do grep -q "error: .*$text" "$1.log" || fail "$1 does not say '$text': $(cat "$1.log")"; done
   [[ ! -e $1/adapter_model.safetensors ]] || fail "$1 leaves an adapter"
   grep -m 1 'error: ' "$1.log"
 }
-LRD_EMULATED_NODE_BYTES=$((1 << 30)) ends graphs 1 'out of device memory for graphs: one of [1-9][0-9]* nodes' \
+# There is room for the way forward through four blocks, not for the way back: its nodes are no more than are planned.
+LRD_EMULATED_NODE_BYTES=$((1 << 26)) ends graphs 1 training.gradient_checkpointing=block 'out of device memory for graphs: one of [1-9][0-9]* nodes' \
   'the device has [0-9.]* of 8192.0 MiB free' 'parallel.max_memory' 'LRD_CUDA_GRAPHS=0'
-LRD_EMULATED_NCCL_BYTES=$((1 << 30)) ends nccl 2 'out of device memory for NCCL, which has taken 0.2 MiB' \
+nodes=$(sed -n 's/.*one of \([0-9]*\) nodes.*/\1/p' graphs.log)
+((nodes > 4 * 32 && nodes <= 4 * 64 + 64)) || fail "the way back through four blocks has $nodes nodes"
+LRD_EMULATED_NCCL_BYTES=$((1 << 30)) ends nccl 2 parallel.data=2 'out of device memory for NCCL, which has taken 0.2 MiB' \
   'the device has [0-9.]* of 8192.0 MiB free' 'parallel.max_memory' 'parallel.transport: mpi'
 echo PASSED

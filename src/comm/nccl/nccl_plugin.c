@@ -21,6 +21,14 @@ extern "C"
  * is up to 32, which is for larger messages than gradients of adapters and the activations of a micro-batch are. */
 enum { CHANNELS = 8 };
 
+/* What the environment makes of a number: NCCL takes it rather than the program's. */
+static long at_least(long number, const char *variable)
+{
+    const char *text = getenv(variable);
+    const long asked = text != NULL ? strtol(text, NULL, 10) : 0;
+    return asked > number ? asked : number;
+}
+
 /* Each channel has, for each rank that it is connected with, buffers of all protocols on the receiving side (4 MiB,
  * 4.7 MiB and 0.5 MiB, 10 MiB as memory is mapped), and 2 MiB on either side for what counts their slots: NCCL's
  * defaults. Of the ranks, sums and gathers connect two neighbours of a ring and up to three of a tree; and all of them
@@ -28,13 +36,16 @@ enum { CHANNELS = 8 };
  * group is opened is a guess. */
 static size_t nccl_reserve(int size, int n_peers, bool collectives)
 {
-    enum { MIB = 1 << 20, OPEN = 128, CONNECTION = 14, SWITCHED = 2, NEIGHBOURS = 5, HOST = 8 };
+    enum { MIB = 1 << 20, OPEN = 128, CONNECTION = 10, SWITCHED = 2, NEIGHBOURS = 5, HOST = 8 };
     const int peers = size - 1 < NEIGHBOURS ? size - 1 : NEIGHBOURS;
-    const int switched = size < HOST ? size : HOST;
+    const int switched = collectives ? (size < HOST ? size : HOST) : 0;
     const int connections = n_peers + (collectives ? peers : 0);
-    const int mib =
-        OPEN + CHANNELS * (CONNECTION * connections + (collectives ? SWITCHED * switched : 0));
-    return (size_t)mib * MIB;
+    const long channels = at_least(at_least(at_least(CHANNELS, "NCCL_MAX_CTAS"), "NCCL_MIN_CTAS"),
+                                   "NCCL_MIN_NCHANNELS");
+    const size_t buffer = (size_t)at_least(4L * MIB, "NCCL_BUFFSIZE");
+    const size_t connection = (size_t)CONNECTION * MIB + buffer;
+    return (size_t)OPEN * MIB + (size_t)channels * ((size_t)connections * connection +
+                                                    (size_t)(SWITCHED * switched) * MIB);
 }
 
 static bool is_fine(ncclResult_t result)
