@@ -129,6 +129,13 @@ void lrd_backend_device_id(lrd_backend_t *be, char text[LRD_DEVICE_ID])
         be->ops->device_id(be, text);
 }
 
+void lrd_backend_software(lrd_backend_t *be, char text[LRD_SOFTWARE])
+{
+    text[0] = '\0';
+    if (be->ops->software != NULL)
+        be->ops->software(be, text);
+}
+
 lrd_status_t lrd_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out)
 {
     return be->ops->mem_info(be, free_bytes_out, total_bytes_out);
@@ -198,6 +205,16 @@ lrd_status_t lrd_event_sync(lrd_event_t *event)
     LRD_TRY(event->backend->ops->event_sync(event));
 out:
     return status;
+}
+
+lrd_status_t lrd_timer_create(lrd_backend_t *be, lrd_event_t **timer_out)
+{
+    return be->ops->timer_create(be, timer_out);
+}
+
+lrd_status_t lrd_timer_seconds(lrd_event_t *begin, lrd_event_t *end, double *seconds_out)
+{
+    return begin->backend->ops->timer_seconds(begin, end, seconds_out);
 }
 
 bool lrd_has_graphs(const lrd_backend_t *be)

@@ -25,6 +25,7 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "kernels/products.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,7 +36,7 @@ extern "C" {
 #endif
 
 /* A plugin built against another version of this file is refused. */
-enum { LRD_OPS_ABI_VERSION = 7 };
+enum { LRD_OPS_ABI_VERSION = 8 };
 
 typedef struct lrd_ops lrd_ops_t;
 
@@ -432,33 +433,6 @@ typedef struct lrd_limits {
     bool training;      /* backward ops will run */
 } lrd_limits_t;
 
-/* A product that a backend can compute in several ways, and one of them; in its own words. Where it was
- * timed also the seconds that this way takes, and the one that the backend takes untimed. */
-typedef struct lrd_choice {
-    char product[128], route[176];
-    double seconds, rule_seconds;
-} lrd_choice_t;
-
-/* Ways that were found by timing, for that machine alone: they decide the bits. */
-typedef struct lrd_tuning {
-    char machine[160];
-    const lrd_choice_t *choice;
-    size_t n;
-} lrd_tuning_t;
-
-/* How a backend is to compute products with weights.
- *
- * tuning_file  from lora-dist tune; NULL: the backend's own rules
- * tuning       what that file says: lrd_backend_open fills it in, a backend copies what it needs
- * tf32         operands of float32 products are rounded to TF32; LRD_ERR_UNSUPPORTED where there is none
- * tunes        the ways of each product are timed when it is met first, and the fastest is taken. What
- *              linears write is then anything: for lora-dist tune alone */
-typedef struct lrd_product_options {
-    const char *tuning_file;
-    const lrd_tuning_t *tuning;
-    bool tf32, tunes;
-} lrd_product_options_t;
-
 /* What a backend is asked when it is opened. */
 typedef struct lrd_backend_options {
     int device_index; /* the rank's number on its host: its device, modulo those it sees */
@@ -467,6 +441,7 @@ typedef struct lrd_backend_options {
 } lrd_backend_options_t;
 
 enum { LRD_DEVICE_ID = 48 }; /* bytes of a device's name among all others */
+enum { LRD_SOFTWARE = 512 }; /* bytes of lrd_backend_software's text */
 
 /* The table that a backend fills. Call through the front functions below. */
 struct lrd_ops {
@@ -480,6 +455,7 @@ struct lrd_ops {
     /* For people; devices that are described alike are equally fast. */
     lrd_status_t (*describe)(lrd_backend_t *be, char *text, size_t size);
     void (*device_id)(lrd_backend_t *be, char text[LRD_DEVICE_ID]); /* NULL: there is none */
+    void (*software)(lrd_backend_t *be, char text[LRD_SOFTWARE]);   /* NULL: nothing */
     lrd_status_t (*mem_info)(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out);
     lrd_status_t (*mem_alloc)(lrd_backend_t *be, lrd_memkind_t kind, size_t bytes, void **ptr_out);
     void (*mem_free)(lrd_backend_t *be, lrd_memkind_t kind, void *ptr, size_t bytes);
@@ -493,6 +469,9 @@ struct lrd_ops {
     lrd_status_t (*event_sync)(lrd_event_t *event);
     /* Its place is passed, or never will be. NULL where stream_native is. */
     bool (*event_is_done)(lrd_event_t *event);
+    /* NULL where stream_native is. */
+    lrd_status_t (*timer_create)(lrd_backend_t *be, lrd_event_t **timer_out);
+    lrd_status_t (*timer_seconds)(lrd_event_t *begin, lrd_event_t *end, double *seconds_out);
     lrd_status_t (*graph_begin)(lrd_stream_t *st);
     lrd_status_t (*graph_end)(lrd_stream_t *st, lrd_graph_t **graph_out);
     lrd_status_t (*graph_launch)(lrd_stream_t *st, lrd_graph_t *graph);
@@ -528,6 +507,10 @@ lrd_status_t lrd_backend_describe(lrd_backend_t *be, char *text, size_t size);
 /* What tells the device from all others, anywhere. Empty: it is meant to be shared, as a CPU is. */
 void lrd_backend_device_id(lrd_backend_t *be, char text[LRD_DEVICE_ID]);
 
+/* What ranks must have alike for their bits and the order of their work, beside settings: versions, and what the
+ * environment says. For comm/alike.h. */
+void lrd_backend_software(lrd_backend_t *be, char text[LRD_SOFTWARE]);
+
 /* Memory of the device that is free for this process, and in all. */
 lrd_status_t lrd_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out);
 
@@ -556,6 +539,12 @@ lrd_status_t lrd_event_sync(lrd_event_t *event);
 
 /* What is enqueued on the stream from now on waits for the event's place; the host does not. */
 lrd_status_t lrd_stream_wait(lrd_stream_t *st, lrd_event_t *event);
+
+/* An event that keeps the time at which its place was passed, by the device's clock. Only where the stream is one
+ * of a device library's (stream_native). */
+lrd_status_t lrd_timer_create(lrd_backend_t *be, lrd_event_t **timer_out);
+/* Seconds from one place to a later one; both were passed. */
+lrd_status_t lrd_timer_seconds(lrd_event_t *begin, lrd_event_t *end, double *seconds_out);
 
 /* Between begin and end what is enqueued on the stream is not done but taken down, with the arguments
  * that it was given: ops and copies. Their memory must be there whenever the graph is launched; what lies

@@ -4,6 +4,7 @@
 #include "kernels/cpu/cpu_tuning.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -61,6 +62,14 @@ static lrd_status_t cpu_tuned(lrd_backend_t *backend, lrd_tuning_t *tuning_out)
         LRD_TRY(tuning_list(be->tuning, be->isa, tuning_out));
 out:
     return status;
+}
+
+/* Processors may differ; what somebody asked of them may not. */
+static void cpu_software(lrd_backend_t *backend, char text[LRD_SOFTWARE])
+{
+    (void)backend;
+    const char *isa = getenv("LRD_CPU_ISA");
+    snprintf(text, LRD_SOFTWARE, "LRD_CPU_ISA\t%.64s\n", isa != NULL ? isa : "not set");
 }
 
 static lrd_status_t cpu_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out)
@@ -196,6 +205,7 @@ const lrd_ops_t lrd_cpu_ops = {.name = "cpu",
                                .open = cpu_open,
                                .close = cpu_close,
                                .describe = cpu_describe,
+                               .software = cpu_software,
                                .mem_info = cpu_mem_info,
                                .mem_alloc = cpu_mem_alloc,
                                .mem_free = cpu_mem_free,

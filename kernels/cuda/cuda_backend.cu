@@ -6,6 +6,30 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* For messages: what is left of the device's memory. */
+static void describe_memory(char text[96])
+{
+    size_t free_bytes = 0, total_bytes = 0;
+    cudaMemGetInfo(&free_bytes, &total_bytes);
+    snprintf(text, 96, "the device has %.1f of %.1f MiB free", (double)free_bytes / 0x1p20,
+             (double)total_bytes / 0x1p20);
+}
+
+lrd_status_t cuda_fail(cudaError_t error, const char *file, int line, const char *call)
+{
+    char memory[96];
+    if (error != cudaErrorMemoryAllocation)
+        return lrd_fail(LRD_ERR_DEVICE, file, line, "CUDA: %s: %s", call,
+                        cudaGetErrorString(error));
+    cudaGetLastError(); /* it has been dealt with */
+    describe_memory(memory);
+    return lrd_fail(
+        LRD_ERR_NO_MEMORY, file, line,
+        "CUDA: %s: out of device memory for what CUDA takes beside the run; %s. Leave it more: "
+        "parallel.max_memory says how much of a device a run may take",
+        call, memory);
+}
+
 static void cuda_close(lrd_backend_t *backend)
 {
     cuda_backend_t *be = (cuda_backend_t *)backend;
@@ -85,9 +109,9 @@ static lrd_status_t cuda_open(const lrd_backend_options_t *options, lrd_backend_
 static lrd_status_t cuda_describe(lrd_backend_t *backend, char *text, size_t size)
 {
     const cuda_backend_t *be = (const cuda_backend_t *)backend;
-    snprintf(text, size, "device %s, compute capability %d.%d, %d multiprocessors",
-             be->properties.name, be->properties.major, be->properties.minor,
-             be->properties.multiProcessorCount);
+    snprintf(text, size, "%s of %.0f GiB, compute capability %d.%d, %d multiprocessors",
+             be->properties.name, (double)be->properties.totalGlobalMem / 0x1p30,
+             be->properties.major, be->properties.minor, be->properties.multiProcessorCount);
     return LRD_OK;
 }
 
@@ -98,6 +122,25 @@ static void cuda_device_id(lrd_backend_t *backend, char text[LRD_DEVICE_ID])
     for (size_t i = 0; i < sizeof be->properties.uuid.bytes; i++)
         at += snprintf(text + at, LRD_DEVICE_ID - (size_t)at, "%02x",
                        (unsigned char)be->properties.uuid.bytes[i]);
+}
+
+/* LRD_CUDA_GRAPHS=0: none, to compare. */
+static bool wants_graphs()
+{
+    const char *text = getenv("LRD_CUDA_GRAPHS");
+    return text == NULL || strcmp(text, "0") != 0;
+}
+
+static void cuda_software(lrd_backend_t *, char text[LRD_SOFTWARE])
+{
+    const char *tf32 = getenv("NVIDIA_TF32_OVERRIDE");
+    int runtime = 0;
+    cudaRuntimeGetVersion(&runtime);
+    snprintf(text, LRD_SOFTWARE,
+             "CUDA runtime\t%d.%d\ncuBLASLt\t%zu\ngraphs (LRD_CUDA_GRAPHS)\t%s\n"
+             "NVIDIA_TF32_OVERRIDE\t%.64s\n",
+             runtime / 1000, runtime / 10 % 100, cublasLtGetVersion(),
+             wants_graphs() ? "on" : "off", tf32 != NULL ? tf32 : "not set");
 }
 
 static lrd_status_t cuda_mem_info(lrd_backend_t *, size_t *free_bytes_out, size_t *total_bytes_out)
@@ -114,12 +157,11 @@ static lrd_status_t cuda_mem_alloc(lrd_backend_t *, lrd_memkind_t kind, size_t b
                                   ? cudaHostAlloc(ptr_out, some, cudaHostAllocDefault)
                                   : cudaMalloc(ptr_out, some);
     if (error == cudaErrorMemoryAllocation) {
-        size_t free_bytes = 0, total_bytes = 0;
+        char memory[96];
         cudaGetLastError(); /* it has been dealt with */
-        CUDA_CALL(cudaMemGetInfo(&free_bytes, &total_bytes));
-        CUDA_CHECK(false, LRD_ERR_NO_MEMORY,
-                   "out of %s memory: %zu bytes asked for; the device has %zu of %zu bytes free",
-                   kind == LRD_MEM_PINNED ? "pinned" : "device", bytes, free_bytes, total_bytes);
+        describe_memory(memory);
+        CUDA_CHECK(false, LRD_ERR_NO_MEMORY, "out of %s memory: %.1f MiB asked for; %s",
+                   kind == LRD_MEM_PINNED ? "pinned" : "device", (double)bytes / 0x1p20, memory);
     }
     CUDA_CALL(error);
     return LRD_OK;
@@ -164,16 +206,34 @@ static lrd_status_t cuda_stream_wait(lrd_stream_t *st, lrd_event_t *event)
     return LRD_OK;
 }
 
-static lrd_status_t cuda_event_create(lrd_backend_t *be, lrd_event_t **event_out)
+static lrd_status_t create_event(lrd_backend_t *be, unsigned flags, lrd_event_t **event_out)
 {
     cuda_event_t *event = (cuda_event_t *)calloc(1, sizeof *event);
     CUDA_CHECK(event != NULL, LRD_ERR_NO_MEMORY, "out of memory");
     event->base.backend = be;
-    const cudaError_t error = cudaEventCreateWithFlags(&event->event, cudaEventDisableTiming);
+    const cudaError_t error = cudaEventCreateWithFlags(&event->event, flags);
     if (error != cudaSuccess)
         free(event);
     CUDA_CALL(error);
     *event_out = &event->base;
+    return LRD_OK;
+}
+
+static lrd_status_t cuda_event_create(lrd_backend_t *be, lrd_event_t **event_out)
+{
+    return create_event(be, cudaEventDisableTiming, event_out);
+}
+
+static lrd_status_t cuda_timer_create(lrd_backend_t *be, lrd_event_t **timer_out)
+{
+    return create_event(be, cudaEventDefault, timer_out);
+}
+
+static lrd_status_t cuda_timer_seconds(lrd_event_t *begin, lrd_event_t *end, double *seconds_out)
+{
+    float milliseconds;
+    CUDA_CALL(cudaEventElapsedTime(&milliseconds, cuda_event_of(begin), cuda_event_of(end)));
+    *seconds_out = (double)milliseconds / 1000;
     return LRD_OK;
 }
 
@@ -218,8 +278,18 @@ static lrd_status_t instantiate(lrd_backend_t *be, cudaGraph_t taken, lrd_graph_
     const cudaError_t error = cudaGraphInstantiate(&g->graph, taken, 0);
     if (error != cudaSuccess)
         free(g);
-    CUDA_CHECK(error == cudaSuccess, LRD_ERR_DEVICE, "CUDA: cudaGraphInstantiate: %s",
-               cudaGetErrorString(error));
+    if (error == cudaErrorMemoryAllocation) {
+        char memory[96];
+        size_t nodes = 0;
+        cudaGetLastError(); /* it has been dealt with */
+        describe_memory(memory);
+        cudaGraphGetNodes(taken, NULL, &nodes);
+        CUDA_CHECK(false, LRD_ERR_NO_MEMORY,
+                   "out of device memory for graphs: one of %zu nodes; %s. Leave it more with "
+                   "parallel.max_memory, or do without graphs: LRD_CUDA_GRAPHS=0 on all ranks",
+                   nodes, memory);
+    }
+    CUDA_CALL(error);
     *graph_out = &g->base;
     return LRD_OK;
 }
@@ -250,13 +320,6 @@ static void cuda_graph_destroy(lrd_graph_t *graph)
 {
     cudaGraphExecDestroy(((cuda_graph_t *)graph)->graph);
     free(graph);
-}
-
-/* LRD_CUDA_GRAPHS=0: none, to compare. */
-static bool wants_graphs()
-{
-    const char *text = getenv("LRD_CUDA_GRAPHS");
-    return text == NULL || strcmp(text, "0") != 0;
 }
 
 static void *cuda_stream_native(lrd_stream_t *st)
@@ -301,6 +364,7 @@ static lrd_ops_t make_table()
     t.close = cuda_close;
     t.describe = cuda_describe;
     t.device_id = cuda_device_id;
+    t.software = cuda_software;
     t.mem_info = cuda_mem_info;
     t.mem_alloc = cuda_mem_alloc;
     t.mem_free = cuda_mem_free;
@@ -313,6 +377,8 @@ static lrd_ops_t make_table()
     t.event_record = cuda_event_record;
     t.event_sync = cuda_event_sync;
     t.event_is_done = cuda_event_is_done;
+    t.timer_create = cuda_timer_create;
+    t.timer_seconds = cuda_timer_seconds;
     t.graph_begin = cuda_graph_begin;
     t.graph_end = cuda_graph_end;
     t.graph_launch = cuda_graph_launch;

@@ -35,12 +35,16 @@
     } while (0)
 
 /* A call of CUDA's runtime. */
-#define CUDA_CALL(call)                                                          \
-    do {                                                                         \
-        const cudaError_t called = (call);                                       \
-        CUDA_CHECK(called == cudaSuccess, LRD_ERR_DEVICE, "CUDA: %s: %s", #call, \
-                   cudaGetErrorString(called));                                  \
+#define CUDA_CALL(call)                                          \
+    do {                                                         \
+        const cudaError_t called = (call);                       \
+        if (called != cudaSuccess)                               \
+            return cuda_fail(called, __FILE__, __LINE__, #call); \
     } while (0)
+
+/* Records what CUDA said of a call. Where the device has no memory left for what CUDA takes itself, which no plan
+ * counts, that is LRD_ERR_NO_MEMORY, with what is left and what to set; else LRD_ERR_DEVICE. */
+lrd_status_t cuda_fail(cudaError_t error, const char *file, int line, const char *call);
 
 typedef struct cuda_backend {
     lrd_backend_t base;
@@ -125,12 +129,12 @@ static lrd_status_t cuda_launch(lrd_stream_t *st, const char *name, void (*kerne
     const cudaError_t error = emu_launch(name, kernel, grid, block, shared_bytes,
                                          cuda_stream_of(st), static_cast<P>(args)...);
 #endif
-    CUDA_CHECK(error == cudaSuccess, LRD_ERR_DEVICE,
+    CUDA_CHECK(error == cudaSuccess || error == cudaErrorMemoryAllocation, LRD_ERR_DEVICE,
                "CUDA: kernel %s with %u x %u x %u blocks of %u threads and %zu bytes of shared "
                "memory: %s",
                name, grid.x, grid.y, grid.z, block.x * block.y * block.z, shared_bytes,
                cudaGetErrorString(error));
-    return LRD_OK;
+    return error == cudaSuccess ? LRD_OK : cuda_fail(error, __FILE__, __LINE__, name);
 }
 
 /* Runs the statement with T as the element type of a compute dtype. */

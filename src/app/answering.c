@@ -62,6 +62,11 @@ static size_t pinned_bytes(void *context)
     return lrd_generator_pinned_bytes(((lrd_app_answering_t *)context)->generator);
 }
 
+static size_t graph_bytes(void *context)
+{
+    return lrd_generator_graph_bytes(((lrd_app_answering_t *)context)->generator);
+}
+
 static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
 {
     lrd_generator_layout(((lrd_app_answering_t *)context)->generator, model, step);
@@ -105,6 +110,7 @@ lrd_answering_t lrd_app_answering(lrd_app_answering_t *state)
                              .leave = leave_place,
                              .scratch_bytes = scratch_bytes,
                              .pinned_bytes = pinned_bytes,
+                             .graph_bytes = graph_bytes,
                              .layout = layout,
                              .prepare = prepare,
                              .run = run,

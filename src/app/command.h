@@ -32,6 +32,10 @@ lrd_status_t lrd_command_download(lrd_app_t *app);
 lrd_status_t lrd_command_push(lrd_app_t *app);
 lrd_status_t lrd_command_info(lrd_app_t *app);
 
+/* Settings of the file and the command line, which are the same on all ranks: else LRD_ERR_CONFIG. The caller
+ * frees them. Collective; failures are agreed on. */
+lrd_status_t lrd_read_settings(const lrd_app_t *app, lrd_settings_t **settings_out);
+
 /* Threads for a command that rank 0 runs alone: one, where other ranks are there, since they are not asked. */
 lrd_status_t lrd_threads_alone(const lrd_app_t *app, int *n_threads_out);
 

@@ -190,21 +190,13 @@ out:
     return status;
 }
 
-static lrd_status_t read_options(eval_t *e)
-{
-    lrd_status_t status = LRD_OK;
-    LRD_TRY(lrd_ask_sampling(e->app->cli, &e->sampling));
-    LRD_TRY(lrd_cli_read_settings(e->app->cli, &e->settings));
-out:
-    return status;
-}
-
 static lrd_status_t answer(eval_t *e)
 {
     lrd_status_t status = LRD_OK;
     lrd_comm_t *comm = e->app->comm;
     int n_threads;
-    LRD_TRY(lrd_agree(comm, read_options(e)));
+    LRD_TRY(lrd_agree(comm, lrd_ask_sampling(e->app->cli, &e->sampling)));
+    LRD_TRY(lrd_read_settings(e->app, &e->settings));
     lrd_comm_share_stop(comm, e->app->stop);
     LRD_TRY(lrd_agree(comm, lrd_comm_limit_silence(comm, e->settings->parallel.timeout_seconds)));
     LRD_TRY(lrd_cpus_threads(comm, e->app->cli->threads, &n_threads));

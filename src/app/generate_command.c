@@ -120,15 +120,6 @@ out:
     return status;
 }
 
-static lrd_status_t read_options(lrd_generate_app_t *g)
-{
-    lrd_status_t status = LRD_OK;
-    LRD_TRY(lrd_ask_sampling(g->app->cli, &g->sampling));
-    LRD_TRY(lrd_cli_read_settings(g->app->cli, &g->settings));
-out:
-    return status;
-}
-
 static void close_all(lrd_generate_app_t *g)
 {
     lrd_encoder_free(g->reader.encoder);
@@ -374,7 +365,8 @@ lrd_status_t lrd_command_generate(lrd_app_t *app)
     lrd_generate_app_t g = {.app = app};
     batch_t b = {.g = &g};
     int n_threads;
-    LRD_TRY(lrd_agree(app->comm, read_options(&g)));
+    LRD_TRY(lrd_agree(app->comm, lrd_ask_sampling(app->cli, &g.sampling)));
+    LRD_TRY(lrd_read_settings(app, &g.settings));
     LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &n_threads));
     LRD_TRY(find_folders(&g));
     LRD_TRY(lrd_agree(app->comm, open_all(&g, n_threads)));

@@ -50,12 +50,18 @@ static int count_ranks(const lrd_cli_t *cli, const lrd_settings_t *s)
                           : (int)(data * stages < MAX_RANKS ? data * stages : MAX_RANKS);
 }
 
-/* The memory of each rank; *fullest_out: of the one that has the least left. */
+/* The one that has the least left. */
+typedef struct fullest {
+    int rank;
+    int64_t left;
+    lrd_memory_t memory;
+} fullest_t;
+
+/* The memory of each rank. */
 static lrd_status_t measure(const lrd_session_t *s, int n_ranks, lrd_planner_row_t *row,
-                            lrd_memory_t *fullest_out)
+                            fullest_t *fullest_out)
 {
     lrd_status_t status = LRD_OK;
-    int64_t least = INT64_MAX;
     for (int rank = 0; rank < n_ranks; rank++) {
         lrd_memory_t m;
         LRD_TRY(lrd_session_measure(s, &s->placement, n_ranks, rank, &m));
@@ -63,34 +69,42 @@ static lrd_status_t measure(const lrd_session_t *s, int n_ranks, lrd_planner_row
         snprintf(row[rank].host, sizeof row[rank].host, "replica %d", rank / s->placement.n_stages);
         const int64_t left =
             row[rank].room - row[rank].weights - row[rank].activations - row[rank].rest;
-        if (left < least)
-            *fullest_out = m;
-        least = left < least ? left : least;
+        if (rank == 0 || left < fullest_out->left)
+            *fullest_out = (fullest_t){rank, left, m};
     }
 out:
     return status;
 }
 
 static lrd_status_t print(const lrd_session_t *s, int n_ranks, const lrd_planner_row_t *row,
-                          const lrd_memory_t *fullest, lrd_buf_t *text)
+                          const fullest_t *fullest, lrd_buf_t *text)
 {
     lrd_status_t status = LRD_OK;
     const lrd_placement_t *p = &s->placement;
+    const double left = (double)fullest->left, room = (double)row[fullest->rank].room;
     LRD_TRY(lrd_buf_printf(text, "device_map = "));
     LRD_TRY(lrd_placement_print_map(p, text));
-    LRD_TRY(lrd_buf_printf(text,
-                           "\n\n%d replica%s of %d stage%s, %d run%s of layers on each, computed "
-                           "again: %s; MiB:\n",
-                           n_ranks / p->n_stages, n_ranks == p->n_stages ? "" : "s", p->n_stages,
-                           p->n_stages == 1 ? "" : "s", p->n_runs / p->n_stages,
-                           p->n_runs == p->n_stages ? "" : "s",
+    LRD_TRY(lrd_buf_printf(text, "\n\n%d replica%s of %d stage%s", n_ranks / p->n_stages,
+                           n_ranks == p->n_stages ? "" : "s", p->n_stages,
+                           p->n_stages == 1 ? "" : "s"));
+    if (p->n_stages > 1)
+        LRD_TRY(lrd_buf_printf(text, ", %d run%s of layers on each", p->n_runs / p->n_stages,
+                               p->n_runs == p->n_stages ? "" : "s"));
+    LRD_TRY(lrd_buf_printf(text, ", computed again: %s. Memory of each rank, in MiB:\n",
                            lrd_planner_recompute_name(s->recompute)));
     LRD_TRY(lrd_planner_print_table(p, row, n_ranks, text));
     LRD_TRY(lrd_planner_print_offload(p, lrd_weights_block_bytes(s->engine.weights), text));
-    LRD_TRY(lrd_buf_printf(text, "\nThe rank with the least left:\n"));
-    LRD_TRY(lrd_memory_print(fullest, text));
+    LRD_TRY(lrd_buf_printf(text, "\nRank %d has the least left, %.1f of %.1f GiB (%.0f %%):\n",
+                           fullest->rank, left / 0x1p30, room / 0x1p30, 100 * left / room));
+    LRD_TRY(lrd_memory_print(&fullest->memory, text));
 out:
     return status;
+}
+
+/* Three digits, and all of those before the point. */
+static void format_seconds(double seconds, char text[24])
+{
+    snprintf(text, 24, seconds < 1000 ? "%.3g s" : "%.0f s", seconds);
 }
 
 static lrd_status_t print_time(const lrd_session_t *s, int n_ranks, lrd_buf_t *text)
@@ -99,17 +113,22 @@ static lrd_status_t print_time(const lrd_session_t *s, int n_ranks, lrd_buf_t *t
     const int n_stages = s->placement.n_stages;
     lrd_pass_times_t *times = NULL;
     lrd_forecast_t f;
+    char busy[48] = "", update[24], forward[24], backward[24], head[24];
     LRD_NEW(times, n_stages);
     LRD_TRY(lrd_calibrate(s, &times[0]));
     for (int stage = 1; stage < n_stages; stage++)
         times[stage] = times[0];
     LRD_TRY(lrd_forecast(s, &s->placement, n_ranks, times, &f));
-    LRD_TRY(lrd_buf_printf(
-        text,
-        "\nAn update on ranks like this one (%s): %.3g s, stages busy %.0f %%; a "
-        "micro-batch takes a block %.3g s forward and %.3g s back, the head %.3g s\n",
-        s->engine.machine, f.seconds, 100 * f.utilisation, times->forward, times->backward,
-        times->head));
+    if (n_stages > 1)
+        snprintf(busy, sizeof busy, ", stages busy %.0f %%", 100 * f.utilisation);
+    format_seconds(f.seconds, update);
+    format_seconds(times->forward, forward);
+    format_seconds(times->backward, backward);
+    format_seconds(times->head, head);
+    LRD_TRY(lrd_buf_printf(text,
+                           "\nAn update on ranks like this one (%s): %s%s; for each micro-batch a "
+                           "block takes %s forward and %s back, the head %s\n",
+                           s->engine.machine, update, busy, forward, backward, head));
 out:
     lrd_free(times);
     return status;
@@ -139,7 +158,7 @@ lrd_status_t lrd_command_plan(lrd_app_t *app)
     lrd_app_answering_t state = {.generator = NULL};
     const lrd_answering_t answering = lrd_app_answering(&state);
     lrd_planner_row_t *row = NULL;
-    lrd_memory_t fullest = {.backend = NULL};
+    fullest_t fullest = {.left = 0};
     lrd_buf_t text = {0};
     int64_t *memory = NULL;
     char *model = NULL, *adapter = NULL;

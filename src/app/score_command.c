@@ -409,7 +409,7 @@ lrd_status_t lrd_command_score(lrd_app_t *app)
     lrd_comm_t *comm = app->comm;
     score_t s = {.app = app, .cli = app->cli};
     int n_threads;
-    LRD_TRY(lrd_agree(comm, lrd_cli_read_settings(app->cli, &s.settings)));
+    LRD_TRY(lrd_read_settings(app, &s.settings));
     LRD_TRY(lrd_agree(comm, lrd_comm_limit_silence(comm, s.settings->parallel.timeout_seconds)));
     LRD_TRY(lrd_cpus_threads(comm, app->cli->threads, &n_threads));
     LRD_TRY(lrd_find_model(app, comm, s.settings, LRD_HUB_MODEL, &s.model_folder));

@@ -10,22 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A settings file that ranks read differently (a copy per host) would train nonsense. */
-static lrd_status_t check_same(lrd_comm_t *comm, const lrd_settings_t *settings)
-{
-    lrd_status_t status = LRD_OK;
-    lrd_buf_t text = {0};
-    lrd_json_writer_t w = {.buf = &text, .indent = -1};
-    bool same = false;
-    LRD_TRY(lrd_agree(comm, lrd_settings_write_json(settings, &w)));
-    LRD_TRY(lrd_comm_same(comm, text.data, text.size, &same));
-    LRD_CHECK(same, LRD_ERR_CONFIG, "%s: the ranks do not read the same settings",
-              settings->name != NULL ? settings->name : "the command line");
-out:
-    lrd_buf_release(&text);
-    return status;
-}
-
 /* The repository of training.push_to_hub; lrd_free it. */
 static lrd_status_t find_repo(lrd_hub_t *hub, const lrd_training_settings_t *t, char **repo_out)
 {
@@ -95,7 +79,6 @@ static lrd_status_t prepare(lrd_app_t *app, const lrd_settings_t *settings,
                             char **repo)
 {
     lrd_status_t status = LRD_OK;
-    LRD_TRY(check_same(app->comm, settings));
     LRD_TRY(lrd_settings_require(settings, LRD_KEY_model_name_or_path));
     LRD_TRY(lrd_settings_require(settings, LRD_KEY_data_train_file));
     lrd_comm_share_stop(app->comm, app->stop);
@@ -124,7 +107,7 @@ lrd_status_t lrd_command_train(lrd_app_t *app)
     lrd_app_answering_t state = {.generator = NULL};
     const lrd_answering_t answering = lrd_app_answering(&state);
     char *model = NULL, *adapter = NULL, *repo = NULL;
-    LRD_TRY(lrd_agree(app->comm, lrd_cli_read_settings(app->cli, &settings)));
+    LRD_TRY(lrd_read_settings(app, &settings));
     status = prepare(app, settings, &options, &model, &adapter, &repo);
     if (status == LRD_ERR_INTERRUPTED) {
         lrd_info("Interrupted while starting: nothing was trained. Run the same command again");

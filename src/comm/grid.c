@@ -50,6 +50,24 @@ out:
     return status;
 }
 
+size_t lrd_grid_reserve(int n_replicas, int n_stages, const lrd_parallel_settings_t *settings,
+                        bool columns)
+{
+    const bool exchanges = settings->reduction == LRD_REDUCTION_REPRODUCIBLE;
+    size_t bytes = 0;
+    if (columns && n_replicas > 1)
+        bytes += lrd_devcomm_reserve(n_replicas, exchanges ? n_replicas - 1 : 0, true);
+    if (n_stages > 1) /* with the stage below and the one above */
+        bytes += lrd_devcomm_reserve(n_stages, n_stages > 2 ? 2 : 1, false);
+    return bytes;
+}
+
+size_t lrd_grid_taken(const lrd_grid_t *g)
+{
+    return (g->column_devices != NULL ? lrd_devcomm_taken(g->column_devices) : 0) +
+           (g->row_devices != NULL ? lrd_devcomm_taken(g->row_devices) : 0);
+}
+
 void lrd_grid_disconnect(lrd_grid_t *g)
 {
     lrd_devcomm_close(g->row_devices);

@@ -30,6 +30,12 @@ lrd_status_t lrd_grid_connect(lrd_grid_t *grid, lrd_stream_t *stream,
                               const lrd_parallel_settings_t *settings, bool columns);
 void lrd_grid_disconnect(lrd_grid_t *grid); /* all ranks; {0} is fine */
 
+/* Device memory that the library between devices takes for itself on a rank of such a grid at most, and what it has
+ * taken so far (comm/devcomm.h). */
+size_t lrd_grid_reserve(int n_replicas, int n_stages, const lrd_parallel_settings_t *settings,
+                        bool columns);
+size_t lrd_grid_taken(const lrd_grid_t *grid);
+
 /* The rank of the world at a place of the grid. */
 static inline int lrd_grid_rank(const lrd_grid_t *grid, int replica, int stage)
 {

@@ -200,6 +200,12 @@ size_t lrd_generator_pinned_bytes(const lrd_generator_t *g)
     return g->pinned_bytes + g->relay.bytes;
 }
 
+size_t lrd_generator_graph_bytes(const lrd_generator_t *g)
+{
+    const int64_t n_blocks = g->stage->config->n_layers;
+    return lrd_stage_has_graphs(g->stage) ? lrd_graphs_reserve(g->graphs, n_blocks) : 0;
+}
+
 lrd_status_t lrd_generator_prepare(lrd_generator_t *g, lrd_scratch_t scratch)
 {
     g->stage->scratch = scratch;

@@ -85,10 +85,11 @@ void lrd_generator_spread(lrd_generator_t *generator, const lrd_grid_t *grid);
 lrd_status_t lrd_generator_abort(const lrd_generator_t *generator, lrd_status_t status);
 
 /* Memory, as lrd_stage_layout takes it; may be called twice, measuring first. Scratch that its ops
- * need. Pinned memory. */
+ * need. Pinned memory. What graphs take on the device at most. */
 void lrd_generator_layout(lrd_generator_t *generator, lrd_arena_t *model, lrd_arena_t *step);
 size_t lrd_generator_scratch_bytes(const lrd_generator_t *generator);
 size_t lrd_generator_pinned_bytes(const lrd_generator_t *generator);
+size_t lrd_generator_graph_bytes(const lrd_generator_t *generator);
 
 /* Once the memory is there. Synchronizes. */
 lrd_status_t lrd_generator_prepare(lrd_generator_t *generator, lrd_scratch_t scratch);

@@ -91,6 +91,7 @@ static lrd_status_t measure(void *context, lrd_weights_t *weights, lrd_memory_t 
     lrd_generator_layout(g, &memory->model, &memory->step);
     memory->scratch.bytes = lrd_generator_scratch_bytes(g);
     memory->pinned_bytes = lrd_generator_pinned_bytes(g);
+    memory->graphs.bound = lrd_generator_graph_bytes(g);
 out:
     lrd_generator_destroy(g);
     return status;
@@ -114,9 +115,11 @@ static lrd_status_t allocate(lrd_inference_t *s)
     lrd_status_t status = LRD_OK;
     const size_t scratch = lrd_generator_scratch_bytes(s->generator);
     if (s->allocated) {
+        s->engine.memory.graphs.bound = lrd_generator_graph_bytes(s->generator);
         LRD_TRY(lrd_memory_resize(&s->engine.memory, scratch));
     } else {
         lrd_engine_plan(&s->engine, layout, s, scratch);
+        s->engine.memory.graphs.bound = lrd_generator_graph_bytes(s->generator);
         LRD_TRY(lrd_engine_allocate(&s->engine));
         s->allocated = true;
     }

@@ -9,6 +9,7 @@ lrd_status_t lrd_engine_open(const lrd_engine_options_t *o, lrd_engine_t *e)
 {
     lrd_status_t status = LRD_OK;
     const lrd_product_options_t products = {.tuning_file = o->tuning_file, .tf32 = o->tf32};
+    size_t total_bytes;
     *e = (lrd_engine_t){.stop = o->stop};
     LRD_TRY(lrd_model_config_read(o->folder, &e->config));
     LRD_TRY(lrd_backend_open(o->backend,
@@ -16,6 +17,7 @@ lrd_status_t lrd_engine_open(const lrd_engine_options_t *o, lrd_engine_t *e)
                              &e->backend));
     LRD_TRY(lrd_backend_describe(e->backend, e->machine, sizeof e->machine));
     LRD_TRY(lrd_stream_create(e->backend, &e->stream));
+    LRD_TRY(lrd_mem_info(e->backend, &e->free_bytes, &total_bytes));
     if (o->may_lack_weights && !lrd_weights_files_exist(o->folder))
         LRD_TRY(lrd_weights_outline(&e->config, NULL, o->dtype, e->config.tie_word_embeddings,
                                     &e->weights));
@@ -104,6 +106,7 @@ void lrd_engine_plan(lrd_engine_t *e, lrd_layout_t *users, void *context, size_t
     e->layout = users;
     e->context = context;
     lrd_memory_plan(e->backend, layout, e, scratch_bytes, &e->memory);
+    e->memory.nccl = e->nccl;
     e->memory.mapped_bytes = e->weights->mapped_bytes;
     e->memory.host_bytes = e->weights->host_bytes;
     e->memory.file_bytes = e->weights->file_bytes;

@@ -29,6 +29,10 @@ typedef struct lrd_engine {
     lrd_stream_t *stream;
     lrd_weights_t *weights;
     lrd_memory_t memory;
+    /* Told by the user, before it plans: ranks will exchange device memory (lrd_devcomm_expect), and what that takes. */
+    bool direct;
+    lrd_aside_t nccl;
+    size_t free_bytes; /* of the device, when it was opened */
     char machine[160]; /* what computes, for people */
     const lrd_stop_t *stop;
     /* Of the user, from allocate on. */

@@ -24,6 +24,11 @@ void lrd_graphs_destroy(lrd_graphs_t *graphs); /* NULL is fine; waits for the st
 lrd_status_t lrd_graphs_run(lrd_graphs_t *graphs, const uint64_t *key, size_t n_words,
                             lrd_graphs_pass_t *pass, void *context);
 
+/* Device memory that the graphs of passes through so many blocks take at most, and the most that they have taken at
+ * once. graphs NULL: 0. */
+size_t lrd_graphs_reserve(const lrd_graphs_t *graphs, int64_t n_blocks);
+size_t lrd_graphs_taken(const lrd_graphs_t *graphs);
+
 /* Forgets all passes, whatever it returns: memory that they use is going to be freed, or used otherwise.
  * Waits for the stream. */
 lrd_status_t lrd_graphs_forget(lrd_graphs_t *graphs);

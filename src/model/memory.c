@@ -1,5 +1,6 @@
 #include "model/memory.h"
 
+#include <stdio.h>
 #include <string.h>
 
 void lrd_memory_plan(lrd_backend_t *backend, lrd_layout_t *layout, void *context,
@@ -13,37 +14,65 @@ void lrd_memory_plan(lrd_backend_t *backend, lrd_layout_t *layout, void *context
 
 size_t lrd_memory_total(const lrd_memory_t *m)
 {
-    return m->model.used + m->step.used + m->scratch.bytes;
+    return m->model.used + m->step.used + m->scratch.bytes + m->nccl.bound + m->graphs.bound;
+}
+
+static const char advice[] =
+    "Smaller micro-batches (per_device_train_batch_size, or max_tokens_per_micro_batch) or a "
+    "shorter max_length need less; so does model.dtype bfloat16 or float16";
+
+/* The device gave less than it had free: pieces that are too small, or another program. */
+static lrd_status_t allocate(lrd_backend_t *be, const char *what, size_t bytes, void **base_out)
+{
+    char why[512];
+    const lrd_status_t status = lrd_mem_alloc(be, LRD_MEM_DEVICE, bytes, base_out);
+    if (status != LRD_ERR_NO_MEMORY)
+        return status;
+    snprintf(why, sizeof why, "%s", lrd_error_text(status));
+    lrd_error_clear();
+    return lrd_fail(status, __FILE__, __LINE__, "no memory for %s, %.2f GiB: %s. %s", what,
+                    (double)bytes / 0x1p30, why, advice);
 }
 
 /* Allocates one arena of the measured size; an empty one stays without memory. */
-static lrd_status_t allocate_arena(lrd_backend_t *be, lrd_arena_t *arena)
+static lrd_status_t allocate_arena(lrd_backend_t *be, const char *what, lrd_arena_t *arena)
 {
     lrd_status_t status = LRD_OK;
     void *base;
     const size_t bytes = arena->used > 0 ? arena->used : LRD_ARENA_ALIGN;
-    LRD_TRY(lrd_mem_alloc(be, LRD_MEM_DEVICE, bytes, &base));
+    LRD_TRY(allocate(be, what, bytes, &base));
     *arena = (lrd_arena_t){.base = base, .capacity = bytes};
 out:
     return status;
+}
+
+static const char of_model[] = "the model (weights, adapter, optimizer, gradients)",
+                  of_step[] = "activations and buffers", of_scratch[] = "scratch";
+
+/* What of that is not taken yet. */
+static size_t still_aside(const lrd_aside_t *a)
+{
+    return a->bound > a->taken ? a->bound - a->taken : 0;
 }
 
 /* Is there room for what was measured, less what is allocated already? */
 static lrd_status_t check_room(const lrd_memory_t *m, size_t allocated)
 {
     lrd_status_t status = LRD_OK;
-    const size_t measured = lrd_memory_total(m) - allocated;
+    const size_t aside = still_aside(&m->nccl) + still_aside(&m->graphs);
+    const size_t needed = m->model.used + m->step.used + m->scratch.bytes - allocated + aside;
     size_t free_bytes, total_bytes;
+    char beside[96] = "";
     LRD_TRY(lrd_mem_info(m->backend, &free_bytes, &total_bytes));
-    LRD_CHECK(measured <= free_bytes, LRD_ERR_NO_MEMORY,
-              "the run needs %.2f GiB (model %.2f, activations and buffers %.2f, scratch %.2f) and "
-              "%.2f GiB of %.2f are "
-              "free. Smaller micro-batches (per_device_train_batch_size, or "
-              "max_tokens_per_micro_batch) or a shorter "
-              "max_length need less; so does model.dtype bfloat16 or float16",
-              (double)measured / 0x1p30, (double)m->model.used / 0x1p30,
-              (double)m->step.used / 0x1p30, (double)m->scratch.bytes / 0x1p30,
-              (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30);
+    if (aside > 0)
+        snprintf(beside, sizeof beside, ", set aside for NCCL %.2f and graphs %.2f",
+                 (double)still_aside(&m->nccl) / 0x1p30, (double)still_aside(&m->graphs) / 0x1p30);
+    LRD_CHECK(needed <= free_bytes, LRD_ERR_NO_MEMORY,
+              "the run needs %.2f GiB (model %.2f, activations and buffers %.2f, scratch %.2f%s) "
+              "and %.2f GiB of %.2f are free. %s",
+              (double)needed / 0x1p30, (double)m->model.used / 0x1p30,
+              (double)m->step.used / 0x1p30, (double)m->scratch.bytes / 0x1p30, beside,
+              (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30, advice);
 out:
     return status;
 }
@@ -65,9 +94,9 @@ lrd_status_t lrd_memory_allocate(lrd_memory_t *m)
     lrd_status_t status = LRD_OK;
     const size_t measured = lrd_memory_total(m);
     LRD_TRY(check_room(m, 0));
-    LRD_TRY(allocate_arena(m->backend, &m->model));
-    LRD_TRY(allocate_arena(m->backend, &m->step));
-    LRD_TRY(lrd_mem_alloc(m->backend, LRD_MEM_DEVICE, m->scratch.bytes, &m->scratch.data));
+    LRD_TRY(allocate_arena(m->backend, of_model, &m->model));
+    LRD_TRY(allocate_arena(m->backend, of_step, &m->step));
+    LRD_TRY(allocate(m->backend, of_scratch, m->scratch.bytes, &m->scratch.data));
     LRD_TRY(lay_out(m, measured));
 out:
     return status;
@@ -91,8 +120,8 @@ lrd_status_t lrd_memory_resize(lrd_memory_t *m, size_t scratch_bytes)
     const size_t measured = lrd_memory_total(m);
     LRD_TRY(check_room(m, m->model.used));
     m->model = (lrd_arena_t){.base = m->model.base, .capacity = m->model.capacity};
-    LRD_TRY(allocate_arena(m->backend, &m->step));
-    LRD_TRY(lrd_mem_alloc(m->backend, LRD_MEM_DEVICE, m->scratch.bytes, &m->scratch.data));
+    LRD_TRY(allocate_arena(m->backend, of_step, &m->step));
+    LRD_TRY(allocate(m->backend, of_scratch, m->scratch.bytes, &m->scratch.data));
     LRD_TRY(lay_out(m, measured));
 out:
     return status;
@@ -105,6 +134,16 @@ void lrd_memory_free(lrd_memory_t *m)
     lrd_mem_free(m->backend, LRD_MEM_DEVICE, m->model.base, m->model.capacity);
     free_step(m);
     *m = (lrd_memory_t){0};
+}
+
+static bool is_host(const lrd_memory_t *m)
+{
+    return m->backend->ops->reads_host_memory;
+}
+
+size_t lrd_memory_needed(const lrd_memory_t *m)
+{
+    return lrd_memory_total(m) + (is_host(m) ? m->pinned_bytes : 0);
 }
 
 static lrd_status_t print_row(lrd_buf_t *buf, const char *name, size_t bytes)
@@ -122,11 +161,15 @@ lrd_status_t lrd_memory_print(const lrd_memory_t *m, lrd_buf_t *buf)
             LRD_TRY(print_row(buf, arenas[a]->category[i].name, arenas[a]->category[i].bytes));
     }
     LRD_TRY(print_row(buf, "scratch", m->scratch.bytes));
-    LRD_TRY(print_row(buf, "pinned host memory", m->pinned_bytes));
+    LRD_TRY(print_row(buf, "NCCL, at most", m->nccl.bound));
+    LRD_TRY(print_row(buf, "graphs, at most", m->graphs.bound));
+    if (is_host(m))
+        LRD_TRY(print_row(buf, "pinned host memory", m->pinned_bytes));
     LRD_TRY(print_row(buf, "weights mapped from their files", m->mapped_bytes));
-    LRD_TRY(print_row(buf, "weights in host memory", m->host_bytes));
-    LRD_TRY(print_row(buf, "in all",
-                      lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes + m->host_bytes));
+    LRD_TRY(print_row(buf, "in all", lrd_memory_needed(m) + m->mapped_bytes));
+    if (!is_host(m))
+        LRD_TRY(print_row(buf, "beside it, pinned host memory", m->pinned_bytes));
+    LRD_TRY(print_row(buf, "beside it, weights on the host", m->host_bytes));
     LRD_TRY(print_row(buf, "beside it, weights in files", m->file_bytes));
 out:
     return status;

@@ -24,9 +24,10 @@ struct lrd_pipeline {
     lrd_devcomm_t *devices;    /* NULL: messages travel through the buffers above */
     lrd_device_message_t made; /* by the last pass, for another device; data NULL: nothing */
     lrd_batch_t batch;
-    lrd_micro_batch_t held; /* what the feed holds */
-    int64_t held_number;    /* -1: nothing */
-    double seconds, waited;
+    lrd_micro_batch_t held;     /* what the feed holds */
+    int64_t held_number;        /* -1: nothing */
+    lrd_event_t *begun, *ended; /* timers around a run, with devices */
+    lrd_pipeline_time_t time;
 };
 
 int lrd_pipeline_lowest(const lrd_placement_t *p, const lrd_adapter_t *adapter)
@@ -110,6 +111,11 @@ lrd_status_t lrd_pipeline_create(const lrd_pipeline_options_t *o, lrd_pipeline_t
         p->devices = o->grid->row_devices;
     else if (o->grid->row_devices != NULL)
         lrd_info("Activations go through host memory: parallel.pipeline_chunks is more than 1");
+    if (p->devices != NULL) {
+        p->time.on_device = true;
+        LRD_TRY(lrd_timer_create(s->stream->backend, &p->begun));
+        LRD_TRY(lrd_timer_create(s->stream->backend, &p->ended));
+    }
     if (p->n_stages == 1 || p->devices != NULL)
         goto done;
     /* One more than needed: a message leaves while the next one is made. */
@@ -137,6 +143,8 @@ void lrd_pipeline_destroy(lrd_pipeline_t *p)
         lrd_mem_free(p->o.stage->stream->backend, LRD_MEM_PINNED, p->pinned, p->pinned_bytes);
     for (int i = 0; i < 2; i++)
         lrd_event_destroy(p->incoming[i].emptied);
+    lrd_event_destroy(p->begun);
+    lrd_event_destroy(p->ended);
     lrd_batch_release(&p->batch);
     lrd_free(p->n_sent);
     lrd_free(p->outgoing);
@@ -148,17 +156,16 @@ size_t lrd_pipeline_pinned_bytes(const lrd_pipeline_t *p)
     return p->pinned_bytes;
 }
 
-void lrd_pipeline_time(const lrd_pipeline_t *p, double *seconds_out, double *waited_out)
+lrd_pipeline_time_t lrd_pipeline_time(const lrd_pipeline_t *p)
 {
-    *seconds_out = p->seconds;
-    *waited_out = p->waited;
+    return p->time;
 }
 
 static lrd_status_t wait_for(lrd_pipeline_t *p, lrd_message_t *message)
 {
     const double begun = lrd_clock_seconds();
     const lrd_status_t status = lrd_comm_wait(p->o.grid->row, message);
-    p->waited += lrd_clock_seconds() - begun;
+    p->time.waited += lrd_clock_seconds() - begun;
     return status;
 }
 
@@ -313,13 +320,26 @@ out:
     return status;
 }
 
-/* Waits until all has left: the memory is used again. MPI, which comes next, watches no device. */
+/* On devices: waits until all has left. MPI, which comes next, watches no device. */
+static lrd_status_t finish_on_devices(lrd_pipeline_t *p)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_stream_t *stream = p->o.stage->stream;
+    LRD_TRY(lrd_event_record(stream, p->ended));
+    LRD_TRY(lrd_stream_sync(stream));
+    LRD_TRY(lrd_timer_seconds(p->begun, p->ended, &p->time.seconds));
+    LRD_TRY(lrd_devcomm_read_clock(p->devices, &p->time.waited));
+out:
+    return status;
+}
+
+/* Waits until all has left: the memory is used again. */
 static lrd_status_t finish(lrd_pipeline_t *p)
 {
     lrd_status_t status = LRD_OK;
     LRD_TRY(pass_on(p, NULL, 0));
     if (p->devices != NULL)
-        LRD_TRY(lrd_stream_sync(p->o.stage->stream));
+        LRD_TRY(finish_on_devices(p));
     for (int64_t i = 0; p->outgoing != NULL && i < 2 * p->n_runs / p->n_stages * p->n_outgoing; i++)
         LRD_TRY(wait_for(p, &p->outgoing[i].message));
 out:
@@ -345,8 +365,12 @@ lrd_status_t lrd_pipeline_run(lrd_pipeline_t *p, const lrd_pipeline_work_t *w)
     const int64_t *places = p->o.stage->limits.places;
     lrd_pipe_cursor_t cursor;
     lrd_pipe_action_t a, next;
-    p->waited = 0;
+    p->time.waited = 0;
     p->held_number = -1;
+    if (p->devices != NULL) {
+        lrd_devcomm_start_clock(p->devices);
+        LRD_TRY(lrd_event_record(p->o.stage->stream, p->begun));
+    }
     lrd_pipe_begin(&cursor, shape_of(p->o.placement, lowest, w->n_micro_batches), p->stage);
     bool more = lrd_pipe_next(&cursor, &next);
     if (more)
@@ -370,7 +394,8 @@ lrd_status_t lrd_pipeline_run(lrd_pipeline_t *p, const lrd_pipeline_work_t *w)
     }
     LRD_TRY(finish(p));
     LRD_TRY(lrd_feed_settle(p->o.feed));
-    p->seconds = lrd_clock_seconds() - begun;
+    if (p->devices == NULL)
+        p->time.seconds = lrd_clock_seconds() - begun;
 out:
     return status;
 }

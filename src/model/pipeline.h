@@ -64,8 +64,13 @@ size_t lrd_pipeline_pinned_bytes(const lrd_pipeline_t *pipeline);
  * other stages wait, so pass it to lrd_comm_abort. Collective on the grid's row. */
 lrd_status_t lrd_pipeline_run(lrd_pipeline_t *pipeline, const lrd_pipeline_work_t *work);
 
-/* Seconds that the last run took, and those of them in which this rank waited for messages; messages between
- * devices make the device wait, which is not counted. */
-void lrd_pipeline_time(const lrd_pipeline_t *pipeline, double *seconds_out, double *waited_out);
+/* Seconds that the last run took, and those of them spent on messages: waiting for them, and moving them. Where they go
+ * from device to device both are the device's, by its own clock; else this rank's. */
+typedef struct lrd_pipeline_time {
+    double seconds, waited;
+    bool on_device;
+} lrd_pipeline_time_t;
+
+lrd_pipeline_time_t lrd_pipeline_time(const lrd_pipeline_t *pipeline);
 
 #endif /* LRD_MODEL_PIPELINE_H */

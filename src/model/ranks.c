@@ -2,7 +2,20 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/version.h"
+#include "comm/alike.h"
 #include "model/device_map.h"
+
+#include <stdio.h>
+
+lrd_status_t lrd_ranks_alike(lrd_comm_t *comm, lrd_backend_t *be)
+{
+    char software[LRD_SOFTWARE], facts[LRD_SOFTWARE + 128];
+    lrd_backend_software(be, software);
+    snprintf(facts, sizeof facts, "lora-dist's version\t" LRD_VERSION "\nback end\t%s\n%s",
+             be->ops->name, software);
+    return lrd_alike_check(comm, facts);
+}
 
 lrd_status_t lrd_ranks_stages(const lrd_parallel_settings_t *p, int n_ranks, int *least_out,
                               int *most_out)

@@ -9,6 +9,10 @@
 #include "model/engine.h"
 #include "model/placement.h"
 
+/* LRD_ERR_CONFIG, on all ranks: program, back end, its libraries or its environment differ between them
+ * (comm/alike.h). Devices may. Collective. */
+lrd_status_t lrd_ranks_alike(lrd_comm_t *comm, lrd_backend_t *backend);
+
 /* The least and the most stages of a replica that parallel.data and parallel.pipeline allow on so many ranks.
  * LRD_ERR_CONFIG: they contradict the number of ranks. */
 lrd_status_t lrd_ranks_stages(const lrd_parallel_settings_t *settings, int n_ranks, int *least_out,

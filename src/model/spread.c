@@ -19,6 +19,14 @@ typedef struct trial {
     lrd_status_t status;    /* of a measurement */
 } trial_t;
 
+/* Device memory for the library between stages. */
+static size_t reserve(const lrd_spread_options_t *o, int n_stages)
+{
+    return o->engine->direct
+               ? lrd_grid_reserve(lrd_comm_size(o->comm) / n_stages, n_stages, o->settings, false)
+               : 0;
+}
+
 /* What a rank with these runs takes. */
 static lrd_status_t measure(const trial_t *t, const lrd_runs_t *runs, int64_t *bytes_out)
 {
@@ -30,7 +38,8 @@ static lrd_status_t measure(const trial_t *t, const lrd_runs_t *runs, int64_t *b
     if (!t->mapped)
         lrd_weights_layout(w, m.backend, &m.model);
     LRD_TRY(t->o->measure(t->o->context, w, &m));
-    *bytes_out = (int64_t)(lrd_memory_total(&m) + m.pinned_bytes);
+    m.nccl.bound = reserve(t->o, t->n_stages);
+    *bytes_out = (int64_t)lrd_memory_needed(&m);
 out:
     lrd_weights_close(w);
     return status;
@@ -201,6 +210,7 @@ static lrd_status_t take_map(const lrd_spread_options_t *o, lrd_rooms_t rooms, l
     trial_t t = {.o = o, .room = rooms.free};
     int64_t missing;
     LRD_TRY(lrd_ranks_map(o->settings, o->engine, rooms, lrd_comm_size(o->comm), p));
+    t.n_stages = p->n_stages;
     LRD_TRY(find_missing(&t, p, &missing));
     if (missing <= 0)
         goto out;
@@ -274,12 +284,16 @@ lrd_status_t lrd_spread_open(const lrd_spread_options_t *o, lrd_grid_t *grid_out
 out:
     status = lrd_agree(o->comm, status);
     if (status == LRD_OK)
+        status = lrd_ranks_alike(o->comm, o->engine->backend);
+    if (status == LRD_OK)
         status = lrd_devices_check(o->comm, o->engine->backend, o->settings->ranks_per_device);
     if (status == LRD_OK)
         status = lrd_ranks_rooms(&(lrd_rooms_options_t){.comm = o->comm,
                                                         .settings = o->settings,
                                                         .backend = o->engine->backend},
                                  rooms);
+    if (status == LRD_OK)
+        status = lrd_devcomm_expect(o->comm, o->engine->stream, o->settings, &o->engine->direct);
     if (status == LRD_OK)
         status = lrd_agree(o->comm, place(o, rooms, &p));
     if (status == LRD_OK)
@@ -291,6 +305,8 @@ out:
         status = lrd_agree(o->comm, keep(o, &p, grid_out->stage));
     if (status == LRD_OK)
         status = lrd_grid_connect(grid_out, o->engine->stream, o->settings, false);
+    if (status == LRD_OK)
+        o->engine->nccl = (lrd_aside_t){reserve(o, p.n_stages), lrd_grid_taken(grid_out)};
     lrd_placement_release(&p);
     lrd_free(rooms.host);
     lrd_free(rooms.limited);

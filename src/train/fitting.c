@@ -8,7 +8,7 @@
 static int64_t count_needs(const lrd_fitting_t *t, const lrd_memory_t *m,
                            const lrd_arena_t *weights)
 {
-    int64_t bytes = (int64_t)(lrd_memory_total(m) + m->pinned_bytes);
+    int64_t bytes = (int64_t)lrd_memory_needed(m);
     for (int i = 0; t->mapped && i < weights->n_categories; i++) {
         if (strcmp(weights->category[i].name, "weights") == 0)
             bytes -= (int64_t)weights->category[i].bytes;

@@ -113,6 +113,10 @@ static lrd_status_t take_map(lrd_session_t *s, lrd_rooms_t rooms, const lrd_pass
     LRD_TRY(lrd_ranks_map(&s->o.settings->parallel, &s->engine, rooms, lrd_comm_size(s->o.comm),
                           &s->placement));
     LRD_TRY(find_missing(s, &given, false, &missing));
+    if (missing > 0 && s->graphs) {
+        s->graphs = false;
+        LRD_TRY(find_missing(s, &given, false, &missing));
+    }
     if (missing <= 0)
         goto out;
     if (lrd_ranks_use_files(&s->o.settings->parallel, &s->engine))
@@ -149,6 +153,22 @@ out:
     return status;
 }
 
+/* With graphs; without, where there is no room for them: they are worth less than fewer stages, or activations
+ * that are kept. */
+static lrd_status_t try_graphs(lrd_session_t *s, const lrd_fitting_ranks_t *given, int n_stages,
+                               bool mapped, lrd_placement_t *placement_out)
+{
+    lrd_status_t status = LRD_OK;
+    s->graphs = lrd_has_graphs(s->engine.backend);
+    LRD_TRY(try_with(s, given, n_stages, mapped, placement_out));
+    if (placement_out->begin == NULL && s->graphs) {
+        s->graphs = false;
+        LRD_TRY(try_with(s, given, n_stages, mapped, placement_out));
+    }
+out:
+    return status;
+}
+
 /* The fastest way of those that fit. Without a choice of recomputation that is the fewest stages. */
 static lrd_status_t choose_among(lrd_session_t *s, const lrd_fitting_ranks_t *given, bool mapped)
 {
@@ -161,6 +181,7 @@ static lrd_status_t choose_among(lrd_session_t *s, const lrd_fitting_ranks_t *gi
     lrd_checkpointing_t chosen = LRD_CHECKPOINTING_NONE;
     lrd_placement_t found = {.begin = NULL};
     double least = INFINITY, slowness;
+    bool graphs = false;
     int first, most;
     LRD_TRY(lrd_ranks_stages(x, size, &first, &most));
     for (int n = first; n <= most; n++) {
@@ -173,7 +194,7 @@ static lrd_status_t choose_among(lrd_session_t *s, const lrd_fitting_ranks_t *gi
             LRD_TRY(rate(s, n, s->recompute, &slowness));
             if (slowness >= least)
                 break;
-            LRD_TRY(try_with(s, given, n, mapped, &found));
+            LRD_TRY(try_graphs(s, given, n, mapped, &found));
             fits_here = found.begin != NULL;
             if (!fits_here)
                 continue;
@@ -181,10 +202,12 @@ static lrd_status_t choose_among(lrd_session_t *s, const lrd_fitting_ranks_t *gi
             s->placement = found;
             found = (lrd_placement_t){.begin = NULL};
             chosen = s->recompute;
+            graphs = s->graphs;
             least = slowness;
         }
     }
     s->recompute = chosen;
+    s->graphs = graphs;
 out:
     return status;
 }
@@ -264,9 +287,10 @@ static lrd_status_t choose(lrd_session_t *s, const lrd_fitting_ranks_t *given, c
         "spread over up to %d rank%s. More ranks with parallel.pipeline, smaller micro-batches "
         "(training.per_device_train_batch_size, max_tokens_per_micro_batch), a shorter "
         "data.max_length, training.gradient_checkpointing or model.dtype bfloat16 or float16 "
-        "need less memory on each",
+        "need less memory on each%s",
         (double)lrd_ranks_room(given->room, lrd_comm_size(s->o.comm), 1, 0) / 0x1p30, most,
-        most == 1 ? "" : "s");
+        most == 1 ? "" : "s",
+        s->engine.direct ? "; parallel.transport mpi needs none for NCCL" : "");
 out:
     return status;
 }
@@ -274,6 +298,7 @@ out:
 static lrd_status_t place(lrd_session_t *s, lrd_rooms_t rooms, const lrd_pass_times_t *times)
 {
     lrd_status_t status = LRD_OK;
+    s->graphs = lrd_has_graphs(s->engine.backend);
     const lrd_parallel_settings_t *x = &s->o.settings->parallel;
     const int recompute = s->o.settings->training.gradient_checkpointing;
     const bool is_auto = x->device_map.kind == LRD_DEVICE_MAP_AUTO;

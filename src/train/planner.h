@@ -25,7 +25,7 @@ lrd_status_t lrd_planner_report(lrd_session_t *session);
 /* What a rank holds, in bytes, for people. */
 typedef struct lrd_planner_row {
     char host[32];
-    int64_t weights, activations, rest; /* mapped and pinned memory included */
+    int64_t weights, activations, rest; /* on the device; mapped files included */
     int64_t room;                       /* what it may use */
 } lrd_planner_row_t;
 

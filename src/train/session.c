@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "comm/devices.h"
 #include "lora/peft.h"
+#include "model/ranks.h"
 #include "train/planner.h"
 #include "train/resume.h"
 #include "train/session_answering.h"
@@ -133,7 +134,7 @@ static lrd_status_t open_pipeline(lrd_session_t *s, lrd_stage_limits_t limits,
     lrd_pipeline_places(&s->placement, lrd_pipeline_lowest(&s->placement, s->adapter),
                         s->grid.stage, of_replica, s->places);
     limits.places = s->places;
-    limits.graphs = lrd_has_graphs(s->engine.backend);
+    limits.graphs = s->graphs;
     if (limits.graphs)
         limits.max_seqlen = lrd_feed_longest(limits.max_seqlen, limits.tokens);
     LRD_TRY(lrd_stage_create(s->engine.weights, s->part, s->engine.stream, limits, &s->stage));
@@ -203,14 +204,30 @@ static size_t count_pinned(const lrd_session_t *s)
     return pinned + (s->answering ? s->o.answering->pinned_bytes(s->o.answering->context) : 0);
 }
 
+static size_t reserve_graphs(const lrd_session_t *s)
+{
+    int64_t n_blocks = 0;
+    for (int r = 0; r < s->runs.n; r++)
+        n_blocks = largest(n_blocks, s->runs.run[r].last - s->runs.run[r].first);
+    return (lrd_stage_has_graphs(s->stage) ? lrd_graphs_reserve(s->stage->graphs, n_blocks) : 0) +
+           (s->answering ? s->o.answering->graph_bytes(s->o.answering->context) : 0);
+}
+
 static void measure(lrd_session_t *s)
 {
+    const lrd_parallel_settings_t *x = &s->o.settings->parallel;
     size_t scratch = lrd_stage_scratch_bytes(s->stage);
     if (s->answering) {
         const size_t other = s->o.answering->scratch_bytes(s->o.answering->context);
         scratch = other > scratch ? other : scratch;
     }
+    s->engine.nccl = (lrd_aside_t){.bound = 0};
+    if (s->engine.direct)
+        s->engine.nccl =
+            (lrd_aside_t){lrd_grid_reserve(s->grid.n_replicas, s->grid.n_stages, x, true),
+                          lrd_grid_taken(&s->grid)};
     lrd_engine_plan(&s->engine, layout, s, scratch);
+    s->engine.memory.graphs.bound = reserve_graphs(s);
     s->engine.memory.pinned_bytes = count_pinned(s);
 }
 
@@ -302,6 +319,8 @@ lrd_status_t lrd_session_plan(const lrd_session_options_t *options, lrd_session_
     LRD_TRY(lrd_agree(options->comm, open_model(s)));
     LRD_TRY(lrd_session_open_data(s));
     LRD_TRY(end_phase(s, lrd_session_open_answering(s)));
+    LRD_TRY(lrd_devcomm_expect(options->comm, s->engine.stream, &options->settings->parallel,
+                               &s->engine.direct));
     LRD_TRY(lrd_planner_place(s));
     LRD_TRY(prepare_files(s));
 out:
@@ -316,11 +335,14 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
     lrd_session_t *s = session_out;
     *s = (lrd_session_t){.o = *options};
     LRD_TRY(end_phase(s, open_model(s)));
+    LRD_TRY(lrd_ranks_alike(options->comm, s->engine.backend));
     LRD_TRY(lrd_devices_check(options->comm, s->engine.backend,
                               options->settings->parallel.ranks_per_device));
     LRD_TRY(end_phase(s, lrd_resume_find(s)));
     LRD_TRY(lrd_session_open_data(s));
     LRD_TRY(end_phase(s, lrd_session_open_answering(s)));
+    LRD_TRY(lrd_devcomm_expect(options->comm, s->engine.stream, &options->settings->parallel,
+                               &s->engine.direct));
     LRD_TRY(lrd_planner_place(s));
     LRD_TRY(prepare_files(s));
     LRD_TRY(
@@ -386,6 +408,7 @@ lrd_status_t lrd_session_measure(const lrd_session_t *s, const lrd_placement_t *
                        .lora = s->lora,
                        .adapter = s->adapter,
                        .placement = *placement,
+                       .graphs = s->graphs,
                        .recompute = s->recompute,
                        .engine = s->engine,
                        .resumes = s->resumes,

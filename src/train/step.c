@@ -11,6 +11,11 @@
  * them that it waited. */
 enum { WANTS_STOP, SECONDS, WAITED, N_FACTS };
 
+static bool is_connected(const lrd_stepper_t *s)
+{
+    return s->grid->row_devices != NULL || s->grid->column_devices != NULL;
+}
+
 lrd_status_t lrd_stepper_open(lrd_stepper_t *s)
 {
     lrd_status_t status = LRD_OK;
@@ -22,6 +27,10 @@ lrd_status_t lrd_stepper_open(lrd_stepper_t *s)
     LRD_NEW(s->grads, s->optimizer->n_runs);
     LRD_NEW(s->news, s->max_micro_batches + N_FACTS * size);
     LRD_NEW(s->news_offset, size + 1);
+    if (is_connected(s)) {
+        LRD_TRY(lrd_timer_create(s->stage->stream->backend, &s->begun));
+        LRD_TRY(lrd_timer_create(s->stage->stream->backend, &s->ended));
+    }
 out:
     return status;
 }
@@ -30,9 +39,12 @@ void lrd_stepper_close(lrd_stepper_t *s)
 {
     if (s->pinned != NULL)
         lrd_mem_free(s->stage->stream->backend, LRD_MEM_PINNED, s->pinned, s->pinned_bytes);
+    lrd_event_destroy(s->begun);
+    lrd_event_destroy(s->ended);
     lrd_free(s->news_offset);
     lrd_free(s->news);
     lrd_free(s->grads);
+    s->begun = s->ended = NULL;
     s->pinned = NULL;
     s->news = NULL;
     s->grads = NULL;
@@ -146,8 +158,10 @@ static lrd_status_t exchange(lrd_stepper_t *s, int64_t n_micro_batches, int64_t 
     double *own = s->news + s->news_offset[lrd_comm_rank(world)] / sizeof(double);
     double *facts = own + n_losses, longest = 0, computed = 0;
     memcpy(own, s->pinned, (size_t)n_losses * sizeof(double));
+    const lrd_pipeline_time_t time = lrd_pipeline_time(s->pipeline);
     facts[WANTS_STOP] = stop;
-    lrd_pipeline_time(s->pipeline, &facts[SECONDS], &facts[WAITED]);
+    facts[SECONDS] = time.seconds;
+    facts[WAITED] = time.waited;
     LRD_TRY(lrd_comm_all_gather(world, own, s->news, s->news_offset));
     *nll_out = 0;
     result->stop = false;
@@ -165,6 +179,33 @@ out:
     return status;
 }
 
+static lrd_status_t start_clock(const lrd_stepper_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    if (!is_connected(s))
+        goto out;
+    if (s->grid->column_devices != NULL)
+        lrd_devcomm_start_clock(s->grid->column_devices);
+    LRD_TRY(lrd_event_record(s->stage->stream, s->begun));
+out:
+    return status;
+}
+
+/* Where nothing of the update is left to do. The passes of a pipeline have read their part. */
+static lrd_status_t read_clock(const lrd_stepper_t *s, lrd_step_result_t *result)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_pipeline_time_t passes = lrd_pipeline_time(s->pipeline);
+    if (!is_connected(s))
+        goto out;
+    LRD_TRY(lrd_timer_seconds(s->begun, s->ended, &result->device_seconds));
+    if (s->grid->column_devices != NULL)
+        LRD_TRY(lrd_devcomm_read_clock(s->grid->column_devices, &result->device_waited));
+    result->device_waited += passes.on_device ? passes.waited : 0;
+out:
+    return status;
+}
+
 lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update,
                              lrd_step_result_t *result_out)
 {
@@ -173,13 +214,15 @@ lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update,
     const lrd_grid_t *g = s->grid;
     lrd_step_result_t result = {.stop = false};
     lrd_step_state_t *clock = (lrd_step_state_t *)(s->pinned + s->max_micro_batches);
-    double nll, seconds, begun;
+    double nll, begun;
     s->update = update;
     s->first = lrd_share_begin(update->n_micro_batches, g->replica, g->n_replicas);
     const int64_t n =
         lrd_share_begin(update->n_micro_batches, g->replica + 1, g->n_replicas) - s->first;
+    LRD_TRY(start_clock(s));
     LRD_TRY(try_micro_batches(s, n, &result.dropped));
-    lrd_pipeline_time(s->pipeline, &seconds, &result.waited);
+    const lrd_pipeline_time_t passes = lrd_pipeline_time(s->pipeline);
+    result.waited = passes.on_device ? 0 : passes.waited;
     if (result.dropped) {
         result.stop = true;
         *result_out = result;
@@ -192,7 +235,10 @@ lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update,
     if (s->stage->weights->has_head)
         LRD_TRY(lrd_copy(st, LRD_COPY_D2H, s->pinned, s->nll, (size_t)n * sizeof(double)));
     LRD_TRY(lrd_copy(st, LRD_COPY_D2H, clock, s->optimizer->state, sizeof *clock));
+    if (is_connected(s))
+        LRD_TRY(lrd_event_record(st, s->ended));
     LRD_TRY(lrd_stream_sync(st));
+    LRD_TRY(read_clock(s, &result));
     begun = lrd_clock_seconds();
     LRD_TRY(exchange(s, update->n_micro_batches, n, *s->stop != 0, &nll, &result));
     result.waited += lrd_clock_seconds() - begun;

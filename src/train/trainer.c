@@ -21,6 +21,7 @@ typedef struct trainer {
     int64_t tokens;
     int64_t micro_batches;   /* of the update in work */
     double updating, waited; /* seconds of all updates; those of rank 0 spent on other ranks */
+    double device_updating, device_waited; /* the same of its device, where devices are connected */
 } trainer_t;
 
 static lrd_status_t report_start(const lrd_session_t *s)
@@ -171,6 +172,8 @@ static lrd_status_t run_update(trainer_t *t, bool *stopped_out)
     LRD_TRY(lrd_comm_abort(s->o.comm, status));
     t->updating += lrd_clock_seconds() - begun;
     t->waited += r.waited;
+    t->device_updating += r.device_seconds;
+    t->device_waited += r.device_waited;
     if (r.dropped) {
         *stopped_out = true;
         if (s->history.global_step > t->first_step)
@@ -199,6 +202,44 @@ out:
     return status;
 }
 
+/* The share of its own time that rank 0 spent on others, and its device. */
+static void report_waiting(const trainer_t *t)
+{
+    char device[64] = "";
+    if (lrd_comm_size(t->s.o.comm) == 1 || t->updating <= 0)
+        return;
+    if (t->device_updating > 0)
+        snprintf(device, sizeof device, ", their devices in %.1f %%",
+                 100 * t->device_waited / t->device_updating);
+    lrd_info(
+        "Ranks waited for each other and the network in %.1f %% of the time of updates%s (rank 0)",
+        100 * t->waited / t->updating, device);
+}
+
+/* What libraries took of the device's memory for themselves, beside what was set aside for it. */
+static void report_device(const trainer_t *t)
+{
+    const lrd_engine_t *e = &t->s.engine;
+    const lrd_memory_t *m = &e->memory;
+    const double nccl = (double)lrd_grid_taken(&t->s.grid);
+    const double graphs = (double)lrd_graphs_taken(t->s.stage->graphs);
+    const double own =
+        (double)(m->model.capacity + m->step.capacity + m->scratch.bytes) + nccl + graphs;
+    size_t free_bytes, total_bytes;
+    if (m->nccl.bound + m->graphs.bound == 0)
+        return;
+    if (lrd_mem_info(e->backend, &free_bytes, &total_bytes) != LRD_OK) {
+        lrd_error_clear(); /* the run is over, and well */
+        return;
+    }
+    lrd_info("Device memory that libraries took on rank 0: NCCL %.1f of at most %.1f MiB, graphs "
+             "%.1f of at most "
+             "%.1f; %.1f MiB went elsewhere (kernels, cuBLASLt, other programs)",
+             nccl / 0x1p20, (double)m->nccl.bound / 0x1p20, graphs / 0x1p20,
+             (double)m->graphs.bound / 0x1p20,
+             ((double)e->free_bytes - (double)free_bytes - own) / 0x1p20);
+}
+
 /* Peak memory as the system counted it, beside what the layout said. */
 static void report_end(const trainer_t *t, double seconds)
 {
@@ -207,15 +248,19 @@ static void report_end(const trainer_t *t, double seconds)
     const lrd_memory_t *m = &t->s.engine.memory;
     lrd_info("Done in %s: %s/adapter_model.safetensors", text,
              t->s.o.settings->training.output_dir);
-    if (lrd_comm_size(t->s.o.comm) > 1 && t->updating > 0)
-        lrd_info("Ranks waited for each other and the network in %.1f %% of the time of updates "
-                 "(rank 0)",
-                 100 * t->waited / t->updating);
-    lrd_info("Peak memory of rank 0: %.1f MiB resident; planned %.1f MiB (%.1f of them mapped)",
-             (double)lrd_mem_peak_bytes() / 0x1p20,
-             (double)(lrd_memory_total(m) + m->pinned_bytes + m->mapped_bytes + m->host_bytes) /
-                 0x1p20,
-             (double)m->mapped_bytes / 0x1p20);
+    report_waiting(t);
+    if (t->s.engine.backend->ops->reads_host_memory)
+        lrd_info("Peak memory of rank 0: %.1f MiB resident; planned %.1f MiB (%.1f of them mapped)",
+                 (double)lrd_mem_peak_bytes() / 0x1p20,
+                 (double)(lrd_memory_needed(m) + m->mapped_bytes) / 0x1p20,
+                 (double)m->mapped_bytes / 0x1p20);
+    else
+        lrd_info("Peak memory of rank 0: %.1f MiB resident on the host; planned %.1f MiB of it "
+                 "pinned, and %.1f MiB of the device",
+                 (double)lrd_mem_peak_bytes() / 0x1p20,
+                 (double)(m->pinned_bytes + m->host_bytes) / 0x1p20,
+                 (double)lrd_memory_needed(m) / 0x1p20);
+    report_device(t);
 }
 
 /* Where the time of the updates went, at log level debug. */

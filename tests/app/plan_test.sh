@@ -86,7 +86,7 @@ most=$(awk '$2 == "replica" && $3 == "0" && $(NF - 1) > most { most = $(NF - 1) 
 [ -z "$(chunks 2 16 --set parallel.pipeline_chunks=1)" ] || fail "what was asked for is explained"
 
 # Recomputation where asked to choose: none where all fits, else what is enough, or stages where they are faster.
-auto() { plan --set training.gradient_checkpointing=auto "$@" | sed -n 's/^\([0-9]* replica.* stages*\),.*computed again: \([a-z]*\);.*/\1 \2/p'; }
+auto() { plan --set training.gradient_checkpointing=auto "$@" | sed -n 's/^\([0-9]* replica.* stages*\),.*computed again: \([a-z]*\)\..*/\1 \2/p'; }
 [ "$(auto --memory 1GiB)" = "1 replica of 1 stage nothing" ] || fail "auto with room: $(auto --memory 1GiB)"
 [ "$(auto --memory "$((whole - 300))KiB")" = "1 replica of 1 stage attention" ] || fail "auto: $(auto --memory "$((whole - 300))KiB")"
 block=$(plan --set training.gradient_checkpointing=block | awk '$1 == "in" && $2 == "all" { print int($3 * 1024) + 100 }')

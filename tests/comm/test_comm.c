@@ -1,6 +1,7 @@
 /* Agreeing and exchanging bytes on any number of ranks. Run under mpirun;
  * every rank checks, rank 0 speaks. */
 #include "base/mem.h"
+#include "comm/alike.h"
 #include "comm/comm.h"
 #include "comm/grid.h"
 #include "support/test_support.h"
@@ -36,6 +37,29 @@ static void test_agree_well(void **state)
     (void)state;
     for (int i = 0; i < 3; i++)
         assert_ok(lrd_agree(comm, LRD_OK));
+}
+
+/* One rank has another value, then a line more, then a line less. */
+static void test_alike(void **state)
+{
+    (void)state;
+    static const char *const facts[] = {"a\t1\nb\ttwo words\n", "a\t1\nb\t\n",
+                                        "a\t1\nb\ttwo words\nc\t3\n", "a\t1\n"};
+    static const char *const differs[] = {
+        "", "b: rank 0: two words; rank 1: ", "c: rank 0: nothing; rank 1: 3",
+        "b: rank 0: two words; rank 1: nothing"};
+    for (int i = 0; i < 4; i++) {
+        const char *mine = facts[rank == 1 ? i : 0];
+        char text[128];
+        snprintf(text, sizeof text, "the ranks differ in %s%s. It decides", differs[i],
+                 size == 2   ? ""
+                 : size == 3 ? (i == 2 ? "; rank 2: nothing" : "; rank 2: two words")
+                             : (i == 2 ? "; ranks 2-3: nothing" : "; ranks 2-3: two words"));
+        if (i == 0 || size == 1)
+            assert_ok(lrd_alike_check(comm, mine));
+        else
+            assert_fails(lrd_alike_check(comm, mine), LRD_ERR_CONFIG, text);
+    }
 }
 
 /* Each rank in turn fails, with a status of its own. */
@@ -323,13 +347,14 @@ int main(void)
     if (size > MAX_RANKS || (rank != 0 && freopen("/dev/null", "w", stdout) == NULL))
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_world),       cmocka_unit_test(test_agree_well),
-        cmocka_unit_test(test_agree_one),   cmocka_unit_test(test_agree_many),
-        cmocka_unit_test(test_agree_again), cmocka_unit_test(test_agree_peer),
-        cmocka_unit_test(test_broadcast),   cmocka_unit_test(test_all_gather),
-        cmocka_unit_test(test_exchange),    cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_same),        cmocka_unit_test(test_grid),
-        cmocka_unit_test(test_messages),    cmocka_unit_test(test_collect)};
+        cmocka_unit_test(test_world),      cmocka_unit_test(test_agree_well),
+        cmocka_unit_test(test_alike),      cmocka_unit_test(test_agree_one),
+        cmocka_unit_test(test_agree_many), cmocka_unit_test(test_agree_again),
+        cmocka_unit_test(test_agree_peer), cmocka_unit_test(test_broadcast),
+        cmocka_unit_test(test_all_gather), cmocka_unit_test(test_exchange),
+        cmocka_unit_test(test_numbers),    cmocka_unit_test(test_same),
+        cmocka_unit_test(test_grid),       cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_collect)};
     int64_t failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (lrd_comm_max_i64(comm, &failed, 1) != LRD_OK)
         failed = 1;

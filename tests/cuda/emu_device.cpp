@@ -41,6 +41,12 @@ struct emu_graph {
 
 struct emu_graph_exec {
     std::vector<std::function<void()>> work;
+    size_t bytes() const
+    {
+        static const char *const text = getenv("LRD_EMULATED_NODE_BYTES");
+        return work.size() *
+               (text != nullptr ? strtoull(text, nullptr, 10) : (size_t)EMU_NODE_BYTES);
+    }
 };
 
 struct emu_stream {
@@ -76,6 +82,14 @@ cudaError_t last_error = cudaSuccess;
 int current; /* the device that was set */
 
 double clock_ms;
+
+/* LRD_EMULATED_PACE; 0: not set. */
+double pace()
+{
+    static const char *const text = getenv("LRD_EMULATED_PACE");
+    static const double times = text != nullptr ? strtod(text, nullptr) : 0;
+    return times;
+}
 
 bool is_held_up(const emu_stream *s)
 {
@@ -182,12 +196,16 @@ void emu_finish_all()
 
 cudaError_t emu_enqueue(cudaStream_t stream, std::function<void()> work)
 {
+    const auto timed = [work = std::move(work)] {
+        work();
+        emu_spend(pace() > 0 ? 1 : 0);
+    };
     if (stream != nullptr && stream->capture != nullptr) {
-        stream->capture->work.push_back(std::move(work));
+        stream->capture->work.push_back(timed);
         return cudaSuccess;
     }
-    return emu_enqueue_until(stream, [work = std::move(work)] {
-        work();
+    return emu_enqueue_until(stream, [timed] {
+        timed();
         return true;
     });
 }
@@ -214,7 +232,17 @@ bool emu_is_capturing()
 
 void emu_spend(double milliseconds)
 {
-    clock_ms += milliseconds;
+    clock_ms += milliseconds * (pace() > 0 ? pace() : 1);
+}
+
+double emu_clock()
+{
+    return clock_ms;
+}
+
+void emu_pass_to(double milliseconds)
+{
+    clock_ms = milliseconds > clock_ms ? milliseconds : clock_ms;
 }
 
 cudaError_t emu_allow_shared(void (*kernel)(), size_t bytes)
@@ -268,6 +296,14 @@ cudaError_t cudaGetLastError()
     const cudaError_t error = last_error;
     last_error = cudaSuccess;
     return error;
+}
+
+/* LRD_EMULATED_RUNTIME: as CUDA writes it; 13000, which is 13.0, unless set. */
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    const char *text = getenv("LRD_EMULATED_RUNTIME");
+    *version = text != nullptr ? (int)strtol(text, nullptr, 10) : 13000;
+    return cudaSuccess;
 }
 
 /* LRD_EMULATED_DEVICES: how many there are; 1 unless set. */
@@ -417,18 +453,29 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
 {
     const cudaError_t error = emu_refuse_in_capture(nullptr);
-    if (error == cudaSuccess)
-        *exec = new emu_graph_exec{graph->work};
-    return error;
+    if (error != cudaSuccess)
+        return error;
+    const emu_graph_exec made{graph->work};
+    if (!emu_take(made.bytes()))
+        return emu_report(cudaErrorMemoryAllocation);
+    *exec = new emu_graph_exec(made);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, void *, size_t *n)
+{
+    *n = graph->work.size();
+    return cudaSuccess;
 }
 
 /* One call of the host, whatever it holds. */
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
     const auto work = exec->work;
-    return emu_enqueue(stream, [work] {
+    return emu_enqueue_until(stream, [work] {
         for (const auto &w : work)
             w();
+        return true;
     });
 }
 
@@ -440,6 +487,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
+    emu_give_back(exec->bytes());
     delete exec;
     return cudaSuccess;
 }

@@ -90,6 +90,19 @@ bool emu_is_pinned(const void *ptr, size_t bytes)
     return find(pinned, ptr, bytes) != nullptr;
 }
 
+bool emu_take(size_t bytes)
+{
+    if (bytes > emu_memory_bytes() - used)
+        return false;
+    used += bytes;
+    return true;
+}
+
+void emu_give_back(size_t bytes)
+{
+    used -= bytes;
+}
+
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
     *free_bytes = emu_memory_bytes() - used;

@@ -24,7 +24,13 @@ struct header_t {
     call_t call;
     uint32_t type;
     uint64_t count;
+    double clock; /* the sender's */
 };
+
+bool agree(const header_t &a, const header_t &b)
+{
+    return a.call == b.call && a.type == b.type && a.count == b.count;
+}
 
 struct hello_t {
     int rank, size;
@@ -45,9 +51,9 @@ struct operation_t {
     std::function<void()> finish;                 /* once all has arrived */
     cudaStream_t stream;
     long number;
-    bool struck;
+    bool begun, struck;
     explicit operation_t(int size)
-        : out(size), in(size), received(size), stream(), number(), struck(false)
+        : out(size), in(size), received(size), stream(), number(), begun(false), struck(false)
     {
     }
 };
@@ -72,6 +78,9 @@ struct ncclComm {
     std::shared_ptr<operation_t> asked, leaving; /* not on the stream yet; the end */
     cudaStream_t stream;
     int running;
+    int channels;
+    std::vector<bool> met; /* [2 size] by messages, by sums and gathers: a connection */
+    size_t taken;          /* bytes of the device */
 };
 
 namespace
@@ -189,8 +198,7 @@ bool move_bytes(int fd, bool out, transfer_t *t)
         if (moved <= 0)
             return false; /* later; never, where the peer has died */
         t->moved += (size_t)moved;
-        if (!out && t->moved == sizeof(header_t) &&
-            memcmp(&t->seen, &t->header, sizeof(header_t)) != 0)
+        if (!out && t->moved == sizeof(header_t) && !agree(t->seen, t->header))
             emu_die("NCCL: ranks do not agree: one calls %s with %llu elements of type %u, another "
                     "one %s with %llu of type %u",
                     call_names[t->header.call], (unsigned long long)t->header.count, t->header.type,
@@ -226,6 +234,48 @@ bool strikes(const ncclComm &c, operation_t *op, const char *what)
     return true;
 }
 
+/* The stream has come to it. */
+void stamp(operation_t *op)
+{
+    for (size_t r = 0; r < op->out.size() && !op->begun; r++) {
+        for (transfer_t &t : op->out[r])
+            t.header.clock = emu_clock();
+    }
+    op->begun = true;
+}
+
+void wait_for_senders(const operation_t &op)
+{
+    for (const auto &messages : op.in) {
+        for (const transfer_t &t : messages)
+            emu_pass_to(t.seen.clock);
+    }
+}
+
+bool take(ncclComm &c, size_t bytes)
+{
+    if (!emu_take(bytes))
+        return false;
+    c.taken += bytes;
+    return true;
+}
+
+/* Takes memory for each rank that the operation is the first with. */
+bool make_connections(ncclComm &c, const operation_t &op, bool collective)
+{
+    const char *text = getenv("LRD_EMULATED_NCCL_BYTES");
+    const size_t each = text != nullptr ? strtoull(text, nullptr, 10) : (size_t)EMU_NCCL_CONNECTION;
+    for (int r = 0; r < c.size; r++) {
+        const size_t at = (size_t)(r + (collective ? c.size : 0));
+        if (c.met[at] || (op.out[(size_t)r].empty() && op.in[(size_t)r].empty()))
+            continue;
+        if (!take(c, each * (size_t)c.channels))
+            return false;
+        c.met[at] = true;
+    }
+    return true;
+}
+
 /* The operation as the stream comes to it; true: it is over. */
 bool run(ncclComm &c, operation_t *op)
 {
@@ -235,11 +285,13 @@ bool run(ncclComm &c, operation_t *op)
         fail(c, ncclRemoteError, "planted: connection closed by a peer");
     if (c.error != ncclSuccess || strikes(c, op, "hang"))
         return false;
+    stamp(op);
     const bool done = move_all(c, op);
     if (strikes(c, op, "kill"))
         raise(SIGKILL);
     if (!done)
         return false;
+    wait_for_senders(*op);
     if (op->finish)
         op->finish();
     c.running--;
@@ -272,10 +324,12 @@ ncclResult_t begin(const char *call, ncclComm_t comm, cudaStream_t stream, opera
 }
 
 /* Of a group, or of a call outside one: it will be on the stream two questions later. */
-ncclResult_t end()
+ncclResult_t end(bool collective)
 {
     if (group_depth > 0 || group == nullptr)
         return ncclSuccess;
+    if (!make_connections(*group_comm, *group, collective))
+        fail(*group_comm, ncclUnhandledCudaError, "Cuda failure 2 'out of memory'");
     group->number = ++n_operations;
     group_comm->asked = std::move(group);
     group_comm->running++;
@@ -286,7 +340,7 @@ ncclResult_t end()
 
 transfer_t message(call_t call, ncclDataType_t type, size_t count, const void *data)
 {
-    return {{call, (uint32_t)type, count}, {}, (unsigned char *)data, bytes_of(type, count), 0};
+    return {{call, (uint32_t)type, count, 0}, {}, (unsigned char *)data, bytes_of(type, count), 0};
 }
 
 const char *wrong(ncclDataType_t type, size_t count, const void *data, size_t times)
@@ -311,7 +365,7 @@ ncclResult_t point(bool out, const void *data, size_t count, ncclDataType_t type
     if (why != nullptr)
         return refuse(call, why);
     (out ? op->out : op->in)[(size_t)peer].push_back(message(SEND, type, count, data));
-    return end();
+    return end(false);
 }
 } // namespace
 
@@ -320,6 +374,8 @@ const char *ncclGetErrorString(ncclResult_t result)
     switch (result) {
     case ncclSuccess:
         return "no error";
+    case ncclUnhandledCudaError:
+        return "unhandled cuda error (run with NCCL_DEBUG=INFO for details)";
     case ncclSystemError:
         return "unhandled system error (run with NCCL_DEBUG=INFO for details)";
     case ncclInvalidArgument:
@@ -341,7 +397,8 @@ const char *ncclGetLastError(ncclComm_t comm)
 
 ncclResult_t ncclGetVersion(int *version)
 {
-    *version = 22809;
+    const char *text = getenv("LRD_EMULATED_NCCL_VERSION");
+    *version = text != nullptr ? (int)strtol(text, nullptr, 10) : 22809;
     return ncclSuccess;
 }
 
@@ -377,6 +434,12 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id,
     c->name = id.internal;
     c->own = {rank, size, device.uuid};
     c->peer.assign((size_t)size, NOBODY);
+    c->channels = config->maxCTAs;
+    c->met.assign(2 * (size_t)size, false);
+    if (!take(*c, EMU_NCCL_OPEN)) {
+        last_words = "Failed to CUDA calloc 262144 bytes";
+        return ncclUnhandledCudaError;
+    }
     c->listener = new_socket();
     const socklen_t length = address_of(c->name, rank, &address);
     if (bind(c->listener, (const sockaddr *)&address, length) != 0 ||
@@ -434,6 +497,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
 {
     const std::shared_ptr<ncclComm> c = find(comm, "ncclCommAbort");
     c->gone = true;
+    emu_give_back(c->taken);
     last_words = c->words;
     for (const int fd : c->peer) {
         if (fd >= 0)
@@ -455,7 +519,7 @@ ncclResult_t ncclGroupStart()
 ncclResult_t ncclGroupEnd()
 {
     group_depth--;
-    return end();
+    return end(false);
 }
 
 ncclResult_t ncclSend(const void *data, size_t count, ncclDataType_t type, int peer,
@@ -490,7 +554,7 @@ ncclResult_t ncclAllGather(const void *mine, void *all, size_t count, ncclDataTy
     }
     unsigned char *own = (unsigned char *)all + (size_t)comm->rank * bytes;
     op->finish = [=] { memmove(own, mine, bytes); };
-    return end();
+    return end(true);
 }
 
 /* In the order of the ranks, which is one of many that NCCL may take. */
@@ -522,5 +586,5 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataTyp
         }
         memcpy(to, sum.data(), count * sizeof(float));
     };
-    return end();
+    return end(true);
 }

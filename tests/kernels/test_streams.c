@@ -259,6 +259,37 @@ static void test_graph_refuses(void **state)
     op_free_all();
 }
 
+/* Timers: places in their order, at no later time than work behind them; the whole is its parts, to the rounding
+ * of CUDA's milliseconds. */
+static void test_timers(void **state)
+{
+    (void)state;
+    enum { PLACES = 4 };
+    lrd_event_t *timer[PLACES];
+    double part, whole, sum = 0;
+    if (op_be->ops->timer_create == NULL)
+        return;
+    void *x = op_device(BYTES);
+    fill(host[0], 1);
+    for (int i = 0; i < PLACES; i++) {
+        assert_ok(lrd_timer_create(op_be, &timer[i]));
+        assert_ok(lrd_event_record(op_st, timer[i]));
+        up(op_st, x, host[0]);
+    }
+    assert_ok(lrd_stream_sync(op_st));
+    for (int i = 1; i < PLACES; i++) {
+        assert_ok(lrd_timer_seconds(timer[i - 1], timer[i], &part));
+        assert_true(part >= 0);
+        sum += part;
+    }
+    assert_ok(lrd_timer_seconds(timer[0], timer[PLACES - 1], &whole));
+    assert_true(sum >= whole - 2e-6 &&
+                sum <= whole + 2e-6); /* its clock has steps of half a microsecond */
+    for (int i = 0; i < PLACES; i++)
+        lrd_event_destroy(timer[i]);
+    op_free_all();
+}
+
 int main(int argc, char **argv)
 {
     op_arguments(argc, argv);
@@ -266,6 +297,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_reader_waits),   cmocka_unit_test(test_turns),
         cmocka_unit_test(test_record_again),   cmocka_unit_test(test_host_waits),
         cmocka_unit_test(test_forgotten_wait), cmocka_unit_test(test_graph),
-        cmocka_unit_test(test_graph_refuses)};
+        cmocka_unit_test(test_graph_refuses),  cmocka_unit_test(test_timers)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -55,7 +55,8 @@ round="parallel.device_map={transformer: 0$(blocks cpu 1)$(blocks 1 2)$(blocks d
 
 train one 1
 mib() { awk -v row="$1" 'index($0, "  " row "  ") == 1 { print $(NF - 1) }' "$2"; }
-half=$(awk -v all="$(mib 'in all' one.log)" -v weights="$(mib weights one.log)" 'BEGIN { print int((all - weights / 2) * 1024) }')
+half=$(awk -v all="$(mib 'in all' one.log)" -v weights="$(mib weights one.log)" -v graphs="$(mib 'graphs, at most' one.log)" \
+  'BEGIN { print int((all - graphs - weights / 2) * 1024) }')
 for group in "${@:2}"; do
   case $group in
   mixed) try mixed one 1 --set "$mixed" ;;
@@ -96,9 +97,9 @@ for group in "${@:2}"; do
   layouts) # chunks, replicas, and what the planner makes of two ranks
     try round one 2 --set "$round"
     try grid one 4 --set parallel.data=2 --set parallel.pipeline=2 --set "$two"
-    some=$(awk -v all="$(mib 'in all' one.log)" -v weights="$(mib weights one.log)" -v pinned="$(mib 'pinned host memory' one.log)" \
-      'BEGIN { print int((all - 0.9 * weights) * 1024) }')
-    "$LRD_PROGRAM" plan --config config.yaml --backend "$backend" --ranks 2 --memory "${some}KiB" > planned 2> log || fail "plan: $(cat log)"
+    some=$(awk -v all="$(mib 'in all' one.log)" -v weights="$(mib weights one.log)" -v graphs="$(mib 'graphs, at most' one.log)" \
+      'BEGIN { print int((all - graphs - 0.9 * weights) * 1024) }')
+    "$LRD_PROGRAM" plan --config config.yaml --backend "$backend" --ranks 2 --memory "${some}KiB" --set parallel.transport=mpi > planned 2> log || fail "plan: $(cat log)"
     grep -q '1 replica of 2 stages' planned || fail "no stages: $(cat planned)"
     ;;
   recompute)

@@ -170,7 +170,12 @@ typedef enum cudaMemcpyKind {
     cudaMemcpyDeviceToDevice = 3
 } cudaMemcpyKind;
 
-enum { cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0, cudaEventDisableTiming = 2 };
+enum {
+    cudaStreamNonBlocking = 1,
+    cudaHostAllocDefault = 0,
+    cudaEventDefault = 0,
+    cudaEventDisableTiming = 2
+};
 typedef enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 } cudaStreamCaptureMode;
 typedef enum cudaFuncAttribute {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8
@@ -179,6 +184,7 @@ typedef enum cudaFuncAttribute {
 #pragma GCC visibility push(default) /* for the emulated NCCL, which is a library of its own */
 const char *cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetLastError();
+cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int *device);
@@ -203,6 +209,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,
                                  unsigned long long flags);
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, void *nodes, size_t *n); /* nodes NULL: counts */
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
@@ -220,8 +227,17 @@ bool emu_is_capturing(); /* some stream is */
 /* The same for what waits for other processes: it is called until it answers true. Not in a graph. */
 cudaError_t emu_enqueue_until(cudaStream_t stream, std::function<bool()> work);
 
-/* Time as events measure it passes only so, while work runs. */
+/* Time as events measure it passes only so, while work runs. LRD_EMULATED_PACE=N: each piece of work takes a millisecond
+ * more, and all takes N times as long. */
 void emu_spend(double milliseconds);
+double emu_clock();                    /* milliseconds */
+void emu_pass_to(double milliseconds); /* the clock, unless it is later */
+
+/* Memory of the device that CUDA's and other libraries take for themselves, beside cudaMalloc; false: there is not as
+ * much. A graph takes EMU_NODE_BYTES for each piece of work, or LRD_EMULATED_NODE_BYTES. */
+enum { EMU_NODE_BYTES = 10 << 10 };
+bool emu_take(size_t bytes);
+void emu_give_back(size_t bytes);
 
 /* True: the bytes lie in device memory, or in pinned host memory. */
 bool emu_is_device(const void *ptr, size_t bytes);

@@ -25,6 +25,7 @@ typedef struct ncclUniqueId {
 
 typedef enum ncclResult {
     ncclSuccess = 0,
+    ncclUnhandledCudaError = 1,
     ncclSystemError = 2,
     ncclInvalidArgument = 4,
     ncclInvalidUsage = 5,
@@ -43,13 +44,17 @@ typedef enum ncclRedOp { ncclSum = 0 } ncclRedOp_t;
 
 typedef struct ncclConfig {
     unsigned magic;
-    int blocking;
+    int blocking, maxCTAs;
 } ncclConfig_t;
 
 #define NCCL_CONFIG_INITIALIZER \
     {                           \
-        0xcafebeef, 1           \
+        0xcafebeef, 1, 64       \
     }
+
+/* Memory of the device that a communicator takes: at once, and when it first sends to a rank or receives from it, on
+ * each of its channels. LRD_EMULATED_NCCL_BYTES: other bytes for the latter. */
+enum { EMU_NCCL_OPEN = 256 << 10, EMU_NCCL_CONNECTION = 4 << 10 };
 
 const char *ncclGetErrorString(ncclResult_t result);
 const char *ncclGetLastError(ncclComm_t comm);
