@@ -30,6 +30,7 @@ lrd_status_t lrd_command_tune(lrd_app_t *app);
 lrd_status_t lrd_command_plan(lrd_app_t *app);
 lrd_status_t lrd_command_download(lrd_app_t *app);
 lrd_status_t lrd_command_push(lrd_app_t *app);
+lrd_status_t lrd_command_report(lrd_app_t *app);
 lrd_status_t lrd_command_info(lrd_app_t *app);
 
 /* Threads for a command that rank 0 runs alone: one, where other ranks are there, since they are not asked. */

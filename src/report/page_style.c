@@ -1,0 +1,185 @@
+/* What every page begins and ends with. */
+#include "report/page.h"
+
+static const char *const style[] = {
+    ":root{color-scheme:light "
+    "dark;--page:#f4f5f7;--card:#fff;--ink:#1c2127;--soft:#5c6773;--line:#e2e5e9;"
+    "--good:#00795a;--warn:#a85a00;--bad:#c0392b;--fill:#eef0f3;"
+    "--c0:#0072b2;--c1:#d55e00;--c2:#008f68;--c3:#a8518e;--c4:#b87a00;--c5:#3a93c9}\n"
+    "@media "
+    "(prefers-color-scheme:dark){:root{--page:#0e1116;--card:#161b22;--ink:#e5e9ee;--soft:#9aa5b1;"
+    "--line:#2b323b;--good:#3fcf9f;--warn:#f0a64a;--bad:#ff7b6b;--fill:#1f262f;"
+    "--faint:.55;--c0:#4aa8e8;--c1:#ff8f4a;--c2:#33c798;--c3:#dd8fc2;--c4:#e8b23a;--c5:#93d2f7}}\n",
+    "*{box-sizing:border-box}\n"
+    "body{margin:0;background:var(--page);color:var(--ink);"
+    "font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'Noto "
+    "Sans',Helvetica,Arial,sans-serif;"
+    "font-variant-numeric:tabular-nums;-webkit-text-size-adjust:100%}\n"
+    "main{max-width:1120px;margin:0 auto;padding:28px 20px 48px}\n"
+    "h1{font-size:28px;line-height:1.2;margin:0;font-weight:680;letter-spacing:-.01em;overflow-"
+    "wrap:anywhere}\n"
+    "h2{font-size:18px;margin:34px 0 10px;font-weight:650}\n"
+    "p{margin:6px 0;max-width:78ch}\n"
+    "a{color:var(--c0)}\n"
+    "code,pre,.mono{font-family:ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans "
+    "Mono',monospace;font-size:.9em;"
+    "overflow-wrap:anywhere}\n"
+    ".soft,.about{color:var(--soft)}\n"
+    ".pill{display:inline-block;vertical-align:3px;margin-left:8px;padding:1px "
+    "10px;border-radius:99px;font-size:13px;"
+    "font-weight:600;line-height:1.6;border:1px solid currentColor;white-space:nowrap}\n"
+    ".done{color:var(--good)}.interrupted,.open,.unknown{color:var(--warn)}.failed{color:var(--bad)"
+    "}\n",
+    ".tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(212px,1fr));gap:12px;margin:"
+    "20px 0 0}\n"
+    ".tile,.chart,.card{background:var(--card);border:1px solid var(--line);border-radius:10px}\n"
+    ".tile{padding:12px 16px}\n"
+    ".tile .what{font-size:13px;color:var(--soft)}\n"
+    ".tile .value{font-size:23px;font-weight:650;line-height:1.3;letter-spacing:-.01em}\n"
+    ".tile .value small{font-size:15px;font-weight:500;color:var(--soft)}\n"
+    ".tile .more{font-size:13px;color:var(--soft)}\n"
+    ".charts{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:12px}\n"
+    ".chart{margin:0;padding:14px 16px 10px;break-inside:avoid}\n"
+    ".chart.wide{grid-column:1/-1}\n"
+    "figcaption .about{font-size:13px;margin-left:4px}\n"
+    ".legend{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px;color:var(--soft)}\n"
+    ".key{width:22px;height:10px;margin-right:5px}\n"
+    ".plot{position:relative;height:190px;margin:14px 6px 22px 50px}\n"
+    ".wide .plot{height:280px}.named .plot{margin-right:136px}\n"
+    ".plot svg{position:absolute;inset:0;width:100%;height:100%;overflow:visible}\n"
+    ".chart "
+    "path{fill:none;vector-effect:non-scaling-stroke;stroke-linejoin:round;stroke-linecap:round}\n"
+    ".grid{stroke:var(--line);stroke-width:1}\n"
+    ".solid{stroke-width:2}.faint{stroke-width:1;opacity:var(--faint)}.chart "
+    "path.dots{stroke-width:7}\n"
+    ".mark{stroke:var(--soft);stroke-width:1.2;stroke-dasharray:5 4}\n"
+    ".bad{stroke:var(--bad);stroke-width:1.5}\n",
+    ".c0,.c6{stroke:var(--c0)}.c1,.c7{stroke:var(--c1)}.c2,.c8{stroke:var(--c2)}.c3,.c9{stroke:var("
+    "--c3)}"
+    ".c4,.c10{stroke:var(--c4)}.c5,.c11{stroke:var(--c5)}\n"
+    ".c6,.c7,.c8,.c9,.c10,.c11{stroke-dasharray:6 4}.dots{stroke-dasharray:none!important}\n"
+    ".t0,.t6{color:var(--c0)}.t1,.t7{color:var(--c1)}.t2,.t8{color:var(--c2)}.t3,.t9{color:var(--"
+    "c3)}"
+    ".t4,.t10{color:var(--c4)}.t5,.t11{color:var(--c5)}\n"
+    ".b0{background:var(--c0)}.b1{background:var(--c1)}.b2{background:var(--c2)}.b3{background:var("
+    "--c3)}"
+    ".b4{background:var(--c4)}.b5{background:var(--c5)}.b6{background:var(--soft)}\n"
+    ".f0{fill:var(--c0)}.f1{fill:var(--c1)}.f2{fill:var(--c2)}.f3{fill:var(--c3)}.f4{fill:var(--c4)"
+    "}"
+    ".f5{fill:var(--c5)}.f6{fill:var(--fill)}\n"
+    ".y,.x,.name,.marked{position:absolute;font-size:12px;line-height:1;color:var(--soft);white-"
+    "space:nowrap}\n"
+    ".y{right:100%;margin-right:7px;transform:translateY(-50%)}\n"
+    ".x{top:100%;margin-top:8px;transform:translateX(-50%)}\n"
+    ".name{left:100%;margin-left:9px;transform:translateY(-50%);font-weight:600;max-width:126px;"
+    "overflow:hidden;"
+    "text-overflow:ellipsis;line-height:1.2}\n"
+    ".t0.name,.t6.name{color:var(--c0)}.t1.name,.t7.name{color:var(--c1)}.t2.name,.t8.name{color:"
+    "var(--c2)}"
+    ".t3.name,.t9.name{color:var(--c3)}.t4.name,.t10.name{color:var(--c4)}.t5.name,.t11.name{color:"
+    "var(--c5)}\n"
+    ".marked{right:2px;transform:translateY(-120%);background:var(--card);opacity:.9;padding:1px "
+    "4px;"
+    "border-radius:3px}\n"
+    ".below{font-size:12px;color:var(--soft);text-align:right}.badly{color:var(--bad)}\n"
+    ".at{position:absolute;top:0;bottom:0;width:1px;background:var(--soft);pointer-events:none}\n"
+    ".read{position:absolute;top:4px;padding:5px 9px;border-radius:7px;background:var(--card);"
+    "border:1px solid var(--line);box-shadow:0 2px 10px "
+    "#0003;font-size:12px;line-height:1.45;white-space:nowrap;"
+    "pointer-events:none;z-index:1}\n",
+    ".card{padding:4px 16px;overflow-x:auto}.card+.card{margin-top:12px}\n"
+    "table{border-collapse:collapse;width:100%;font-size:14px}\n"
+    "th{text-align:left;font-weight:600;font-size:13px;color:var(--soft)}\n"
+    "th,td{padding:7px 14px 7px 0;border-top:1px solid var(--line);vertical-align:top}\n"
+    "tr:first-child>th,tr:first-child>td{border-top:0}\n"
+    "th:last-child,td:last-child{padding-right:0}\n"
+    ".num{text-align:right;white-space:nowrap}td.best{font-weight:700}\n"
+    ".run{white-space:nowrap}td .pill{border:0;padding:0;margin:0;vertical-align:0}\n"
+    "#results th,#results td{padding-right:12px}\n"
+    ".right{color:var(--good)}.wrong{color:var(--bad)}\n"
+    ".bar{display:flex;height:22px;border-radius:5px;overflow:hidden;background:var(--fill)}\n"
+    ".bar>span{display:block;min-width:1px}\n"
+    ".swatch{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:6px}\n"
+    ".swatches{display:flex;flex-wrap:wrap;gap:2px 18px;font-size:13px;margin:6px 0 "
+    "12px;color:var(--soft)}\n"
+    ".barname{font-size:13px;margin:10px 0 4px}\n"
+    ".layers{width:100%;height:16px;display:block;min-width:160px}\n"
+    ".remark{border-left:3px solid var(--warn);padding:1px 12px;margin:8px "
+    "0;font-size:14px;overflow-wrap:anywhere}\n"
+    "details{background:var(--card);border:1px solid var(--line);border-radius:10px;margin:12px "
+    "0}\n"
+    "summary{cursor:pointer;padding:10px 16px;font-weight:600}\n"
+    "details .in{padding:0 16px 10px;overflow-x:auto}\n"
+    "details h3{font-size:14px;margin:14px 0 2px}\n"
+    "td pre{margin:0;white-space:pre-wrap}\n"
+    "footer{margin-top:34px;font-size:13px;color:var(--soft)}\n"
+    "@media (max-width:720px){main{padding:18px 12px "
+    "36px}h1{font-size:23px}.charts{grid-template-columns:minmax(0,1fr)}"
+    ".tiles{grid-template-columns:repeat(2,minmax(0,1fr));gap:8px}.tile{padding:9px 11px}.tile "
+    ".value{font-size:19px}"
+    ".wide .plot{height:220px}.named .plot{margin-right:84px}.name{max-width:76px}"
+    "td,th{padding-right:10px}}\n"
+    "@media "
+    "print{:root{--page:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#ccc;--fill:#eee;--c0:#"
+    "0072b2;--c1:#d55e00;"
+    "--c2:#008f68;--c3:#a8518e;--c4:#b87a00;--c5:#3a93c9}*{print-color-adjust:exact;-webkit-print-"
+    "color-adjust:exact}"
+    "main{max-width:none;padding:0}.tile,.chart,tr{break-inside:avoid}h2{break-after:avoid}}\n"};
+
+/* The value at the pointer. No character of it needs escaping in XML. */
+static const char *const script[] = {
+    "document.querySelectorAll('.plot').forEach(function(plot){\n"
+    "var d=JSON.parse(plot.dataset.hover),at=null,read=null;\n"
+    "function leave(){if(at){at.remove();read.remove();at=null}}\n"
+    "function move(e){\n"
+    "var box=plot.getBoundingClientRect(),part=(e.clientX-box.left)/box.width;\n"
+    "if(0>part||part>1){leave();return}\n"
+    "var want=d.lo+part*(d.hi-d.lo),near=null;\n"
+    "d.lines.forEach(function(l){l.x.forEach(function(x){"
+    "if(near===null||Math.abs(near-want)>Math.abs(x-want))near=x})});\n"
+    "if(near===null)return;\n"
+    "if(!at){at=document.createElement('div');at.className='at';plot.appendChild(at);"
+    "read=document.createElement('div');read.className='read';plot.appendChild(read)}\n"
+    "var left=(near-d.lo)/(d.hi-d.lo);\n"
+    "at.style.left=100*left+'%';read.textContent='';\n",
+    "var head=document.createElement('b');head.textContent=+near.toPrecision(6)+' "
+    "'+d.of;read.appendChild(head);\n"
+    "var step=(d.hi-d.lo)/200;\n"
+    "d.lines.forEach(function(l){\n"
+    "var best=-1;l.x.forEach(function(x,i){"
+    "if(step>=Math.abs(x-near))if(0>best||Math.abs(l.x[best]-near)>Math.abs(x-near))best=i});\n"
+    "if(0>best)return;\n"
+    "var row=document.createElement('div');row.textContent=l.name+'  "
+    "'+l.y[best];read.appendChild(row)});\n"
+    "read.style.left=left>.5?'':'calc('+100*left+'% + 10px)';\n"
+    "read.style.right=left>.5?'calc('+100*(1-left)+'% + 10px)':''}\n"
+    "plot.addEventListener('pointermove',move);plot.addEventListener('pointerleave',leave)});\n"
+    "addEventListener('beforeprint',function(){document.querySelectorAll('details').forEach("
+    "function(x){"
+    "x.open=true})});\n"};
+
+static void add_all(lrd_html_t *h, const char *const *part, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        lrd_html_raw(h, part[i]);
+}
+
+void lrd_page_begin(lrd_html_t *h, const char *title)
+{
+    lrd_html_raw(
+        h, "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n"
+           "<meta charset=\"utf-8\" />\n"
+           "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\" />\n"
+           "<meta name=\"color-scheme\" content=\"light dark\" />\n<title>");
+    lrd_html_text(h, title);
+    lrd_html_raw(h, "</title>\n<style>\n");
+    add_all(h, style, sizeof style / sizeof style[0]);
+    lrd_html_raw(h, "</style>\n</head>\n<body>\n<main>\n");
+}
+
+void lrd_page_end(lrd_html_t *h)
+{
+    lrd_html_raw(h, "</main>\n<script>\n");
+    add_all(h, script, sizeof script / sizeof script[0]);
+    lrd_html_raw(h, "</script>\n</body>\n</html>\n");
+}
