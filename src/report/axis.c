@@ -159,17 +159,24 @@ double lrd_axis_at(const lrd_axis_t *a, double value)
     return log(value / a->lo) / log(a->hi / a->lo);
 }
 
-/* "2e-05" is "2e-5". */
+/* "2.00e-05" is "2e-5". */
 static void shorten_exponent(char *text)
 {
-    char *e = strchr(text, 'e');
+    char *e = strchr(text, 'e'), *end = e;
     if (e == NULL)
         return;
-    char *to = e[1] == '-' ? e + 2 : e + 1;
-    const char *from = e + 2;
-    while (*from == '0' && from[1] != '\0')
-        from++;
-    memmove(to, from, strlen(from) + 1);
+    const bool is_negative = e[1] == '-';
+    const char *digits = e + 2, *point = memchr(text, '.', (size_t)(e - text));
+    while (*digits == '0' && digits[1] != '\0')
+        digits++;
+    while (point != NULL && end[-1] == '0')
+        end--;
+    if (end - 1 == point)
+        end--;
+    *end++ = 'e';
+    if (is_negative)
+        *end++ = '-';
+    memmove(end, digits, strlen(digits) + 1);
 }
 
 /* All ticks of an axis have the unit of its largest value. */

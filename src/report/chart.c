@@ -276,9 +276,9 @@ static void write_remarks(const plot_t *p, lrd_html_t *h)
         const size_t bad = lrd_series_count_nonfinite(&c->line[i].series);
         if (bad == 0 || c->line[i].style == LRD_LINE_DOTS)
             continue;
-        lrd_html_print(h, "; <span class=\"badly\">%zu of ", bad);
+        lrd_html_raw(h, "; <span class=\"badly\">");
         lrd_html_bytes(h, c->line[i].label, strlen(c->line[i].label), 60);
-        lrd_html_raw(h, " not finite</span>");
+        lrd_html_print(h, ": %zu not finite</span>", bad);
     }
     lrd_html_raw(h, "</div>");
 }

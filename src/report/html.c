@@ -100,12 +100,13 @@ void lrd_number_text(double value, char text[LRD_NUMBER_BYTES])
     } else if (size < 1e15 && (value == floor(value) || size >= 1000)) {
         group_digits(value, text);
     } else if (size >= 1e-3 && size < 1e15) {
-        const int whole = size >= 1 ? (int)floor(log10(size)) + 1 : 0;
-        snprintf(text, LRD_NUMBER_BYTES, "%.*f", 4 - whole, value);
-        for (char *end = text + strlen(text); end[-1] == '0'; end--)
-            end[-1] = '\0';
+        snprintf(text, LRD_NUMBER_BYTES, "%.*f", 3 - (int)floor(log10(size)), value);
+        char *end = text + strlen(text);
+        while (end[-1] == '0')
+            end--;
+        end[end[-1] == '.' ? -1 : 0] = '\0';
     } else {
-        snprintf(text, LRD_NUMBER_BYTES, "%.3g", value);
+        snprintf(text, LRD_NUMBER_BYTES, "%.4g", value);
     }
 }
 

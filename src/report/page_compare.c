@@ -108,7 +108,7 @@ static const result_t results[] = {
     {"exact", "exact", get_exact, write_percent, 1},
     {"f1", "F1", get_f1, write_percent, 1},
     {"trainable", "parameters", get_trainable, lrd_html_number, 0},
-    {"seconds", "time", get_seconds, write_seconds, -1},
+    {"seconds", "time", get_seconds, write_seconds, 0},
     {"ranks", "ranks", get_ranks, lrd_html_number, 0},
     {"tokens_per_second", "tokens/s", lrd_token_rate, write_rounded, 1},
     {"peak_bytes", "peak memory", lrd_peak_bytes, write_bytes, -1},

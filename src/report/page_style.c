@@ -2,7 +2,7 @@
 #include "report/page.h"
 
 static const char *const style[] = {
-    ":root{color-scheme:light "
+    ":root{--faint:.35;color-scheme:light "
     "dark;--page:#f4f5f7;--card:#fff;--ink:#1c2127;--soft:#5c6773;--line:#e2e5e9;"
     "--good:#00795a;--warn:#a85a00;--bad:#c0392b;--fill:#eef0f3;"
     "--c0:#0072b2;--c1:#d55e00;--c2:#008f68;--c3:#a8518e;--c4:#b87a00;--c5:#3a93c9}\n"
@@ -111,6 +111,10 @@ static const char *const style[] = {
     "summary{cursor:pointer;padding:10px 16px;font-weight:600}\n"
     "details .in{padding:0 16px 10px;overflow-x:auto}\n"
     "details h3{font-size:14px;margin:14px 0 2px}\n"
+    "td.mono{white-space:nowrap;overflow-wrap:normal}\n"
+    "#settings td:first-child,#settings th:first-child,#results "
+    "th:first-child{position:sticky;left:0;"
+    "background:var(--card)}\n"
     "td pre{margin:0;white-space:pre-wrap}\n"
     "footer{margin-top:34px;font-size:13px;color:var(--soft)}\n"
     "@media (max-width:720px){main{padding:18px 12px "
@@ -142,8 +146,8 @@ static const char *const script[] = {
     "read=document.createElement('div');read.className='read';plot.appendChild(read)}\n"
     "var left=(near-d.lo)/(d.hi-d.lo);\n"
     "at.style.left=100*left+'%';read.textContent='';\n",
-    "var head=document.createElement('b');head.textContent=+near.toPrecision(6)+' "
-    "'+d.of;read.appendChild(head);\n"
+    "var head=document.createElement('b');head.textContent=d.of+' "
+    "'+(+near.toPrecision(6));read.appendChild(head);\n"
     "var step=(d.hi-d.lo)/200;\n"
     "d.lines.forEach(function(l){\n"
     "var best=-1;l.x.forEach(function(x,i){"

@@ -105,7 +105,7 @@ static void what_is_not_finite_is_marked(void **unused)
     lrd_chart_t chart = chart_of(&line, 1);
     lrd_buf_t page = draw(&chart);
     assert_non_null(strstr(page.data, "<path class=\"bad\" d=\"M204 1000V940M408 1000V940\" />"));
-    assert_non_null(strstr(page.data, "2 of a &lt;b&gt; not finite"));
+    assert_non_null(strstr(page.data, "a &lt;b&gt;: 2 not finite"));
     assert_null(strstr(page.data, "<b>a"));
     assert_non_null(strstr(page.data, "&quot;NaN&quot;"));
     lrd_buf_release(&page);

@@ -65,6 +65,8 @@ static void numbers_for_people(void **unused)
     check_words(lrd_number_text, 1.5, "1.5");
     check_words(lrd_number_text, 0.41327, "0.4133");
     check_words(lrd_number_text, 0.01, "0.01");
+    check_words(lrd_number_text, 1.0 / 120, "0.008333");
+    check_words(lrd_number_text, 9.99996, "10");
     check_words(lrd_number_text, 3.21e-7, "3.21e-07");
     check_words(lrd_number_text, 1e300, "1e+300");
     check_words(lrd_number_text, NAN, "NaN");
