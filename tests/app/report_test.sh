@@ -42,6 +42,18 @@ run 2 out --set parallel.pipeline=2
 [ "$code" = 0 ] || fail "the run: $(grep error log)"
 "$LRD_PROGRAM" eval --config config.yaml --adapter out --max-new-tokens 4 --set training.output_dir=out --log-level warn > scores ||
   fail "eval"
+python3 - << 'END' || fail "predictions.evaluation.json"
+import json
+record, scores = json.load(open("out/predictions.evaluation.json")), json.load(open("scores"))
+said = json.load(open("out/predictions.json"))
+asked = {q["id"]: q for a in json.load(open("heldout.json"))["data"] for p in a["paragraphs"] for q in p["qas"]}
+assert record["metrics"] == scores and record["adapter"] == "out" and record["data"] == "heldout.json"
+assert 0 < len(record["examples"]) <= 12
+for example in record["examples"]:
+    assert example["prediction"] == said[example["id"]]
+    assert example["question"] == asked[example["id"]]["question"]
+    assert example["answers"] == [a["text"] for a in asked[example["id"]]["answers"]]
+END
 report out
 python3 "$check" out/report.html out || fail "the page about one run"
 exact=$(python3 -c 'import json; print("%.1f" % json.load(open("scores"))["exact"])')
