@@ -124,7 +124,7 @@ static void put_reals(const plot_t *p, lrd_json_writer_t *w, const char *key, co
         if (value == s->x) {
             lrd_json_real(w, value[i]);
         } else {
-            lrd_number_text(value[i], text);
+            lrd_format_number(value[i], text);
             lrd_json_text(w, text);
         }
     }

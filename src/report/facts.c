@@ -3,7 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/safetensors.h"
-#include "report/reading.h"
+#include "report/pyjson.h"
 
 #include <errno.h>
 #include <math.h>
@@ -58,7 +58,7 @@ static lrd_status_t read_json(lrd_facts_t *f, const char *folder, const char *na
     LRD_ALLOC(path, lrd_path_join(folder, name));
     if (!lrd_file_exists(path))
         goto out;
-    LRD_TRY(pass_over(f, lrd_read_file(path, &json)));
+    LRD_TRY(pass_over(f, lrd_pyjson_read(path, &json)));
     if (json != NULL && !json_is_object(json)) {
         json_decref(json);
         json = NULL;
@@ -278,12 +278,12 @@ out:
 static int64_t whole(const json_t *object, const char *key)
 {
     double value;
-    return lrd_read_real(object, key, &value) && value >= 0 && value <= 9e15 ? (int64_t)value : 0;
+    return lrd_pyjson_real(object, key, &value) && value >= 0 && value <= 9e15 ? (int64_t)value : 0;
 }
 
 static lrd_outcome_t find_outcome(const lrd_facts_t *f)
 {
-    const char *state = lrd_read_text(f->end, "state");
+    const char *state = lrd_pyjson_text(f->end, "state");
     if (f->start == NULL)
         return f->step > 0 && f->step == f->max_steps && f->adapter_bytes > 0 ? LRD_OUTCOME_DONE
                                                                               : LRD_OUTCOME_UNKNOWN;

@@ -68,6 +68,7 @@ typedef struct lrd_facts {
     double adapter_bytes;    /* 0: there is none yet */
     int64_t trainable;       /* parameters; 0: not known */
     double seconds;          /* of all its processes, the first update's preparations to the end */
+    double rank_seconds;     /* the same, of all ranks */
     double tokens;           /* that were trained on */
     double skipped;          /* updates that came to nothing */
     double pending;          /* private: seconds of a process that has not told its end */
@@ -82,7 +83,7 @@ void lrd_facts_close(lrd_facts_t *facts); /* {0} is fine */
 lrd_status_t lrd_facts_remark(lrd_facts_t *facts, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* What the run log and the history tell (report/history_lines.c): first all lines of a run.jsonl, then at most
+/* What the run log and the history tell (report/curves.c): first all lines of a run.jsonl, then at most
  * one trainer_state.json, which is taken if it is of the same run. */
 lrd_status_t lrd_facts_add_log(lrd_facts_t *facts, const char *text, size_t bytes);
 lrd_status_t lrd_facts_add_state(lrd_facts_t *facts, json_t *state, const char *name,

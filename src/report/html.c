@@ -89,7 +89,7 @@ static void group_digits(double value, char text[LRD_NUMBER_BYTES])
     text[at] = '\0';
 }
 
-void lrd_number_text(double value, char text[LRD_NUMBER_BYTES])
+void lrd_format_number(double value, char text[LRD_NUMBER_BYTES])
 {
     const double size = fabs(value);
     if (!isfinite(value)) {
@@ -110,7 +110,7 @@ void lrd_number_text(double value, char text[LRD_NUMBER_BYTES])
     }
 }
 
-void lrd_bytes_text(double bytes, char text[LRD_NUMBER_BYTES])
+void lrd_format_bytes(double bytes, char text[LRD_NUMBER_BYTES])
 {
     static const char *const unit[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
     int power = 0;
@@ -121,10 +121,10 @@ void lrd_bytes_text(double bytes, char text[LRD_NUMBER_BYTES])
     snprintf(text, LRD_NUMBER_BYTES, "%.*f %s", power > 0 && bytes < 10, bytes, unit[power]);
 }
 
-void lrd_seconds_text(double seconds, char text[LRD_NUMBER_BYTES])
+void lrd_format_seconds(double seconds, char text[LRD_NUMBER_BYTES])
 {
     if (!isfinite(seconds) || seconds > 1e12) {
-        lrd_number_text(seconds, text);
+        lrd_format_number(seconds, text);
         return;
     }
     const int64_t whole = (int64_t)(seconds + 0.5);
@@ -142,6 +142,6 @@ void lrd_seconds_text(double seconds, char text[LRD_NUMBER_BYTES])
 void lrd_html_number(lrd_html_t *h, double value)
 {
     char text[LRD_NUMBER_BYTES];
-    lrd_number_text(value, text);
+    lrd_format_number(value, text);
     lrd_html_raw(h, text);
 }

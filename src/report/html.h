@@ -31,9 +31,9 @@ void lrd_html_bytes(lrd_html_t *h, const char *text, size_t bytes, size_t most);
 /* Numbers for people, text[40]: at most four digits, and all of a whole number's: "0.4132", "12,345", "3.2e-7",
  * "NaN"; "148 KiB"; "1 h 02 min", "3.2 s". */
 enum { LRD_NUMBER_BYTES = 40 };
-void lrd_number_text(double value, char text[LRD_NUMBER_BYTES]);
-void lrd_bytes_text(double bytes, char text[LRD_NUMBER_BYTES]);
-void lrd_seconds_text(double seconds, char text[LRD_NUMBER_BYTES]);
+void lrd_format_number(double value, char text[LRD_NUMBER_BYTES]);
+void lrd_format_bytes(double bytes, char text[LRD_NUMBER_BYTES]);
+void lrd_format_seconds(double seconds, char text[LRD_NUMBER_BYTES]);
 
 /* The same into the page. */
 void lrd_html_number(lrd_html_t *h, double value);

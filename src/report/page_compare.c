@@ -3,7 +3,8 @@
 
 #include "base/json_writer.h"
 #include "report/chart.h"
-#include "report/reading.h"
+#include "report/pyjson.h"
+#include "report/results.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -32,25 +33,25 @@ typedef struct result {
 
 static bool get_loss(const lrd_facts_t *f, double *value)
 {
-    return lrd_curve_last(f, LRD_CURVE_LOSS, value);
+    return lrd_result_last(f, LRD_CURVE_LOSS, value);
 }
 
 static bool get_eval_loss(const lrd_facts_t *f, double *value)
 {
     double step;
-    return lrd_curve_best(f, LRD_CURVE_EVAL_LOSS, false, value, &step);
+    return lrd_result_best(f, LRD_CURVE_EVAL_LOSS, false, value, &step);
 }
 
 static bool get_exact(const lrd_facts_t *f, double *value)
 {
     double f1;
-    return lrd_last_answers(f, value, &f1);
+    return lrd_result_answers(f, value, &f1);
 }
 
 static bool get_f1(const lrd_facts_t *f, double *value)
 {
     double exact;
-    return lrd_last_answers(f, &exact, value);
+    return lrd_result_answers(f, &exact, value);
 }
 
 static bool get_seconds(const lrd_facts_t *f, double *value)
@@ -85,14 +86,14 @@ static void write_percent(lrd_html_t *h, double value)
 static void write_seconds(lrd_html_t *h, double value)
 {
     char text[LRD_NUMBER_BYTES];
-    lrd_seconds_text(value, text);
+    lrd_format_seconds(value, text);
     lrd_html_raw(h, text);
 }
 
 static void write_bytes(lrd_html_t *h, double value)
 {
     char text[LRD_NUMBER_BYTES];
-    lrd_bytes_text(value, text);
+    lrd_format_bytes(value, text);
     lrd_html_raw(h, text);
 }
 
@@ -110,8 +111,8 @@ static const result_t results[] = {
     {"trainable", "parameters", get_trainable, lrd_html_number, 0},
     {"seconds", "time", get_seconds, write_seconds, 0},
     {"ranks", "ranks", get_ranks, lrd_html_number, 0},
-    {"tokens_per_second", "tokens/s", lrd_token_rate, write_rounded, 1},
-    {"peak_bytes", "peak memory", lrd_peak_bytes, write_bytes, -1},
+    {"tokens_per_second", "tokens/s", lrd_result_token_rate, write_rounded, 1},
+    {"peak_bytes", "peak memory", lrd_result_peak, write_bytes, -1},
 };
 enum { N_RESULTS = sizeof results / sizeof results[0] };
 
@@ -264,7 +265,7 @@ static lrd_status_t overlay(const lrd_facts_t *f, int n, lrd_curve_t curve, bool
     lrd_series_t smooth[MOST_RUNS] = {{0}};
     double longest = 0, seconds;
     for (int i = 0; i < n; i++)
-        longest = fmax(longest, lrd_curve_last(&f[i], LRD_CURVE_TIME, &seconds) ? seconds : 0);
+        longest = fmax(longest, lrd_result_last(&f[i], LRD_CURVE_TIME, &seconds) ? seconds : 0);
     const double unit = longest > 3 * 3600 ? 3600 : 60;
     const bool is_rough = curve != LRD_CURVE_EVAL_LOSS && curve != LRD_CURVE_LEARNING_RATE;
     for (int i = 0; i < n; i++) {

@@ -3,7 +3,7 @@
 
 #include "base/json_writer.h"
 #include "report/chart.h"
-#include "report/reading.h"
+#include "report/pyjson.h"
 
 #include <math.h>
 #include <string.h>
@@ -135,7 +135,7 @@ lrd_status_t lrd_page_curves(const lrd_facts_t *f, lrd_html_t *h)
     double mark = 0;
     if (f->curve[LRD_CURVE_LOSS].n == 0 && f->curve[LRD_CURVE_EVAL_LOSS].n == 0)
         goto out;
-    lrd_real_of(lrd_facts_setting(f, "training", "max_grad_norm"), &mark);
+    lrd_pyjson_number(lrd_facts_setting(f, "training", "max_grad_norm"), &mark);
     lrd_html_raw(h, "<h2>Course</h2>\n<div class=\"charts\">\n");
     LRD_TRY(loss_chart(f, h));
     LRD_TRY(answers_chart(f, h));

@@ -3,7 +3,8 @@
 
 #include "base/file.h"
 #include "base/json_writer.h"
-#include "report/reading.h"
+#include "report/pyjson.h"
+#include "report/results.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -34,86 +35,6 @@ void lrd_page_outcome(const lrd_facts_t *f, lrd_html_t *h)
 {
     lrd_html_print(h, "<span class=\"pill %s\">%s</span>", outcome_class(f->outcome),
                    lrd_outcome_word(f->outcome));
-}
-
-bool lrd_curve_last(const lrd_facts_t *f, lrd_curve_t curve, double *value_out)
-{
-    const lrd_series_t *s = &f->curve[curve];
-    if (s->n > 0)
-        *value_out = s->y[s->n - 1];
-    return s->n > 0;
-}
-
-bool lrd_curve_best(const lrd_facts_t *f, lrd_curve_t curve, bool largest, double *value_out,
-                    double *step_out)
-{
-    const lrd_series_t *s = &f->curve[curve];
-    size_t best = s->n;
-    for (size_t i = 0; i < s->n; i++) {
-        if (isfinite(s->y[i]) &&
-            (best == s->n || (largest ? s->y[i] > s->y[best] : s->y[i] < s->y[best])))
-            best = i;
-    }
-    if (best == s->n)
-        return false;
-    *value_out = s->y[best];
-    *step_out = s->x[best];
-    return true;
-}
-
-bool lrd_token_rate(const lrd_facts_t *f, double *rate_out)
-{
-    const lrd_series_t *time = &f->curve[LRD_CURVE_TIME], *rate = &f->curve[LRD_CURVE_TOKEN_RATE];
-    double tokens = 0, before = 0;
-    for (size_t i = 0; i < time->n && i < rate->n; i++) {
-        tokens += rate->y[i] * (time->y[i] - before);
-        before = time->y[i];
-    }
-    *rate_out = tokens / before;
-    return before > 0;
-}
-
-bool lrd_waiting_share(const lrd_facts_t *f, double *share_out)
-{
-    const json_t *ranks = json_object_get(f->end, "ranks");
-    double waited = 0, updating = 0;
-    for (size_t i = 0; i < json_array_size(ranks); i++) {
-        double w = 0, u = 0;
-        lrd_read_real(json_array_get(ranks, i), "waited", &w);
-        lrd_read_real(json_array_get(ranks, i), "updating", &u);
-        waited += w;
-        updating += u;
-    }
-    *share_out = waited / updating;
-    return updating > 0 && isfinite(*share_out);
-}
-
-bool lrd_peak_bytes(const lrd_facts_t *f, double *bytes_out)
-{
-    const json_t *ranks = json_object_get(f->end, "ranks");
-    double most = 0, peak;
-    for (size_t i = 0; i < json_array_size(ranks); i++) {
-        if (lrd_read_real(json_array_get(ranks, i), "peak", &peak) && peak > most)
-            most = peak;
-    }
-    *bytes_out = most;
-    return most > 0;
-}
-
-/* An evaluation is of the adapter if it names one. */
-bool lrd_last_answers(const lrd_facts_t *f, double *exact_out, double *f1_out)
-{
-    size_t i;
-    const json_t *e;
-    json_array_foreach(f->evaluations, i, e)
-    {
-        const json_t *metrics = json_object_get(e, "metrics");
-        if (lrd_read_text(e, "adapter") != NULL && lrd_read_real(metrics, "exact", exact_out) &&
-            lrd_read_real(metrics, "f1", f1_out))
-            return true;
-    }
-    return lrd_curve_last(f, LRD_CURVE_EVAL_EXACT, exact_out) &&
-           lrd_curve_last(f, LRD_CURVE_EVAL_F1, f1_out);
 }
 
 lrd_status_t lrd_page_value(const json_t *value, lrd_html_t *h)
@@ -160,8 +81,8 @@ static void open_tile(lrd_html_t *h, const char *fact, double value, const char 
 static void close_tile(lrd_html_t *h, const char *format, double a, double b)
 {
     char x[LRD_NUMBER_BYTES], y[LRD_NUMBER_BYTES];
-    lrd_number_text(a, x);
-    lrd_number_text(b, y);
+    lrd_format_number(a, x);
+    lrd_format_number(b, y);
     lrd_html_raw(h, "</div><div class=\"more\">");
     for (const char *at = format; *at != '\0'; at++) {
         if (*at == '@')
@@ -183,7 +104,7 @@ static void loss_tile(const lrd_facts_t *f, lrd_html_t *h)
     lrd_html_number(h, loss->y[0]);
     lrd_html_raw(h, " \xe2\x86\x92</small> ");
     lrd_html_number(h, loss->y[loss->n - 1]);
-    if (lrd_curve_best(f, LRD_CURVE_LOSS, false, &best, &step))
+    if (lrd_result_best(f, LRD_CURVE_LOSS, false, &best, &step))
         close_tile(h, "lowest @, at update @", best, step);
     else
         close_tile(h, "never finite", 0, 0);
@@ -192,8 +113,8 @@ static void loss_tile(const lrd_facts_t *f, lrd_html_t *h)
 static void eval_tile(const lrd_facts_t *f, lrd_html_t *h)
 {
     double best, step, last;
-    if (!lrd_curve_best(f, LRD_CURVE_EVAL_LOSS, false, &best, &step) ||
-        !lrd_curve_last(f, LRD_CURVE_EVAL_LOSS, &last))
+    if (!lrd_result_best(f, LRD_CURVE_EVAL_LOSS, false, &best, &step) ||
+        !lrd_result_last(f, LRD_CURVE_EVAL_LOSS, &last))
         return;
     open_tile(h, "eval_loss", best, "Best evaluation loss");
     lrd_html_number(h, best);
@@ -206,13 +127,13 @@ static void answers_tile(const lrd_facts_t *f, lrd_html_t *h)
     double exact, f1, base_exact = NAN, base_f1 = NAN;
     size_t i;
     const json_t *e;
-    if (!lrd_last_answers(f, &exact, &f1))
+    if (!lrd_result_answers(f, &exact, &f1))
         return;
     json_array_foreach(f->evaluations, i, e)
     {
         if (json_is_null(json_object_get(e, "adapter"))) {
-            lrd_read_real(json_object_get(e, "metrics"), "exact", &base_exact);
-            lrd_read_real(json_object_get(e, "metrics"), "f1", &base_f1);
+            lrd_pyjson_real(json_object_get(e, "metrics"), "exact", &base_exact);
+            lrd_pyjson_real(json_object_get(e, "metrics"), "f1", &base_f1);
         }
     }
     open_tile(h, "f1", f1, "Exact match / F1");
@@ -231,11 +152,11 @@ static void time_tile(const lrd_facts_t *f, lrd_html_t *h)
     const double ranks = (double)json_array_size(json_object_get(f->start, "ranks"));
     if (f->seconds <= 0)
         return;
-    lrd_seconds_text(f->seconds, text);
+    lrd_format_seconds(f->seconds, text);
     open_tile(h, "seconds", f->seconds, "Time");
     lrd_html_raw(h, text);
     lrd_html_raw(h, "</div><div class=\"more\">");
-    lrd_number_text(f->seconds * ranks / 3600, hours);
+    lrd_format_number(f->rank_seconds / 3600, hours);
     lrd_html_print(h, "on %.0f rank%s: %s rank-hours</div></div>\n", ranks, ranks == 1 ? "" : "s",
                    hours);
 }
@@ -243,11 +164,11 @@ static void time_tile(const lrd_facts_t *f, lrd_html_t *h)
 static void rate_tile(const lrd_facts_t *f, lrd_html_t *h)
 {
     double rate, share;
-    if (!lrd_token_rate(f, &rate))
+    if (!lrd_result_token_rate(f, &rate))
         return;
     open_tile(h, "tokens_per_second", rate, "Tokens a second");
     lrd_html_number(h, round(rate));
-    if (json_array_size(json_object_get(f->start, "ranks")) > 1 && lrd_waiting_share(f, &share))
+    if (json_array_size(json_object_get(f->start, "ranks")) > 1 && lrd_result_waiting(f, &share))
         close_tile(h, "ranks waited @ % of the time", round(share * 1000) / 10, 0);
     else
         close_tile(h, "all ranks together", 0, 0);
@@ -260,7 +181,7 @@ static void tokens_tile(const lrd_facts_t *f, lrd_html_t *h)
         return;
     open_tile(h, "tokens", f->tokens, "Tokens seen");
     lrd_html_number(h, f->tokens);
-    if (lrd_read_real(f->state, "epoch", &epoch) || lrd_curve_last(f, LRD_CURVE_EPOCH, &epoch))
+    if (lrd_pyjson_real(f->state, "epoch", &epoch) || lrd_result_last(f, LRD_CURVE_EPOCH, &epoch))
         close_tile(h, epoch == 1 ? "@ epoch" : "@ epochs", round(epoch * 100) / 100, 0);
     else
         close_tile(h, "", 0, 0);
@@ -274,9 +195,9 @@ static void adapter_tile(const lrd_facts_t *f, lrd_html_t *h)
         return;
     open_tile(h, "trainable", (double)f->trainable, "Adapter");
     if (f->adapter_bytes > 0)
-        lrd_bytes_text(f->adapter_bytes, text);
+        lrd_format_bytes(f->adapter_bytes, text);
     lrd_html_raw(h, text);
-    if (lrd_read_real(json_object_get(f->start, "model"), "parameters", &base) && base > 0)
+    if (lrd_pyjson_real(json_object_get(f->start, "model"), "parameters", &base) && base > 0)
         close_tile(h, "@ parameters trained, @ % of all", (double)f->trainable,
                    (double)f->trainable / (base + (double)f->trainable) * 100);
     else
@@ -287,10 +208,10 @@ static void memory_tile(const lrd_facts_t *f, lrd_html_t *h)
 {
     char text[LRD_NUMBER_BYTES];
     double peak;
-    if (!lrd_peak_bytes(f, &peak))
+    if (!lrd_result_peak(f, &peak))
         return;
     open_tile(h, "peak_bytes", peak, "Peak memory of a rank");
-    lrd_bytes_text(peak, text);
+    lrd_format_bytes(peak, text);
     lrd_html_raw(h, text);
     close_tile(h, "resident in host memory", 0, 0);
 }
@@ -327,21 +248,21 @@ static lrd_status_t subject(const lrd_facts_t *f, lrd_html_t *h)
     double layers, parameters;
     const char *base = json_string_value(lrd_facts_setting(f, "model", "name_or_path"));
     if (base == NULL)
-        base = lrd_read_text(f->config, "base_model_name_or_path");
+        base = lrd_pyjson_text(f->config, "base_model_name_or_path");
     if (base == NULL && f->config == NULL)
         goto out;
     lrd_html_raw(h, "<p>A LoRA adapter");
     word(h, " of ", base, "");
-    if (lrd_read_real(model, "parameters", &parameters) &&
-        lrd_read_real(model, "layers", &layers)) {
+    if (lrd_pyjson_real(model, "parameters", &parameters) &&
+        lrd_pyjson_real(model, "layers", &layers)) {
         lrd_html_raw(h, " (");
         lrd_html_number(h, parameters);
         lrd_html_raw(h, " parameters in ");
         lrd_html_number(h, layers);
         lrd_html_raw(h, " layers");
-        if (lrd_read_text(model, "dtype") != NULL)
+        if (lrd_pyjson_text(model, "dtype") != NULL)
             lrd_html_raw(h, ", ");
-        lrd_html_text(h, lrd_read_text(model, "dtype"));
+        lrd_html_text(h, lrd_pyjson_text(model, "dtype"));
         lrd_html_raw(h, ")");
     }
     LRD_TRY(value(h, "; r ", json_object_get(f->config, "r")));
@@ -359,15 +280,15 @@ static void lesson(const lrd_facts_t *f, lrd_html_t *h)
     const json_t *data = json_object_get(f->start, "data");
     const char *file = json_string_value(lrd_facts_setting(f, "data", "train_file"));
     double records, tokens, each;
-    if (file == NULL || !lrd_read_real(data, "records", &records) ||
-        !lrd_read_real(data, "tokens", &tokens))
+    if (file == NULL || !lrd_pyjson_real(data, "records", &records) ||
+        !lrd_pyjson_real(data, "tokens", &tokens))
         return;
     word(h, "<p>Trained on ", lrd_path_base(file), ": ");
     lrd_html_number(h, records);
     lrd_html_raw(h, " records of ");
     lrd_html_number(h, tokens);
     lrd_html_raw(h, " tokens");
-    if (lrd_read_real(f->start, "records_per_update", &each)) {
+    if (lrd_pyjson_real(f->start, "records_per_update", &each)) {
         lrd_html_raw(h, ", ");
         lrd_html_number(h, each);
         lrd_html_raw(h, " records an update");
@@ -397,7 +318,7 @@ static void go_on(const lrd_facts_t *f, lrd_html_t *h)
 /* How far it came, and how to go on. */
 static void ending(const lrd_facts_t *f, lrd_html_t *h)
 {
-    const char *began = lrd_read_text(f->start, "time"), *why = lrd_read_text(f->end, "why");
+    const char *began = lrd_pyjson_text(f->start, "time"), *why = lrd_pyjson_text(f->end, "why");
     lrd_html_raw(h, "<p data-fact=\"step\" data-value=\"");
     lrd_html_print(h, "%lld\">", (long long)f->step);
     lrd_html_number(h, (double)f->step);
@@ -415,7 +336,7 @@ static void ending(const lrd_facts_t *f, lrd_html_t *h)
         const bool again = json_array_size(f->resumes) > 0;
         lrd_html_raw(h, again ? " Last started " : " Started ");
         lrd_html_text(h, began);
-        word(h, " by lora-dist ", lrd_read_text(f->start, "version"), ".");
+        word(h, " by lora-dist ", lrd_pyjson_text(f->start, "version"), ".");
     }
     lrd_html_raw(h, "</p>\n");
     if (why != NULL) {

@@ -1,7 +1,7 @@
 /* Answers, checkpoints, settings, and what there is to remark. */
 #include "report/page.h"
 
-#include "report/reading.h"
+#include "report/pyjson.h"
 
 #include <math.h>
 #include <string.h>
@@ -18,7 +18,7 @@ static void percent_cell(lrd_html_t *h, const json_t *metrics, const char *key)
 {
     double value;
     lrd_html_raw(h, "<td class=\"num\">");
-    if (lrd_read_real(metrics, key, &value))
+    if (lrd_pyjson_real(metrics, key, &value))
         lrd_html_print(h, "%.1f", value);
     lrd_html_raw(h, "</td>");
 }
@@ -34,14 +34,14 @@ static void scores(const lrd_facts_t *f, lrd_html_t *h)
     json_array_foreach(f->evaluations, i, e)
     {
         const json_t *metrics = json_object_get(e, "metrics");
-        const char *adapter = lrd_read_text(e, "adapter");
+        const char *adapter = lrd_pyjson_text(e, "adapter");
         double total;
         lrd_html_raw(h, "<tr>");
-        text_cell(h, lrd_read_text(e, "name"));
+        text_cell(h, lrd_pyjson_text(e, "name"));
         text_cell(h, adapter != NULL ? adapter : "the base alone");
-        text_cell(h, lrd_read_text(e, "data"));
+        text_cell(h, lrd_pyjson_text(e, "data"));
         lrd_html_raw(h, "<td class=\"num\">");
-        if (lrd_read_real(metrics, "total", &total))
+        if (lrd_pyjson_real(metrics, "total", &total))
             lrd_html_number(h, total);
         lrd_html_raw(h, "</td>");
         percent_cell(h, metrics, "exact");
@@ -77,10 +77,10 @@ static void examples(const json_t *e, lrd_html_t *h)
 {
     size_t i;
     const json_t *x;
-    lrd_html_raw(h, lrd_read_text(e, "adapter") != NULL
+    lrd_html_raw(h, lrd_pyjson_text(e, "adapter") != NULL
                         ? "<details open=\"open\"><summary>Some answers of "
                         : "<details><summary>Some answers of ");
-    lrd_html_text(h, lrd_read_text(e, "name"));
+    lrd_html_text(h, lrd_pyjson_text(e, "name"));
     lrd_html_raw(
         h,
         "</summary><div class=\"in\"><table>\n<tr><th></th><th>question</th><th>answer given</th>"
@@ -88,12 +88,12 @@ static void examples(const json_t *e, lrd_html_t *h)
     json_array_foreach(json_object_get(e, "examples"), i, x)
     {
         double exact = 0, f1 = 0;
-        const char *said = lrd_read_text(x, "prediction");
-        lrd_read_real(x, "exact", &exact);
-        lrd_read_real(x, "f1", &f1);
+        const char *said = lrd_pyjson_text(x, "prediction");
+        lrd_pyjson_real(x, "exact", &exact);
+        lrd_pyjson_real(x, "f1", &f1);
         lrd_html_raw(h, exact == 1 ? "<tr><td class=\"right\">\xe2\x9c\x93</td>"
                                    : "<tr><td class=\"wrong\">\xe2\x9c\x97</td>");
-        text_cell(h, lrd_read_text(x, "question"));
+        text_cell(h, lrd_pyjson_text(x, "question"));
         if (said == NULL || said[0] == '\0')
             lrd_html_raw(h, "<td><span class=\"soft\">no answer</span></td>");
         else
@@ -134,7 +134,7 @@ static bool loss_at(const lrd_facts_t *f, double step, double *value_out)
 static void checkpoints(const lrd_facts_t *f, lrd_html_t *h)
 {
     double best = -1, loss;
-    lrd_read_real(f->state, "best_global_step", &best);
+    lrd_pyjson_real(f->state, "best_global_step", &best);
     lrd_html_raw(h,
                  "<h2>Checkpoints</h2>\n<div class=\"card\"><table "
                  "id=\"checkpoints\">\n<tr><th>folder</th><th "
@@ -142,7 +142,7 @@ static void checkpoints(const lrd_facts_t *f, lrd_html_t *h)
     for (size_t i = 0; i < f->n_checkpoints; i++) {
         const lrd_kept_t *c = &f->checkpoint[i];
         char text[LRD_NUMBER_BYTES];
-        lrd_bytes_text(c->bytes, text);
+        lrd_format_bytes(c->bytes, text);
         lrd_html_print(h, "<tr><td><code>checkpoint-%lld</code></td><td class=\"num\">",
                        (long long)c->step);
         if (loss_at(f, (double)c->step, &loss))
@@ -163,11 +163,11 @@ static void resumes(const lrd_facts_t *f, lrd_html_t *h)
     {
         double step;
         lrd_html_raw(h, "<p>Went on after update ");
-        if (lrd_read_real(line, "step", &step))
+        if (lrd_pyjson_real(line, "step", &step))
             lrd_html_number(h, step);
         lrd_html_print(h, " on %zu rank%s, ", json_array_size(json_object_get(line, "ranks")),
                        json_array_size(json_object_get(line, "ranks")) == 1 ? "" : "s");
-        lrd_html_text(h, lrd_read_text(line, "time"));
+        lrd_html_text(h, lrd_pyjson_text(line, "time"));
         lrd_html_raw(h, ".</p>\n");
     }
 }
@@ -250,8 +250,8 @@ void lrd_page_remarks(const lrd_facts_t *f, lrd_html_t *h)
     json_array_foreach(f->warnings, i, x)
     {
         double step = 0;
-        lrd_read_real(x, "step", &step);
-        remark(h, lrd_read_text(x, "text"), step);
+        lrd_pyjson_real(x, "step", &step);
+        remark(h, lrd_pyjson_text(x, "text"), step);
     }
     if (json_array_size(f->remarks) > 0)
         lrd_html_raw(h, "<h2>What is missing here</h2>\n");

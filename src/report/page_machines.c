@@ -1,7 +1,7 @@
 /* Who computed what, and the memory it took. */
 #include "report/page.h"
 
-#include "report/reading.h"
+#include "report/pyjson.h"
 
 #include <math.h>
 #include <string.h>
@@ -11,14 +11,14 @@ enum { MOST_RANKS = 64, MOST_LAYERS = 1000, COLOURS = 6 };
 static double number(const json_t *object, const char *key)
 {
     double value = 0;
-    return lrd_read_real(object, key, &value) && isfinite(value) && value > 0 ? value : 0;
+    return lrd_pyjson_real(object, key, &value) && isfinite(value) && value > 0 ? value : 0;
 }
 
 static void bytes_cell(lrd_html_t *h, double bytes)
 {
     char text[LRD_NUMBER_BYTES] = "";
     if (bytes > 0)
-        lrd_bytes_text(bytes, text);
+        lrd_format_bytes(bytes, text);
     lrd_html_print(h, "<td class=\"num\">%s</td>", text);
 }
 
@@ -109,9 +109,9 @@ static void rank_row(lrd_html_t *h, size_t r, const json_t *start, const json_t 
 {
     const double updating = number(end, "updating");
     lrd_html_print(h, "<tr><td>%zu</td><td>", r);
-    lrd_html_text(h, lrd_read_text(start, "host"));
+    lrd_html_text(h, lrd_pyjson_text(start, "host"));
     lrd_html_raw(h, "</td><td>");
-    lrd_html_text(h, lrd_read_text(start, "machine"));
+    lrd_html_text(h, lrd_pyjson_text(start, "machine"));
     lrd_html_raw(h, "</td>");
     bytes_cell(h, number(start, "weights"));
     bytes_cell(h, number(start, "activations"));
@@ -165,7 +165,7 @@ static int sort_parts(const json_t *memory, part_t part[COLOURS + 1], double *al
     json_object_foreach((json_t *)memory, key, value)
     {
         double bytes;
-        if (!lrd_real_of(value, &bytes) || !(bytes > 0 && bytes < 1e18))
+        if (!lrd_pyjson_number(value, &bytes) || !(bytes > 0 && bytes < 1e18))
             continue;
         all += bytes;
         int at = n < COLOURS ? n++ : n;
@@ -194,7 +194,7 @@ static void memory_bar(lrd_html_t *h, const part_t *part, int n, double most)
     lrd_html_raw(h, "</div>\n<div class=\"swatches\">");
     for (int i = 0; i < n; i++) {
         char text[LRD_NUMBER_BYTES];
-        lrd_bytes_text(part[i].bytes, text);
+        lrd_format_bytes(part[i].bytes, text);
         lrd_html_print(h, "<span><span class=\"swatch b%d\"></span>", i);
         lrd_html_bytes(h, part[i].name, strlen(part[i].name), 60);
         lrd_html_print(h, " %s</span>", text);
@@ -208,21 +208,26 @@ static void memory(const lrd_facts_t *f, lrd_html_t *h)
     double planned;
     const double peak = number(json_array_get(json_object_get(f->end, "ranks"), 0), "peak");
     const int n = sort_parts(json_object_get(f->start, "memory"), part, &planned);
-    const double most = fmax(planned, peak);
+    const json_t *rank = json_array_get(json_object_get(f->start, "ranks"), 0);
+    const bool on_device =
+        lrd_pyjson_text(rank, "device") != NULL; /* whose memory is not the host's */
+    const double most = on_device ? planned : fmax(planned, peak);
     char text[LRD_NUMBER_BYTES];
     if (n == 0)
         return;
     lrd_html_raw(h, "<h2>Memory of rank 0</h2>\n");
-    lrd_bytes_text(planned, text);
+    lrd_format_bytes(planned, text);
     lrd_html_print(h, "<div class=\"barname\">Planned: %s</div>\n", text);
     memory_bar(h, part, n, most);
     if (peak <= 0)
         return;
-    lrd_bytes_text(peak, text);
-    lrd_html_print(h, "<div class=\"barname\">Peak of its host memory: %s</div>\n", text);
-    lrd_html_print(h,
-                   "<div class=\"bar\"><span class=\"b6\" style=\"width:%.3f%%\"></span></div>\n",
-                   100 * peak / most);
+    lrd_format_bytes(peak, text);
+    lrd_html_print(h, "<div class=\"barname\">Peak of its host memory%s: %s</div>\n",
+                   on_device ? ", beside the device's" : "", text);
+    if (!on_device)
+        lrd_html_print(
+            h, "<div class=\"bar\"><span class=\"b6\" style=\"width:%.3f%%\"></span></div>\n",
+            100 * peak / most);
 }
 
 void lrd_page_machines(const lrd_facts_t *f, lrd_html_t *h)

@@ -20,7 +20,7 @@ static const char file_name[] = "run.jsonl";
 /* A rank at the start, and at the end. */
 typedef struct rank_start {
     lrd_planner_row_t row;
-    char machine[160];
+    char machine[160], device[LRD_DEVICE_ID];
     int32_t n_threads, stage;
 } rank_start_t;
 typedef struct rank_end {
@@ -227,6 +227,7 @@ static void put_ranks(const rank_start_t *rank, int n, lrd_json_writer_t *w)
         lrd_json_open(w, '{');
         put_text(w, "host", rank[r].row.host);
         put_text(w, "machine", rank[r].machine);
+        put_text(w, "device", rank[r].device[0] != '\0' ? rank[r].device : NULL);
         put_int(w, "threads", rank[r].n_threads);
         put_int(w, "stage", rank[r].stage);
         put_int(w, "weights", rank[r].row.weights);
@@ -291,6 +292,7 @@ lrd_status_t lrd_run_log_begin(lrd_run_log_t *log, const lrd_session_t *s)
     *log = (lrd_run_log_t){.fd = -1, .off = lrd_comm_rank(comm) != 0, .begun = lrd_clock_seconds()};
     snprintf(mine.row.host, sizeof mine.row.host, "%.31s", lrd_comm_host(comm));
     snprintf(mine.machine, sizeof mine.machine, "%s", s->engine.machine);
+    lrd_backend_device_id(s->engine.backend, mine.device);
     LRD_TRY(gather(comm, &mine, sizeof mine, &all));
     if (!log->off)
         status = print_start(s, all, &log->head);
@@ -395,12 +397,14 @@ static bool has_begun(const lrd_run_log_t *log)
 }
 
 static lrd_status_t print_end(lrd_run_log_t *log, const lrd_session_t *s, const char *state,
-                              const rank_end_t *rank)
+                              const lrd_run_log_update_t *rest, const rank_end_t *rank)
 {
     lrd_status_t status = LRD_OK;
     lrd_buf_t line = {0};
     lrd_json_writer_t w = writer(&line);
     open_end(log, s, state, &w);
+    put_int(&w, "tokens", rest->tokens);
+    put_int(&w, "skipped", rest->skipped);
     lrd_json_key(&w, "ranks");
     lrd_json_open(&w, '[');
     for (int r = 0; r < lrd_comm_size(s->o.comm); r++) {
@@ -419,14 +423,14 @@ out:
 }
 
 lrd_status_t lrd_run_log_end(lrd_run_log_t *log, const lrd_session_t *s, const char *state,
-                             double updating, double waited)
+                             const lrd_run_log_update_t *rest, double updating, double waited)
 {
     lrd_status_t status = LRD_OK;
     const rank_end_t mine = {updating, waited, (int64_t)lrd_mem_peak_bytes()};
     void *all = NULL;
     LRD_TRY(gather(s->o.comm, &mine, sizeof mine, &all));
     if (has_begun(log))
-        status = print_end(log, s, state, all);
+        status = print_end(log, s, state, rest, all);
     status = lrd_agree(s->o.comm, status);
 out:
     lrd_free(all);

@@ -44,10 +44,10 @@ lrd_status_t lrd_run_log_eval(lrd_run_log_t *log, const lrd_session_t *session,
 lrd_status_t lrd_run_log_checkpoint(lrd_run_log_t *log, const lrd_session_t *session,
                                     double seconds);
 
-/* How it ended: "done" or "interrupted", with what each rank took: seconds of its updates, of these those
- * spent on other ranks, and its peak memory. Collective. */
+/* How it ended: "done" or "interrupted", with what no entry tells of the last updates, and what each rank took:
+ * seconds of its updates, of these those spent on other ranks, and its peak memory. Collective. */
 lrd_status_t lrd_run_log_end(lrd_run_log_t *log, const lrd_session_t *session, const char *state,
-                             double updating, double waited);
+                             const lrd_run_log_update_t *rest, double updating, double waited);
 
 /* Why it failed, where this rank still can say so. */
 void lrd_run_log_fail(lrd_run_log_t *log, const lrd_session_t *session, const char *why);

@@ -63,6 +63,15 @@ static void describe_stages(const trainer_t *t, const lrd_step_result_t *r, char
                  100 * m / (m + (p - 1.0) / v));
 }
 
+static lrd_run_log_update_t since_last_entry(const trainer_t *t)
+{
+    return (lrd_run_log_update_t){.seconds = lrd_clock_seconds() - t->begun,
+                                  .waited = t->waited - t->waited_before,
+                                  .updates = t->updates,
+                                  .tokens = t->tokens,
+                                  .skipped = t->skipped};
+}
+
 /* A log entry, and its line or its place beside the bar. */
 static lrd_status_t log_step(trainer_t *t, const lrd_step_result_t *r, double lr)
 {
@@ -71,19 +80,14 @@ static lrd_status_t log_step(trainer_t *t, const lrd_step_result_t *r, double lr
     double loss;
     char note[208], stages[48];
     LRD_TRY(lrd_history_log_step(h, r->clock.grad_norm, lr, &loss));
-    const double seconds = lrd_clock_seconds() - t->begun;
+    lrd_run_log_update_t u = since_last_entry(t);
+    const double seconds = u.seconds;
     const double rate = seconds > 0 ? (double)t->tokens / seconds : 0;
-    LRD_TRY(lrd_run_log_update(
-        &t->log, &t->s,
-        &(lrd_run_log_update_t){.loss = loss,
-                                .grad_norm = r->clock.grad_norm,
-                                .learning_rate = lr,
-                                .loss_scale = t->s.optimizer.scaler ? r->clock.loss_scale : 0,
-                                .seconds = seconds,
-                                .waited = t->waited - t->waited_before,
-                                .updates = t->updates,
-                                .tokens = t->tokens,
-                                .skipped = t->skipped}));
+    u.loss = loss;
+    u.grad_norm = r->clock.grad_norm;
+    u.learning_rate = lr;
+    u.loss_scale = t->s.optimizer.scaler ? r->clock.loss_scale : 0;
+    LRD_TRY(lrd_run_log_update(&t->log, &t->s, &u));
     describe_stages(t, r, stages);
     snprintf(note, sizeof note, "loss %.4f grad_norm %.4g lr %.4g %.0f tokens/s%s", loss,
              r->clock.grad_norm, lr, rate, stages);
@@ -301,6 +305,12 @@ static void report_interruption(const trainer_t *t)
                  "command again to start");
 }
 
+static lrd_status_t log_end(trainer_t *t, const char *state)
+{
+    const lrd_run_log_update_t rest = since_last_entry(t);
+    return lrd_run_log_end(&t->log, &t->s, state, &rest, t->updating, t->waited);
+}
+
 static lrd_status_t run(trainer_t *t, lrd_train_end_t *end)
 {
     lrd_status_t status = LRD_OK;
@@ -326,13 +336,13 @@ static lrd_status_t run(trainer_t *t, lrd_train_end_t *end)
     lrd_profile_stop();
     LRD_TRY(lrd_output_settle(s));
     if (stopped) {
-        LRD_TRY(lrd_run_log_end(&t->log, s, "interrupted", t->updating, t->waited));
+        LRD_TRY(log_end(t, "interrupted"));
         report_interruption(t);
         *end = LRD_TRAIN_INTERRUPTED;
         goto out;
     }
     LRD_TRY(lrd_output_final(s));
-    LRD_TRY(lrd_run_log_end(&t->log, s, "done", t->updating, t->waited));
+    LRD_TRY(log_end(t, "done"));
     *end = LRD_TRAIN_DONE;
     report_end(t, lrd_clock_seconds() - begun);
 out:

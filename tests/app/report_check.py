@@ -76,7 +76,7 @@ def facts_of(folder):
     steps = [e for e in state["log_history"] if "loss" in e]
     evals = [e for e in state["log_history"] if "eval_loss" in e]
     updates = [e for e in log if e["event"] == "update"]
-    facts = {"step": state["global_step"], "loss": steps[-1]["loss"], "tokens": sum(e["tokens"] for e in updates),
+    facts = {"step": state["global_step"], "loss": steps[-1]["loss"], "tokens": sum(e["tokens"] for e in log if "tokens" in e),
              "trainable": log[0]["trainable"]}
     if evals:
         facts["eval_loss"] = min(e["eval_loss"] for e in evals)

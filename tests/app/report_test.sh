@@ -60,6 +60,11 @@ exact=$(python3 -c 'import json; print("%.1f" % json.load(open("scores"))["exact
 python3 "$check" out/report.html --sound "training.json" 2> /dev/null && fail "what is not there is found"
 shows out/report.html finished "8 of 8 updates." "$exact / " "</td></table><script>alert(1)</script> & \"who\" 'asks'?" "1 replica of 2 stages" \
   checkpoint-8 "Who computed what"
+run 2 seldom --set parallel.pipeline=2 --set training.logging_steps=3
+report seldom
+seen() { sed -n 's/.*data-fact="tokens" data-value="\([0-9.]*\)".*/\1/p' "$1"; }
+[ -n "$(seen out/report.html)" ] && [ "$(seen seldom/report.html)" = "$(seen out/report.html)" ] ||
+  fail "the same updates are $(seen out/report.html) tokens, $(seen seldom/report.html) when logged seldom"
 cp out/report.html first.html
 report out/ --out again.html
 report ./out --out - > piped.html

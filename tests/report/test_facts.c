@@ -64,6 +64,7 @@ static void updates_made_again_count_once(void **unused)
     assert_true(loss->y[0] == 3.5 && loss->y[1] == 3.25 && loss->y[2] == -INFINITY);
     assert_true(time->n == 3 && time->y[0] == 2 && time->y[1] == 3 && time->y[2] == 4);
     assert_true(f.curve[LRD_CURVE_TOKEN_RATE].y[0] == 50);
+    assert_true(f.rank_seconds == 6 + 2 * 5);
     assert_true(f.seconds == 6 + 5); /* of the first process, lost; of the second, as it said */
     assert_true(f.tokens == 500);
     assert_int_equal(f.step, 3);

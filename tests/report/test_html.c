@@ -56,33 +56,33 @@ static void check_words(void (*write)(double, char[LRD_NUMBER_BYTES]), double va
 static void numbers_for_people(void **unused)
 {
     (void)unused;
-    check_words(lrd_number_text, 0, "0");
-    check_words(lrd_number_text, 1234567, "1,234,567");
-    check_words(lrd_number_text, -1234, "-1,234");
-    check_words(lrd_number_text, 999, "999");
-    check_words(lrd_number_text, 12345.678, "12,346");
-    check_words(lrd_number_text, 123.456, "123.5");
-    check_words(lrd_number_text, 1.5, "1.5");
-    check_words(lrd_number_text, 0.41327, "0.4133");
-    check_words(lrd_number_text, 0.01, "0.01");
-    check_words(lrd_number_text, 1.0 / 120, "0.008333");
-    check_words(lrd_number_text, 9.99996, "10");
-    check_words(lrd_number_text, 3.21e-7, "3.21e-07");
-    check_words(lrd_number_text, 1e300, "1e+300");
-    check_words(lrd_number_text, NAN, "NaN");
-    check_words(lrd_number_text, -INFINITY, "-Infinity");
-    check_words(lrd_bytes_text, 512, "512 bytes");
-    check_words(lrd_bytes_text, 1536, "1.5 KiB");
-    check_words(lrd_bytes_text, 149192, "146 KiB");
-    check_words(lrd_bytes_text, 0x1p33, "8.0 GiB");
-    check_words(lrd_bytes_text, 0x1p60, "1048576 TiB");
-    check_words(lrd_seconds_text, 0.0123, "12.3 ms");
-    check_words(lrd_seconds_text, 12.34, "12.3 s");
-    check_words(lrd_seconds_text, 59.96, "1 min 00 s");
-    check_words(lrd_seconds_text, 3599.4, "59 min 59 s");
-    check_words(lrd_seconds_text, 3600, "1 h 00 min");
-    check_words(lrd_seconds_text, 100000, "27 h 46 min");
-    check_words(lrd_seconds_text, INFINITY, "Infinity");
+    check_words(lrd_format_number, 0, "0");
+    check_words(lrd_format_number, 1234567, "1,234,567");
+    check_words(lrd_format_number, -1234, "-1,234");
+    check_words(lrd_format_number, 999, "999");
+    check_words(lrd_format_number, 12345.678, "12,346");
+    check_words(lrd_format_number, 123.456, "123.5");
+    check_words(lrd_format_number, 1.5, "1.5");
+    check_words(lrd_format_number, 0.41327, "0.4133");
+    check_words(lrd_format_number, 0.01, "0.01");
+    check_words(lrd_format_number, 1.0 / 120, "0.008333");
+    check_words(lrd_format_number, 9.99996, "10");
+    check_words(lrd_format_number, 3.21e-7, "3.21e-07");
+    check_words(lrd_format_number, 1e300, "1e+300");
+    check_words(lrd_format_number, NAN, "NaN");
+    check_words(lrd_format_number, -INFINITY, "-Infinity");
+    check_words(lrd_format_bytes, 512, "512 bytes");
+    check_words(lrd_format_bytes, 1536, "1.5 KiB");
+    check_words(lrd_format_bytes, 149192, "146 KiB");
+    check_words(lrd_format_bytes, 0x1p33, "8.0 GiB");
+    check_words(lrd_format_bytes, 0x1p60, "1048576 TiB");
+    check_words(lrd_format_seconds, 0.0123, "12.3 ms");
+    check_words(lrd_format_seconds, 12.34, "12.3 s");
+    check_words(lrd_format_seconds, 59.96, "1 min 00 s");
+    check_words(lrd_format_seconds, 3599.4, "59 min 59 s");
+    check_words(lrd_format_seconds, 3600, "1 h 00 min");
+    check_words(lrd_format_seconds, 100000, "27 h 46 min");
+    check_words(lrd_format_seconds, INFINITY, "Infinity");
 }
 
 int main(void)

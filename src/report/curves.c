@@ -3,7 +3,7 @@
 
 #include "base/json.h"
 #include "base/mem.h"
-#include "report/reading.h"
+#include "report/pyjson.h"
 
 #include <math.h>
 #include <string.h>
@@ -35,7 +35,7 @@ static lrd_status_t put(lrd_series_t *s, double step, double value)
 
 static bool read_step(const json_t *line, double *step_out)
 {
-    return lrd_read_real(line, "step", step_out) && fabs(*step_out) <= 9e15;
+    return lrd_pyjson_real(line, "step", step_out) && fabs(*step_out) <= 9e15;
 }
 
 /* The numbers of a line that stand in it as they are. */
@@ -46,7 +46,7 @@ static lrd_status_t add_entry(lrd_series_t *curve, const json_t *line)
     if (!read_step(line, &step))
         goto out;
     for (int c = 0; c < LRD_N_CURVES; c++) {
-        if (lrd_curve_key[c] != NULL && lrd_read_real(line, lrd_curve_key[c], &value))
+        if (lrd_curve_key[c] != NULL && lrd_pyjson_real(line, lrd_curve_key[c], &value))
             LRD_TRY(put(&curve[c], step, value));
     }
 out:
@@ -58,12 +58,12 @@ static lrd_status_t add_pace(lrd_facts_t *f, const json_t *line)
 {
     lrd_status_t status = LRD_OK;
     double step, seconds, tokens = 0, updates = 1, skipped = 0;
-    if (!read_step(line, &step) || !lrd_read_real(line, "seconds", &seconds) ||
+    if (!read_step(line, &step) || !lrd_pyjson_real(line, "seconds", &seconds) ||
         !(seconds > 0 && seconds < 1e15))
         goto out;
-    lrd_read_real(line, "tokens", &tokens);
-    lrd_read_real(line, "updates", &updates);
-    lrd_read_real(line, "skipped", &skipped);
+    lrd_pyjson_real(line, "tokens", &tokens);
+    lrd_pyjson_real(line, "updates", &updates);
+    lrd_pyjson_real(line, "skipped", &skipped);
     f->tokens += tokens;
     f->skipped += skipped;
     f->pending += seconds;
@@ -90,15 +90,22 @@ out:
     return status;
 }
 
+/* The time of a process that has come to its end. */
+static void settle(lrd_facts_t *f)
+{
+    f->seconds += f->pending;
+    f->rank_seconds += f->pending * (double)json_array_size(json_object_get(f->start, "ranks"));
+    f->pending = 0;
+}
+
 /* Another process: what came behind the update from which it goes on was made again. */
 static lrd_status_t add_start(lrd_facts_t *f, json_t *line)
 {
     lrd_status_t status = LRD_OK;
     double step = 0;
-    lrd_read_real(line, "step", &step);
+    lrd_pyjson_real(line, "step", &step);
     cut(f->curve, step);
-    f->seconds += f->pending;
-    f->pending = 0;
+    settle(f);
     keep(&f->start, line);
     keep(&f->end, NULL);
     if (step > 0)
@@ -109,9 +116,13 @@ out:
 
 static lrd_status_t add_end(lrd_facts_t *f, json_t *line)
 {
-    double seconds;
-    if (lrd_read_real(line, "seconds", &seconds) && seconds >= 0)
+    double seconds, tokens = 0, skipped = 0;
+    if (lrd_pyjson_real(line, "seconds", &seconds) && seconds >= 0)
         f->pending = seconds;
+    lrd_pyjson_real(line, "tokens", &tokens);
+    lrd_pyjson_real(line, "skipped", &skipped);
+    f->tokens += tokens;
+    f->skipped += skipped;
     keep(&f->end, line);
     return LRD_OK;
 }
@@ -119,7 +130,7 @@ static lrd_status_t add_end(lrd_facts_t *f, json_t *line)
 static lrd_status_t add_line(lrd_facts_t *f, json_t *line)
 {
     lrd_status_t status = LRD_OK;
-    const char *event = lrd_read_text(line, "event");
+    const char *event = lrd_pyjson_text(line, "event");
     double seconds;
     if (event == NULL)
         goto out;
@@ -134,7 +145,7 @@ static lrd_status_t add_line(lrd_facts_t *f, json_t *line)
         LRD_TRY(add_pace(f, line));
     } else if (strcmp(event, "evaluation") == 0 || strcmp(event, "checkpoint") == 0) {
         LRD_TRY(add_entry(f->curve, line));
-        if (lrd_read_real(line, "seconds", &seconds) && seconds >= 0)
+        if (lrd_pyjson_real(line, "seconds", &seconds) && seconds >= 0)
             f->pending += seconds;
     }
 out:
@@ -152,7 +163,7 @@ lrd_status_t lrd_facts_add_log(lrd_facts_t *f, const char *text, size_t bytes)
         json_t *line = NULL;
         number++;
         if (n > 0)
-            status = lrd_read_parse(text + at, n, "run.jsonl", &line);
+            status = lrd_pyjson_parse(text + at, n, "run.jsonl", &line);
         at += n + 1;
         last_is_damaged = status == LRD_ERR_FORMAT;
         if (status == LRD_ERR_FORMAT) {
@@ -165,7 +176,7 @@ lrd_status_t lrd_facts_add_log(lrd_facts_t *f, const char *text, size_t bytes)
         json_decref(line);
         LRD_TRY(status);
     }
-    f->seconds += f->pending;
+    settle(f);
     if (damaged > 0)
         LRD_TRY(lrd_facts_remark(
             f, "run.jsonl: %zu of %zu lines cannot be read%s", damaged, number,

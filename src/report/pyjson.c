@@ -1,4 +1,4 @@
-#include "report/reading.h"
+#include "report/pyjson.h"
 
 #include "base/file.h"
 #include "base/json.h"
@@ -49,7 +49,7 @@ out:
     return status;
 }
 
-lrd_status_t lrd_read_parse(const char *text, size_t bytes, const char *name, json_t **json_out)
+lrd_status_t lrd_pyjson_parse(const char *text, size_t bytes, const char *name, json_t **json_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_buf_t quoted = {0};
@@ -61,18 +61,18 @@ out:
     return status;
 }
 
-lrd_status_t lrd_read_file(const char *path, json_t **json_out)
+lrd_status_t lrd_pyjson_read(const char *path, json_t **json_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_buf_t text = {0};
     LRD_TRY(lrd_file_read(path, (size_t)1 << 30, &text));
-    LRD_TRY(lrd_read_parse(text.data != NULL ? text.data : "", text.size, path, json_out));
+    LRD_TRY(lrd_pyjson_parse(text.data != NULL ? text.data : "", text.size, path, json_out));
 out:
     lrd_buf_release(&text);
     return status;
 }
 
-bool lrd_real_of(const json_t *value, double *value_out)
+bool lrd_pyjson_number(const json_t *value, double *value_out)
 {
     if (json_is_number(value)) {
         *value_out = json_number_value(value);
@@ -87,12 +87,12 @@ bool lrd_real_of(const json_t *value, double *value_out)
     return false;
 }
 
-bool lrd_read_real(const json_t *object, const char *key, double *value_out)
+bool lrd_pyjson_real(const json_t *object, const char *key, double *value_out)
 {
-    return lrd_real_of(json_object_get(object, key), value_out);
+    return lrd_pyjson_number(json_object_get(object, key), value_out);
 }
 
-const char *lrd_read_text(const json_t *object, const char *key)
+const char *lrd_pyjson_text(const json_t *object, const char *key)
 {
     return json_string_value(json_object_get(object, key));
 }
