@@ -5,6 +5,8 @@
 #include "report/facts.h"
 #include "report/html.h"
 
+extern const char lrd_page_style[], lrd_page_script[]; /* page.css, page.js */
+
 /* Head, style and script; then all the rest; then the end. */
 void lrd_page_begin(lrd_html_t *h, const char *title);
 void lrd_page_end(lrd_html_t *h);
