@@ -176,7 +176,7 @@ static lrd_status_t look_around(lrd_facts_t *f)
         else if (ends_with(name, evaluation_ending))
             LRD_TRY(add_evaluation(f, name));
         known += is_checkpoint || is_of_a_run(name);
-        others += strcmp(name, "data") != 0 && !ends_with(name, ".html");
+        others += name[0] != '.' && strcmp(name, "data") != 0 && !ends_with(name, ".html");
     }
     LRD_CHECK(known > 0 || others == 0, LRD_ERR_ARG,
               "%s is not the output_dir of a run: it has no run.jsonl, trainer_state.json, "
@@ -225,8 +225,7 @@ out:
     return status;
 }
 
-/* The folder's own, or that of the newest checkpoint: where a run goes on in the folder of a finished one, that
- * one is older. */
+/* The folder's own; where it has none of this run, that of the newest checkpoint that has. */
 static lrd_status_t read_state(lrd_facts_t *f)
 {
     lrd_status_t status = LRD_OK;

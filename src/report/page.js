@@ -53,7 +53,7 @@ document.querySelectorAll('.plot').forEach(function (plot) {
     box.style.left = part > 0.5 ? '' : 'calc(' + 100 * part + '% + 10px)';
     box.style.right = part > 0.5 ? 'calc(' + 100 * (1 - part) + '% + 10px)' : '';
     box.textContent = '';
-    say('b', chart.of + ' ' + +near.toPrecision(6));
+    say('b', chart.of + ' ' + +near.toPrecision(9));
     chart.lines.forEach(function (l) {
       var i = nearest(l.x, near);
       if (span / 200 >= Math.abs(l.x[i] - near)) say('div', l.name + ' ' + l.y[i]);

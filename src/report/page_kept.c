@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MOST_EXAMPLES = 24, MOST_WARNINGS = 100 }; /* whatever stands in a file */
+
 static void text_cell(lrd_html_t *h, const char *text)
 {
     lrd_html_raw(h, "<td>");
@@ -87,6 +89,8 @@ static void examples(const json_t *e, lrd_html_t *h)
         "<th>right answer</th><th class=\"num\">F1</th></tr>\n");
     json_array_foreach(json_object_get(e, "examples"), i, x)
     {
+        if (i == MOST_EXAMPLES)
+            break;
         double exact = 0, f1 = 0;
         const char *said = lrd_pyjson_text(x, "prediction");
         lrd_pyjson_real(x, "exact", &exact);
@@ -249,6 +253,8 @@ void lrd_page_remarks(const lrd_facts_t *f, lrd_html_t *h)
             f->skipped, f->skipped == 1 ? " was" : "s were");
     json_array_foreach(f->warnings, i, x)
     {
+        if (i == MOST_WARNINGS)
+            break;
         double step = 0;
         lrd_pyjson_real(x, "step", &step);
         remark(h, lrd_pyjson_text(x, "text"), step);
