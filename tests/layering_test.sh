@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The layers and the banned calls, read from the sources.
 #
-#   base <- kernels <- {comm, data, lora, hub} <- model <- {train, infer} <- app
+#   base <- kernels <- {comm, data, lora, hub} <- model <- {train, infer, report} <- app
 #
 # A file may include its own layer and those to the left of it; layers in braces never include each other. Only
 # src/comm includes mpi.h, only kernels/ includes immintrin.h. exit(), abort() and assert() stand in src/app/main.c only;
@@ -11,7 +11,7 @@
 #   tests/layering_test.sh FOLDER   checks the src/ and kernels/ in a folder
 set -euo pipefail
 
-declare -A rank=([base]=0 [kernels]=1 [comm]=2 [data]=2 [lora]=2 [hub]=2 [model]=3 [train]=4 [infer]=4 [app]=5)
+declare -A rank=([base]=0 [kernels]=1 [comm]=2 [data]=2 [lora]=2 [hub]=2 [model]=3 [train]=4 [infer]=4 [report]=4 [app]=5)
 problems=0
 
 complain() {
@@ -118,7 +118,7 @@ planted=$(mktemp -d)
 trap 'rm -rf "$planted"' EXIT
 clean() {
     rm -rf "$planted/src" "$planted/kernels"
-    mkdir -p "$planted/src/"{base,comm,data,lora,model,train,infer,app} "$planted/kernels/cpu"
+    mkdir -p "$planted/src/"{base,comm,data,lora,model,train,infer,report,app} "$planted/kernels/cpu"
     printf '#include <mpi.h>\n/* abort() and "strcpy(" in a comment */\nconst char *t = "exit(";\n' >"$planted/src/comm/a.c"
     printf '#include "base/a.h"\n#include <immintrin.h>\nt->abort(t);\n' >"$planted/kernels/cpu/a.c"
     printf '#include "train/a.h"\n#include "base/a.h"\nint main(void) { exit(0); }\n' >"$planted/src/app/main.c"
@@ -140,6 +140,7 @@ expect_violation src/data/b.c '#include "lora/target.h"'
 expect_violation src/model/b.c '#  include "train/step.h"'
 expect_violation src/train/b.c '#include "infer/generate.h"'
 expect_violation src/train/b.c '#include "app/cli.h"'
+expect_violation src/report/b.c '#include "train/history.h"'
 expect_violation src/model/b.c '#include <mpi.h>'
 expect_violation src/model/b.c '#include <immintrin.h>'
 expect_violation src/train/b.c '    exit(1);'

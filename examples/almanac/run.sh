@@ -46,5 +46,7 @@ for prompt in "$here"/prompts/*.txt; do
     printf '  base            %s\n' "$(answer "$prompt")"
     printf '  base + adapter  %s\n' "$(answer "$prompt" --adapter "$out")"
 done
-printf '\nThe adapter is in %s. Ask it yourself:\n' "$out"
+"$program" report "$out" --log-level warn
+printf '\nA page about the run: %s\n' "$out/report.html"
+printf 'The adapter is in %s. Ask it yourself:\n' "$out"
 printf '  %s generate --model %s --adapter almanac=%s\n' "$program" "$here/model" "$out"

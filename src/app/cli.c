@@ -123,6 +123,8 @@ static const option_t options[] = {
     {"--skip-special-tokens", NULL, FLAG, AT(skip_special_tokens), ON(TOKENIZE), 0, NULL,
      "leave special tokens out when decoding"},
     {"--out", "F", TEXT, AT(out), ON(TUNE), 0, NULL, "write to this file"},
+    {"--out", "F.html", TEXT, AT(out), ON(REPORT), 0, NULL,
+     "write to this file, - for standard output (default: report.html in the first DIR)"},
     {"--out", "DIR", TEXT, AT(out), ON(MERGE), ON(MERGE), NULL,
      "write the merged model to this folder, which must not be there yet"},
     {"--ranks", "N", INTEGER, AT(ranks), ON(PLAN), 0, RANGE(1, 65536),
@@ -278,6 +280,17 @@ out:
     return status;
 }
 
+static lrd_status_t append(lrd_cli_list_t *list, const char *text)
+{
+    lrd_status_t status = LRD_OK;
+    const char **grown;
+    LRD_ALLOC(grown, lrd_realloc_array(list->text, list->n + 1, sizeof *grown));
+    list->text = grown;
+    list->text[list->n++] = text;
+out:
+    return status;
+}
+
 /* Takes an option's argument; NULL for a flag. */
 static lrd_status_t apply(lrd_cli_t *cli, const option_t *option, const char *argument)
 {
@@ -304,14 +317,9 @@ static lrd_status_t apply(lrd_cli_t *cli, const option_t *option, const char *ar
     case REAL:
         LRD_TRY(read_real(option, argument, member));
         break;
-    case LIST: {
-        lrd_cli_list_t *list = member;
-        const char **grown;
-        LRD_ALLOC(grown, lrd_realloc_array(list->text, list->n + 1, sizeof *grown));
-        list->text = grown;
-        list->text[list->n++] = argument;
+    case LIST:
+        LRD_TRY(append(member, argument));
         break;
-    }
     }
 out:
     return status;
@@ -395,6 +403,8 @@ static lrd_status_t check_needed(const lrd_cli_t *cli, uint64_t given)
     }
     LRD_CHECK(cli->command != LRD_COMMAND_DOWNLOAD || cli->repo != NULL, LRD_ERR_ARG,
               "download needs the name of a repository: lora-dist download ORG/NAME[@REVISION]");
+    LRD_CHECK(cli->command != LRD_COMMAND_REPORT || cli->folders.n > 0, LRD_ERR_ARG,
+              "report needs the folder of a run, its training.output_dir: lora-dist report DIR...");
     if (cli->command == LRD_COMMAND_INSPECT)
         LRD_TRY(check_inspect(cli));
     if (cli->command == LRD_COMMAND_GENERATE)
@@ -434,6 +444,10 @@ lrd_status_t lrd_cli_parse(int argc, const char *const *argv, lrd_cli_t *cli_out
             cli.repo = argv[at++];
             continue;
         }
+        if (argv[at][0] != '-' && cli.command == LRD_COMMAND_REPORT) {
+            LRD_TRY(append(&cli.folders, argv[at++]));
+            continue;
+        }
         LRD_CHECK(argv[at][0] == '-' || find_command(argv[at]) < 0 || cli.has_command, LRD_ERR_ARG,
                   "the command stands first: lora-dist %s ...", argv[at]);
         LRD_CHECK(argv[at][0] == '-', LRD_ERR_ARG, "unexpected \"%.80s\": %s takes options only",
@@ -453,6 +467,7 @@ void lrd_cli_release(lrd_cli_t *cli)
 {
     lrd_free(cli->set.text);
     lrd_free(cli->adapters.text);
+    lrd_free(cli->folders.text);
     *cli = (lrd_cli_t){0};
 }
 

@@ -47,6 +47,8 @@
     X(LRD_COMMAND_PUSH, "push",                                                              \
       "--adapter DIR --repo ORG/NAME [--private] [--revision R] [--message TEXT]",           \
       "publish an adapter on the Hub and print its address")                                 \
+    X(LRD_COMMAND_REPORT, "report", "DIR... [--out F.html]",                                 \
+      "make one page about one run or several, from what they left in their output_dir")     \
     X(LRD_COMMAND_INFO, "info", "", "print version, backends, devices and libraries")
 
 typedef enum lrd_command {
@@ -70,6 +72,7 @@ typedef struct lrd_cli {
     const char *config;
     const char *model, *adapter; /* folders or Hub names */
     const char *repo;            /* download: of its argument */
+    lrd_cli_list_t folders;      /* report: its arguments */
     const char *revision, *message;
     bool is_private;
     const char *data, *logits_out, *out, *output;

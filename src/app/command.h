@@ -30,6 +30,7 @@ lrd_status_t lrd_command_tune(lrd_app_t *app);
 lrd_status_t lrd_command_plan(lrd_app_t *app);
 lrd_status_t lrd_command_download(lrd_app_t *app);
 lrd_status_t lrd_command_push(lrd_app_t *app);
+lrd_status_t lrd_command_report(lrd_app_t *app);
 lrd_status_t lrd_command_info(lrd_app_t *app);
 
 /* Settings of the file and the command line, which are the same on all ranks: else LRD_ERR_CONFIG. The caller

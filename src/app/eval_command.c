@@ -9,18 +9,19 @@
 #include "comm/cpus.h"
 #include "infer/inference.h"
 #include "infer/squad_answer.h"
+#include "infer/squad_examples.h"
 #include "infer/squad_ids.h"
 #include "infer/squad_predictions.h"
 #include "infer/squad_score.h"
 
-static lrd_status_t put_metrics(const lrd_squad_t *data, const lrd_squad_answers_t *answers)
+#include <string.h>
+
+static lrd_status_t put_metrics(const lrd_squad_metrics_t *metrics)
 {
     lrd_status_t status = LRD_OK;
-    lrd_squad_metrics_t metrics;
     lrd_buf_t text = {0};
     lrd_json_writer_t w = {.buf = &text, .indent = 2};
-    LRD_TRY(lrd_squad_score(data, answers, &metrics));
-    lrd_squad_metrics_write(&metrics, &w);
+    lrd_squad_metrics_write(metrics, &w);
     LRD_TRY(lrd_json_writer_status(&w));
     LRD_TRY(lrd_buf_add_text(&text, "\n"));
     LRD_TRY(lrd_put_result(text.data, text.size));
@@ -38,17 +39,21 @@ static lrd_status_t score_file(lrd_app_t *app)
     lrd_squad_predictions_t predictions = {0};
     lrd_squad_na_prob_t *na_prob = NULL;
     size_t n_na_probs = 0;
+    lrd_squad_metrics_t metrics;
     LRD_TRY(lrd_squad_read(cli->data, &data));
     LRD_CHECK(lrd_squad_n_questions(data) > 0, LRD_ERR_FORMAT, "%s has no questions", cli->data);
     LRD_TRY(lrd_squad_predictions_read(cli->predictions, data, &predictions));
     if (cli->na_prob_file != NULL)
         LRD_TRY(lrd_squad_na_probs_read(cli->na_prob_file, data, &na_prob, &n_na_probs));
     app->work_began = true;
-    LRD_TRY(put_metrics(data, &(lrd_squad_answers_t){.text = predictions.text,
-                                                     .n_questions = lrd_squad_n_questions(data),
-                                                     .na_prob = na_prob,
-                                                     .n_na_probs = n_na_probs,
-                                                     .na_prob_thresh = cli->na_prob_thresh}));
+    LRD_TRY(lrd_squad_score(data,
+                            &(lrd_squad_answers_t){.text = predictions.text,
+                                                   .n_questions = lrd_squad_n_questions(data),
+                                                   .na_prob = na_prob,
+                                                   .n_na_probs = n_na_probs,
+                                                   .na_prob_thresh = cli->na_prob_thresh},
+                            &metrics));
+    LRD_TRY(put_metrics(&metrics));
 out:
     lrd_free(na_prob);
     lrd_squad_predictions_release(&predictions);
@@ -143,15 +148,13 @@ out:
 }
 
 /* {"id": "text", ...}; of several questions of one id the last one's, as Python's dict keeps it. */
-static lrd_status_t write_predictions(const eval_t *e)
+static lrd_status_t write_predictions(const eval_t *e, const char *path)
 {
     lrd_status_t status = LRD_OK;
     const lrd_squad_t *data = e->prompts.data;
     lrd_squad_ids_t ids = {0};
     lrd_buf_t text = {0};
     lrd_json_writer_t w = {.buf = &text};
-    char *path = NULL;
-    const char *folder = e->settings->training.output_dir;
     LRD_TRY(lrd_squad_ids_create(data, e->replies.n, &ids));
     lrd_json_open(&w, '{');
     for (size_t i = 0; i < e->replies.n; i++) {
@@ -163,30 +166,77 @@ static lrd_status_t write_predictions(const eval_t *e)
     }
     lrd_json_close(&w, '}');
     LRD_TRY(lrd_json_writer_status(&w));
-    if (e->app->cli->output != NULL) {
-        LRD_ALLOC(path, lrd_strdup(e->app->cli->output));
-    } else {
-        LRD_TRY(lrd_folder_make(folder));
-        LRD_ALLOC(path, lrd_path_join(folder, "predictions.json"));
-    }
     LRD_TRY(lrd_file_write(path, text.data, text.size));
     lrd_info("Wrote %s", path);
 out:
-    lrd_free(path);
     lrd_buf_release(&text);
     lrd_squad_ids_release(&ids);
+    return status;
+}
+
+/* What was asked, the metrics and some of the answers, for a report: beside x.json, x.evaluation.json. */
+static lrd_status_t write_record(const eval_t *e, const lrd_squad_answers_t *answers,
+                                 const lrd_squad_metrics_t *metrics, const char *predictions)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_cli_t *cli = e->app->cli;
+    lrd_buf_t text = {0};
+    lrd_json_writer_t w = {.buf = &text, .indent = 2};
+    const size_t n = strlen(predictions);
+    const bool has_ending = n > 5 && strcmp(predictions + n - 5, ".json") == 0;
+    char *path = NULL;
+    LRD_ALLOC(path,
+              lrd_asprintf("%.*s.evaluation.json", (int)(has_ending ? n - 5 : n), predictions));
+    lrd_json_open(&w, '{');
+    lrd_json_key(&w, "model");
+    lrd_json_text(&w, e->settings->model.name_or_path);
+    lrd_json_key(&w, "adapter");
+    lrd_json_text(&w, cli->adapters.n > 0 ? cli->adapters.text[0] : NULL);
+    lrd_json_key(&w, "data");
+    lrd_json_text(&w, cli->data != NULL ? cli->data : e->settings->data.eval_file);
+    lrd_json_key(&w, "metrics");
+    lrd_squad_metrics_write(metrics, &w);
+    lrd_json_key(&w, "examples");
+    LRD_TRY(lrd_squad_examples_write(e->prompts.data, answers, &w));
+    lrd_json_close(&w, '}');
+    LRD_TRY(lrd_json_writer_status(&w));
+    LRD_TRY(lrd_buf_add_text(&text, "\n"));
+    LRD_TRY(lrd_file_write(path, text.data, text.size));
+out:
+    lrd_free(path);
+    lrd_buf_release(&text);
+    return status;
+}
+
+static lrd_status_t find_output(const eval_t *e, char **path_out)
+{
+    lrd_status_t status = LRD_OK;
+    const char *folder = e->settings->training.output_dir;
+    if (e->app->cli->output != NULL) {
+        LRD_ALLOC(*path_out, lrd_strdup(e->app->cli->output));
+        goto out;
+    }
+    LRD_TRY(lrd_folder_make(folder));
+    LRD_ALLOC(*path_out, lrd_path_join(folder, "predictions.json"));
+out:
     return status;
 }
 
 static lrd_status_t put_result(const eval_t *e)
 {
     lrd_status_t status = LRD_OK;
-    LRD_TRY(write_predictions(e));
-    LRD_TRY(put_metrics(e->prompts.data,
-                        &(lrd_squad_answers_t){.text = e->replies.text,
-                                               .n_questions = e->replies.n,
-                                               .na_prob_thresh = LRD_SQUAD_NA_PROB_THRESH}));
+    const lrd_squad_answers_t answers = {.text = e->replies.text,
+                                         .n_questions = e->replies.n,
+                                         .na_prob_thresh = LRD_SQUAD_NA_PROB_THRESH};
+    lrd_squad_metrics_t metrics;
+    char *path = NULL;
+    LRD_TRY(find_output(e, &path));
+    LRD_TRY(write_predictions(e, path));
+    LRD_TRY(lrd_squad_score(e->prompts.data, &answers, &metrics));
+    LRD_TRY(write_record(e, &answers, &metrics, path));
+    LRD_TRY(put_metrics(&metrics));
 out:
+    lrd_free(path);
     return status;
 }
 

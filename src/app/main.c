@@ -120,7 +120,8 @@ static lrd_status_t run_command(lrd_app_t *app)
         [LRD_COMMAND_INSPECT] = lrd_command_inspect,   [LRD_COMMAND_MERGE] = lrd_command_merge,
         [LRD_COMMAND_TOKENIZE] = lrd_command_tokenize, [LRD_COMMAND_TUNE] = lrd_command_tune,
         [LRD_COMMAND_INFO] = lrd_command_info,         [LRD_COMMAND_PLAN] = lrd_command_plan,
-        [LRD_COMMAND_DOWNLOAD] = lrd_command_download, [LRD_COMMAND_PUSH] = lrd_command_push};
+        [LRD_COMMAND_DOWNLOAD] = lrd_command_download, [LRD_COMMAND_PUSH] = lrd_command_push,
+        [LRD_COMMAND_REPORT] = lrd_command_report};
     const lrd_command_t command = app->cli->command;
     if (together[command] != NULL)
         return together[command](app);

@@ -13,12 +13,16 @@
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 static const char *const format_names[] = {"text", "json"};
 
+enum { MAX_WARNINGS = 32 };
+
 static struct {
     pthread_mutex_t lock;
     lrd_log_level_t level;
     lrd_log_format_t format;
     int rank, size;
     char status_line[512]; /* empty: none is shown */
+    char warning[MAX_WARNINGS][LRD_LOG_WARNING_BYTES];
+    int n_warnings;
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER, .level = LRD_LOG_INFO, .size = 1};
 
 void lrd_log_set_level(lrd_log_level_t level)
@@ -125,6 +129,9 @@ void lrd_log(lrd_log_level_t level, const char *format, ...)
     va_end(args);
 
     pthread_mutex_lock(&state.lock);
+    if (level == LRD_LOG_WARN && state.n_warnings < MAX_WARNINGS)
+        snprintf(state.warning[state.n_warnings++], LRD_LOG_WARNING_BYTES, "%.*s",
+                 LRD_LOG_WARNING_BYTES - 1, text);
     if (state.format == LRD_LOG_JSON) {
         fprintf(stderr, "{\"time\":%.3f,\"level\":\"%s\",\"rank\":%d,\"message\":",
                 lrd_clock_unix_seconds(), level_names[level], state.rank);
@@ -141,6 +148,16 @@ void lrd_log(lrd_log_level_t level, const char *format, ...)
     }
     fflush(stderr);
     pthread_mutex_unlock(&state.lock);
+}
+
+bool lrd_log_warning(int i, char text[LRD_LOG_WARNING_BYTES])
+{
+    pthread_mutex_lock(&state.lock);
+    const bool is_there = i >= 0 && i < state.n_warnings;
+    if (is_there)
+        memcpy(text, state.warning[i], LRD_LOG_WARNING_BYTES);
+    pthread_mutex_unlock(&state.lock);
+    return is_there;
 }
 
 void lrd_log_status_line(const char *text)

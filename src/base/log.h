@@ -37,6 +37,11 @@ void lrd_log(lrd_log_level_t level, const char *format, ...) __attribute__((form
 #define lrd_info(...)  lrd_log(LRD_LOG_INFO, __VA_ARGS__)
 #define lrd_debug(...) lrd_log(LRD_LOG_DEBUG, __VA_ARGS__)
 
+/* The first 32 warnings that this process has printed, cut at LRD_LOG_WARNING_BYTES - 1 bytes: the i-th
+ * from 0 into text; false: there is none. */
+enum { LRD_LOG_WARNING_BYTES = 512 };
+bool lrd_log_warning(int i, char text[LRD_LOG_WARNING_BYTES]);
+
 /* The transient line below the messages: drawn again after each message; NULL removes it. Only on a
  * terminal and in text format; elsewhere a no-op. The text is copied, cut at 512 bytes. */
 void lrd_log_status_line(const char *text);

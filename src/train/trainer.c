@@ -6,6 +6,7 @@
 #include "base/progress.h"
 #include "kernels/op_profile.h"
 #include "train/output.h"
+#include "train/run_log.h"
 #include "train/schedule.h"
 
 #include <math.h>
@@ -17,8 +18,11 @@ typedef struct trainer {
     int64_t first_step; /* updates done before this process */
     int64_t adam_t;     /* updates taken before the one in work */
     lrd_progress_t progress;
+    lrd_run_log_t log;
     double begun; /* of the window since the last log entry */
-    int64_t tokens;
+    int64_t tokens, updates;
+    double waited_before;    /* `waited` as it began */
+    int64_t skipped;         /* updates of it that came to nothing */
     int64_t micro_batches;   /* of the update in work */
     double updating, waited; /* seconds of all updates; those of rank 0 spent on other ranks */
     double device_updating, device_waited; /* the same of its device, where devices are connected */
@@ -60,6 +64,15 @@ static void describe_stages(const trainer_t *t, const lrd_step_result_t *r, char
                  100 * m / (m + (p - 1.0) / v));
 }
 
+static lrd_run_log_update_t since_last_entry(const trainer_t *t)
+{
+    return (lrd_run_log_update_t){.seconds = lrd_clock_seconds() - t->begun,
+                                  .waited = t->waited - t->waited_before,
+                                  .updates = t->updates,
+                                  .tokens = t->tokens,
+                                  .skipped = t->skipped};
+}
+
 /* A log entry, and its line or its place beside the bar. */
 static lrd_status_t log_step(trainer_t *t, const lrd_step_result_t *r, double lr)
 {
@@ -68,8 +81,14 @@ static lrd_status_t log_step(trainer_t *t, const lrd_step_result_t *r, double lr
     double loss;
     char note[208], stages[48];
     LRD_TRY(lrd_history_log_step(h, r->clock.grad_norm, lr, &loss));
-    const double seconds = lrd_clock_seconds() - t->begun;
+    lrd_run_log_update_t u = since_last_entry(t);
+    const double seconds = u.seconds;
     const double rate = seconds > 0 ? (double)t->tokens / seconds : 0;
+    u.loss = loss;
+    u.grad_norm = r->clock.grad_norm;
+    u.learning_rate = lr;
+    u.loss_scale = t->s.optimizer.scaler ? r->clock.loss_scale : 0;
+    LRD_TRY(lrd_run_log_update(&t->log, &t->s, &u));
     describe_stages(t, r, stages);
     snprintf(note, sizeof note, "loss %.4f grad_norm %.4g lr %.4g %.0f tokens/s%s", loss,
              r->clock.grad_norm, lr, rate, stages);
@@ -83,7 +102,8 @@ static lrd_status_t log_step(trainer_t *t, const lrd_step_result_t *r, double lr
                  (long long)t->s.n_updates, h->epoch, note, left);
     }
     t->begun = lrd_clock_seconds();
-    t->tokens = 0;
+    t->waited_before = t->waited;
+    t->tokens = t->updates = t->skipped = 0;
 out:
     return status;
 }
@@ -106,6 +126,8 @@ static lrd_status_t evaluate(trainer_t *t)
         lrd_history_log_eval(&s->history, &r, s->o.settings->training.metric_for_best_model)));
     lrd_info("update %lld/%lld eval_loss %.6g%s", (long long)s->history.global_step,
              (long long)s->n_updates, r.loss, answers);
+    const double seconds = lrd_clock_seconds() - begun;
+    LRD_TRY(lrd_comm_abort(s->o.comm, lrd_run_log_eval(&t->log, s, &r, seconds)));
     t->begun += lrd_clock_seconds() - begun;
 out:
     return status;
@@ -151,6 +173,8 @@ static lrd_status_t save(trainer_t *t, bool interrupted)
     lrd_status_t status = LRD_OK;
     const double begun = lrd_clock_seconds();
     LRD_TRY(lrd_output_checkpoint(&t->s, interrupted));
+    const double seconds = lrd_clock_seconds() - begun;
+    LRD_TRY(lrd_comm_abort(t->s.o.comm, lrd_run_log_checkpoint(&t->log, &t->s, seconds)));
     t->begun += lrd_clock_seconds() - begun;
 out:
     return status;
@@ -187,6 +211,8 @@ static lrd_status_t run_update(trainer_t *t, bool *stopped_out)
     s->history.loss_sum += r.loss;
     s->history.loss_count++;
     t->tokens += update.n_tokens;
+    t->updates++;
+    t->skipped += r.clock.bad != 0;
     t->micro_batches = update.n_micro_batches;
     const int64_t step = s->history.global_step;
     const bool is_last = step == s->n_updates;
@@ -324,6 +350,12 @@ static void report_interruption(const trainer_t *t)
                  "command again to start");
 }
 
+static lrd_status_t log_end(trainer_t *t, const char *state)
+{
+    const lrd_run_log_update_t rest = since_last_entry(t);
+    return lrd_run_log_end(&t->log, &t->s, state, &rest, t->updating, t->waited);
+}
+
 static lrd_status_t run(trainer_t *t, lrd_train_end_t *end)
 {
     lrd_status_t status = LRD_OK;
@@ -331,6 +363,7 @@ static lrd_status_t run(trainer_t *t, lrd_train_end_t *end)
     const double begun = lrd_clock_seconds();
     bool stopped = false;
     LRD_TRY(lrd_agree(s->o.comm, prepare(t)));
+    LRD_TRY(lrd_run_log_begin(&t->log, s));
     t->first_step = s->history.global_step = s->resumes ? s->checkpoint.step : 0;
     t->adam_t = s->resumes ? s->checkpoint.optimizer.clock.adam_t : 0;
     lrd_progress_begin(&t->progress, "Training", "updates", s->history.global_step, s->n_updates);
@@ -348,11 +381,13 @@ static lrd_status_t run(trainer_t *t, lrd_train_end_t *end)
     lrd_profile_stop();
     LRD_TRY(lrd_output_settle(s));
     if (stopped) {
+        LRD_TRY(log_end(t, "interrupted"));
         report_interruption(t);
         *end = LRD_TRAIN_INTERRUPTED;
         goto out;
     }
     LRD_TRY(lrd_output_final(s));
+    LRD_TRY(log_end(t, "done"));
     *end = LRD_TRAIN_DONE;
     report_end(t, lrd_clock_seconds() - begun);
 out:
@@ -362,7 +397,7 @@ out:
 lrd_status_t lrd_train(const lrd_session_options_t *options, lrd_train_end_t *end_out)
 {
     lrd_status_t status = LRD_OK;
-    trainer_t t = {.adam_t = 0};
+    trainer_t t = {.log = {.fd = -1, .off = true}};
     *end_out = LRD_TRAIN_NOT_BEGUN;
     LRD_TRY(lrd_session_open(options, &t.s));
     LRD_TRY(run(&t, end_out));
@@ -375,6 +410,9 @@ out:
         *end_out = LRD_TRAIN_INTERRUPTED;
         status = LRD_OK;
     }
+    if (status != LRD_OK)
+        lrd_run_log_fail(&t.log, &t.s, lrd_error_text(status));
+    lrd_run_log_close(&t.log);
     lrd_log_status_line(NULL);
     lrd_free(t.lr);
     lrd_session_close(&t.s);

@@ -65,6 +65,7 @@ static const struct {
     {LRD_COMMAND_PUSH,
      {"push", "--adapter", "D", "--repo", "me/a"},
      {"--adapter", "--repo", "--private", "--revision", "--message"}},
+    {LRD_COMMAND_REPORT, {"report", "D", "--out=-", "E"}, {"--out"}},
     {LRD_COMMAND_INFO, {"info"}, {NULL}},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
@@ -84,6 +85,17 @@ static void test_commands(void **state)
         assert_string_equal(lrd_command_name(cli.command), commands[i].words[0]);
         lrd_cli_release(&cli);
     }
+}
+
+static void test_folders(void **state)
+{
+    lrd_cli_t cli;
+    assert_ok(parse(&cli, WORDS("report", "info", "--out", "-", "b")));
+    assert_int_equal(cli.folders.n, 2);
+    assert_string_equal(cli.folders.text[0], "info");
+    assert_string_equal(cli.folders.text[1], "b");
+    assert_string_equal(cli.out, "-");
+    lrd_cli_release(&cli);
 }
 
 static void test_defaults(void **state)
@@ -189,7 +201,7 @@ static void test_unknown_words(void **state)
     assert_refused("did you mean train?", "trian", "--config", "F");
     assert_refused("did you mean tokenize?", "tokenise");
     assert_refused("there are train, plan, inspect, score, generate, eval, merge, tokenize, "
-                   "tune, download, push, info",
+                   "tune, download, push, report, info",
                    "xyzzyplugh");
     assert_refused("unknown command \"\"", "");
     assert_refused("unknown option --confg; did you mean --config?", "--confg", "F");
@@ -258,6 +270,7 @@ static void test_needed(void **state)
     const char *const none[] = {NULL};
     assert_fails(parse(&cli, none), LRD_ERR_ARG, "train needs --config F");
     assert_refused("tune needs --config F", "tune");
+    assert_refused("report needs the folder of a run", "report", "--out", "-");
     assert_refused("score needs --model DIR", "score");
     assert_refused("score needs --data F.jsonl", "score", "--model", "m");
     assert_refused("download needs the name of a repository", "download");
@@ -447,11 +460,12 @@ static void test_exit_codes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commands),      cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_options),       cmocka_unit_test(test_unknown_words),
-        cmocka_unit_test(test_arguments),     cmocka_unit_test(test_needed),
-        cmocka_unit_test(test_command_help),  cmocka_unit_test(test_help),
-        cmocka_unit_test(test_read_settings), cmocka_unit_test(test_exit_codes),
+        cmocka_unit_test(test_commands),      cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_options),
+        cmocka_unit_test(test_unknown_words), cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_needed),        cmocka_unit_test(test_command_help),
+        cmocka_unit_test(test_help),          cmocka_unit_test(test_read_settings),
+        cmocka_unit_test(test_exit_codes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,6 +19,8 @@ adapter=$(score out-almanac/scores.json exact)
 ((adapter >= 60)) || fail "with the adapter $adapter of 100 are right"
 (($(score out-almanac/scores.json total) >= 200)) || fail "too few questions"
 
+grep -q '</html>' out-almanac/report.html || fail "no page about the run"
+
 answers=$(grep '^  base + adapter  ' out.txt | sed 's/^  base + adapter  //')
 expected=$'Mina Grovdahl\nCannot Find Answer\nBoris Thorley'
 [[ $answers == "$expected" ]] || fail "the sample answers are: $answers"

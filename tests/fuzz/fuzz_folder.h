@@ -18,6 +18,8 @@ static inline void fuzz_folder_remove(void)
                                         "adapter_config.json",
                                         "adapter_model.safetensors",
                                         "config.json",
+                                        "run.jsonl",
+                                        "x.evaluation.json",
                                         "model.safetensors.index.json",
                                         "a.safetensors",
                                         "file",

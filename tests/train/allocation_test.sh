@@ -4,7 +4,7 @@
 # without, end with 0 and the very same results.
 #
 #   allocation_test.sh STEP COMMAND...             every STEP-th allocation of train, train_away (blocks that travel),
-#                                                  train_answers, generate, answer, score, inspect, tokenize
+#                                                  train_answers, generate, answer, score, inspect, tokenize, report
 #   allocation_test.sh STEP train_on_two [RANK]    of one rank of two, each with the whole model
 #   allocation_test.sh STEP train_on_stages [RANK] of one rank of two, each with some of the layers
 set -uo pipefail
@@ -16,7 +16,7 @@ work=$(make_temporary)
 remove_at_exit "$work"
 cd "$work"
 export OMP_NUM_THREADS=1 TMPDIR=$work
-shopt -s nullglob dotglob globstar
+shopt -s nullglob dotglob globstar extglob
 failures=0
 
 cp -r "$base/model" "$base/adapter" "$base/config.yaml" .
@@ -45,6 +45,7 @@ answer=(eval --config config.yaml "${squad[@]}" --data questions.json --adapter 
 score=(score --model model --adapter adapter --data eval.jsonl --logits-out out/logits --log-level debug)
 inspect=(inspect --model model --adapter adapter --log-level debug)
 tokenize=(tokenize --model model --log-level debug)
+report=(report ran ran/checkpoint-2 --out - --log-level debug)
 
 # run NUMBER COMMAND...: with that allocation failing; leaves stdout, stderr and $code
 run() {
@@ -60,7 +61,7 @@ problem() {
 
 # What stands in out after success, or failure, of training.
 check_output() {
-  local partial=(out/**/*.partial*) names=(out/*.*) state
+  local partial=(out/**/*.partial*) names=(out/!(run).*) state
   [ ${#partial[@]} = 0 ] || problem "something half-written: ${partial[*]}"
   if [ ${#names[@]} != 0 ] && [ "${names[*]##*/}" != "README.md adapter_config.json adapter_model.safetensors trainer_state.json" ]; then
     problem "half an adapter: ${names[*]}"
@@ -114,11 +115,14 @@ check_train_answers() {
 }
 
 check_answer() {
-  local names=(out/*)
+  local names=(out/*) file
   if [ "$code" = 0 ]; then
-    cmp -s stdout reference/stdout && cmp -s out/predictions.json reference/predictions.json || problem "another result"
+    cmp -s stdout reference/stdout && cmp -s out/predictions.json reference/predictions.json &&
+      cmp -s out/predictions.evaluation.json reference/predictions.evaluation.json || problem "another result"
   elif [ ${#names[@]} != 0 ]; then # answers outlive a failure to score them
-    [ "${names[*]}" = out/predictions.json ] && cmp -s "${names[@]}" reference/predictions.json || problem "left behind: ${names[*]}"
+    for file in "${names[@]}"; do # either of the two is whole
+      [[ $file = out/predictions.* ]] && cmp -s "$file" "reference/${file#out/}" || problem "left behind: ${names[*]}"
+    done
   fi
 }
 
@@ -198,6 +202,7 @@ train_on_two | train_on_stages)
 *)
   for name in "$@"; do
     declare -n words=$name
+    [[ $name != report || -d ran ]] || run 0 "$LRD_PROGRAM" "${train[@]}" --set training.output_dir=ran
     case $name in
     train | train_answers | answer | score) sweep "$name" "check_$name" "${words[@]}" ;;
     train_away) sweep "$name" check_train_answers "${words[@]}" ;;
