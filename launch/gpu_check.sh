@@ -96,7 +96,7 @@ each() { # FUNCTION ARGUMENT...: for each line of arguments; the first failure i
     done
     return "$code"
 }
-ops() { printf '%s\n' norm linear attention cached head merge products rows sample update | each family_of_ops; }
+ops() { printf '%s\n' norm linear attention cached head merge products rows sample single update | each family_of_ops; }
 family_of_ops() { run "test_ops_$1" --backend cuda; }
 golden() {
     local case dtype
