@@ -1,12 +1,14 @@
-/* bench/op_speed.c -- time of every op of one training step beside its operations and bytes; prints
- * one JSON object.
+/* bench/op_speed.c -- time of every op of one training step, and of those of a step of generation that read
+ * weights and cache, beside its operations and bytes; prints one JSON object.
  *
  *   op_speed [--backend NAME] [--dtype D] [--hidden C] [--heads H] [--vocab V] [--tokens T]
- *            [--length L] [--rank R] [--repeat N] [--threads N]
+ *            [--length L] [--context P] [--rank R] [--repeat N] [--threads N]
  *
  * Random data in the shapes of a BLOOM block and head (hidden 2560, 32 heads: bloom-3b), T tokens in
  * sequences of L. Each op runs three times, then N times between two synchronizations. "ms" is the mean;
- * "tflops" and "gb_per_s" count what kernels/op_count.c counts: the least that the op must do.
+ * "tflops" and "gb_per_s" count what kernels/op_count.c counts: the least that the op must do. Generation: single
+ * rows of 1, 8 and 32 sequences, each with P tokens in its cache, and every time with other weights, since
+ * those of a whole model do not stay in any cache either.
  */
 #include "base/clock.h"
 #include "base/json_writer.h"
@@ -19,11 +21,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ALLOCATIONS = 64, NOISE = 1 << 20, WARM_UP = 3 };
+enum { MAX_ALLOCATIONS = 64, NOISE = 1 << 20, WARM_UP = 3, SEQUENCES = 32 };
 
 typedef struct bench {
     const char *backend, *dtype_name;
-    int hidden, heads, vocab, tokens, length, rank, repeat, n_threads;
+    int hidden, heads, vocab, tokens, length, context, rank, repeat, n_threads;
     lrd_dtype_t dtype;
     lrd_backend_t *be;
     lrd_stream_t *st;
@@ -36,7 +38,8 @@ typedef struct bench {
     uint8_t *noise; /* pinned, NOISE elements of the compute dtype, then as many float32 */
     lrd_json_writer_t json;
     /* Tensors that several ops share. */
-    lrd_mat_t x, y3, y4, dx, gamma;
+    lrd_mat_t x, y3, y4, dx, gamma, head;
+    float *slope; /* [heads] */
     lrd_lora_rows_t rows;
     lrd_lora_t lora;
     int32_t row_begin[2];
@@ -151,6 +154,8 @@ static lrd_status_t prepare(bench_t *b)
                                  .n_heads = b->heads,
                                  .head_dim = c / b->heads,
                                  .rank = b->rank,
+                                 .cached_len = b->context,
+                                 .sequences = SEQUENCES,
                                  .compute = b->dtype,
                                  .training = true};
     uint64_t *key = NULL;
@@ -255,7 +260,7 @@ static lrd_status_t time_attention(bench_t *b)
     const int32_t n = b->tokens / b->length;
     int32_t *cu = NULL;
     float *slope = NULL;
-    void *dev_cu, *dev_slope;
+    void *dev_cu;
     lrd_mat_t lse, dqkv;
     LRD_NEW(cu, n + 1);
     LRD_NEW(slope, b->heads);
@@ -264,7 +269,7 @@ static lrd_status_t time_attention(bench_t *b)
     for (int h = 0; h < b->heads; h++)
         slope[h] = exp2f(-8.0f * (float)(h + 1) / (float)b->heads);
     LRD_TRY(upload(b, cu, ((size_t)n + 1) * sizeof *cu, &dev_cu));
-    LRD_TRY(upload(b, slope, (size_t)b->heads * sizeof *slope, &dev_slope));
+    LRD_TRY(upload(b, slope, (size_t)b->heads * sizeof *slope, (void **)&b->slope));
     LRD_TRY(make(b, b->heads, b->tokens, LRD_F32, &lse));
     LRD_TRY(make(b, b->tokens, 3 * b->hidden, b->dtype, &dqkv));
     const lrd_attn_fwd_t f = {.qkv = lrd_const(b->y3),
@@ -273,7 +278,7 @@ static lrd_status_t time_attention(bench_t *b)
                               .max_seqlen = b->length,
                               .n_heads = b->heads,
                               .head_dim = b->hidden / b->heads,
-                              .slope = dev_slope,
+                              .slope = b->slope,
                               .scale = 1 / sqrtf((float)(b->hidden / b->heads)),
                               .out = b->dx,
                               .lse = lse.data};
@@ -290,16 +295,15 @@ static lrd_status_t time_head(bench_t *b)
     lrd_status_t status = LRD_OK;
     int32_t *target = NULL;
     void *dev_target, *nll;
-    lrd_mat_t w;
     LRD_NEW(target, b->tokens);
     for (int i = 0; i < b->tokens; i++)
         target[i] = (int32_t)((int64_t)i * 7919 % b->vocab);
     LRD_TRY(upload(b, target, (size_t)b->tokens * sizeof *target, &dev_target));
     LRD_TRY(take(b, sizeof(double), &nll));
-    LRD_TRY(make(b, b->vocab, b->hidden, b->dtype, &w));
+    LRD_TRY(make(b, b->vocab, b->hidden, b->dtype, &b->head));
     TIME("head, every token a target", linear_ce,
          &(lrd_linear_ce_t){.h = lrd_const(b->x),
-                            .w = &(lrd_weight_t){lrd_const(w)},
+                            .w = &(lrd_weight_t){lrd_const(b->head)},
                             .target = dev_target,
                             .n_targets = b->tokens,
                             .inv_n_target = 1.0 / b->tokens,
@@ -307,6 +311,104 @@ static lrd_status_t time_head(bench_t *b)
                             .dh = b->dx});
 out:
     lrd_free(target);
+    return status;
+}
+
+/* A linear of N rows of weights and K columns for single rows; the weights are another part of the head's each
+ * time. */
+static lrd_status_t time_single_linear(bench_t *b, const char *name, int rows, int64_t n, int64_t k,
+                                       lrd_mat_t y)
+{
+    lrd_status_t status = LRD_OK;
+    char label[64];
+    double flops, bytes, begun = 0;
+    const int64_t copies = b->head.rows * b->head.cols / (n * k);
+    const bool is_head = y.dtype == LRD_F32, is_up = n == 4 * k;
+    lrd_weight_t w = {{b->head.data, n, k, k, b->dtype}};
+    const lrd_cmat_t none = {0};
+    const lrd_linear_fwd_t op = {
+        .x = {k == b->hidden ? b->x.data : b->y4.data, rows, k, k, b->dtype},
+        .w = &w,
+        .bias = is_head ? none : bias(b, n),
+        .n_single = rows,
+        .epilogue = is_up ? LRD_EPILOGUE_GELU : LRD_EPILOGUE_NONE,
+        .y = {y.data, rows, n, n, y.dtype}};
+    if (copies == 0) /* a small vocabulary */
+        goto out;
+    for (int i = -WARM_UP; i < b->repeat; i++) {
+        if (i == 0) {
+            LRD_TRY(lrd_stream_sync(b->st));
+            begun = lrd_clock_seconds();
+        }
+        w.w.data = (const uint8_t *)b->head.data +
+                   (size_t)((i + WARM_UP) % copies * n * k) * lrd_dtype_bytes(b->dtype);
+        LRD_TRY(lrd_linear_forward(b->st, b->scratch, &op));
+    }
+    LRD_TRY(lrd_stream_sync(b->st));
+    const double seconds = (lrd_clock_seconds() - begun) / b->repeat;
+    lrd_count_linear_forward(&op, &flops, &bytes);
+    snprintf(label, sizeof label, "%d single, %s", rows, name);
+    report(b, label, seconds, flops, bytes);
+out:
+    return status;
+}
+
+/* Attention of the last token of each sequence. */
+static lrd_status_t time_single_attention(bench_t *b, int rows, lrd_kv_cache_t cache)
+{
+    lrd_status_t status = LRD_OK;
+    int32_t cu[SEQUENCES + 1] = {0}, past[SEQUENCES], slot[SEQUENCES];
+    void *dev_cu, *dev_past, *dev_slot;
+    char label[64];
+    for (int32_t i = 0; i < rows; i++) {
+        cu[i + 1] = i + 1;
+        past[i] = b->context - 1;
+        slot[i] = i;
+    }
+    LRD_TRY(upload(b, cu, sizeof cu, &dev_cu));
+    LRD_TRY(upload(b, past, sizeof past, &dev_past));
+    LRD_TRY(upload(b, slot, sizeof slot, &dev_slot));
+    snprintf(label, sizeof label, "%d single, attention", rows);
+    TIME(label, attn_cached,
+         &(lrd_attn_cached_t){.qkv = {b->y3.data, rows, b->y3.cols, b->y3.cols, b->dtype},
+                              .cu_seqlens = dev_cu,
+                              .cache_len = dev_past,
+                              .slot = dev_slot,
+                              .n_seqs = rows,
+                              .n_single = rows,
+                              .max_len = b->context,
+                              .slope = b->slope,
+                              .scale = 1 / sqrtf((float)cache.shape.head_dim),
+                              .cache = cache,
+                              .out = {b->dx.data, rows, b->hidden, b->hidden, b->dtype}});
+out:
+    return status;
+}
+
+static lrd_status_t time_generation(bench_t *b)
+{
+    lrd_status_t status = LRD_OK;
+    static const int rows[] = {1, 8, SEQUENCES};
+    const int64_t c = b->hidden;
+    lrd_kv_cache_t cache = {{SEQUENCES, b->context, b->heads, (int32_t)(c / b->heads), b->dtype},
+                            NULL};
+    lrd_mat_t logits, filled;
+    const int64_t elements =
+        (int64_t)(lrd_kv_cache_bytes(b->be, &cache.shape) / lrd_dtype_bytes(b->dtype));
+    LRD_TRY(make(b, 1, elements, b->dtype, &filled));
+    cache.data = filled.data;
+    LRD_TRY(make(b, SEQUENCES, b->vocab, LRD_F32, &logits));
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (rows[i] > b->tokens)
+            continue;
+        LRD_TRY(time_single_linear(b, "query_key_value", rows[i], 3 * c, c, b->y3));
+        LRD_TRY(time_single_attention(b, rows[i], cache));
+        LRD_TRY(time_single_linear(b, "dense", rows[i], c, c, b->dx));
+        LRD_TRY(time_single_linear(b, "h_to_4h, GELU", rows[i], 4 * c, c, b->y4));
+        LRD_TRY(time_single_linear(b, "4h_to_h", rows[i], c, 4 * c, b->dx));
+        LRD_TRY(time_single_linear(b, "head", rows[i], b->vocab, c, logits));
+    }
+out:
     return status;
 }
 
@@ -327,10 +429,13 @@ static lrd_status_t run(bench_t *b)
     lrd_json_int(&b->json, b->tokens);
     lrd_json_key(&b->json, "length");
     lrd_json_int(&b->json, b->length);
+    lrd_json_key(&b->json, "context");
+    lrd_json_int(&b->json, b->context);
     LRD_TRY(time_linears(b));
     LRD_TRY(time_norms(b));
     LRD_TRY(time_attention(b));
     LRD_TRY(time_head(b));
+    LRD_TRY(time_generation(b));
     lrd_json_close(&b->json, '}');
     LRD_TRY(lrd_json_writer_status(&b->json));
 out:
@@ -354,20 +459,16 @@ static void release(bench_t *b)
 /* Fills b from the command line; false: the usage is wrong. */
 static bool read_options(bench_t *b, int argc, char **argv)
 {
-    static const struct option options[] = {{"backend", required_argument, NULL, 'b'},
-                                            {"dtype", required_argument, NULL, 'd'},
-                                            {"hidden", required_argument, NULL, 'c'},
-                                            {"heads", required_argument, NULL, 'h'},
-                                            {"vocab", required_argument, NULL, 'v'},
-                                            {"tokens", required_argument, NULL, 't'},
-                                            {"length", required_argument, NULL, 'l'},
-                                            {"rank", required_argument, NULL, 'r'},
-                                            {"repeat", required_argument, NULL, 'n'},
-                                            {"threads", required_argument, NULL, 'j'},
-                                            {0}};
-    static const char letters[] = "chvtlrnj";
-    int *const numbers[] = {&b->hidden, &b->heads, &b->vocab,  &b->tokens,
-                            &b->length, &b->rank,  &b->repeat, &b->n_threads};
+    static const struct option options[] = {
+        {"backend", required_argument, NULL, 'b'}, {"dtype", required_argument, NULL, 'd'},
+        {"hidden", required_argument, NULL, 'c'},  {"heads", required_argument, NULL, 'h'},
+        {"vocab", required_argument, NULL, 'v'},   {"tokens", required_argument, NULL, 't'},
+        {"length", required_argument, NULL, 'l'},  {"context", required_argument, NULL, 'p'},
+        {"rank", required_argument, NULL, 'r'},    {"repeat", required_argument, NULL, 'n'},
+        {"threads", required_argument, NULL, 'j'}, {0}};
+    static const char letters[] = "chvtlprnj";
+    int *const numbers[] = {&b->hidden,  &b->heads, &b->vocab,  &b->tokens,   &b->length,
+                            &b->context, &b->rank,  &b->repeat, &b->n_threads};
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         const char *at = strchr(letters, c);
         if (c == 'b')
@@ -399,14 +500,15 @@ int main(int argc, char **argv)
                  .vocab = 250880,
                  .tokens = 8192,
                  .length = 512,
+                 .context = 2048,
                  .rank = 8,
                  .repeat = 20,
                  .n_threads = 1,
                  .json = {.buf = &out, .indent = 1}};
     if (!read_options(&b, argc, argv)) {
         fprintf(stderr, "usage: op_speed [--backend NAME] [--dtype D] [--hidden C] [--heads H] "
-                        "[--vocab V] [--tokens T] [--length L] [--rank R] [--repeat N] "
-                        "[--threads N]; H divides C, L divides T\n");
+                        "[--vocab V] [--tokens T] [--length L] [--context P] [--rank R] "
+                        "[--repeat N] [--threads N]; H divides C, L divides T\n");
         return 2;
     }
     const lrd_status_t status = run(&b);

@@ -135,7 +135,7 @@ if ! grep -q '^backend cuda: device ' info.txt; then
     echo "No CUDA device: nothing to check"
     exit 77
 fi
-speed=(--hidden 64 --heads 4 --vocab 512 --tokens 64 --length 32 --repeat 1)
+speed=(--hidden 64 --heads 4 --vocab 512 --tokens 64 --length 32 --context 140 --repeat 1)
 shape=(32 1 2 64 16)
 models=(tiny)
 cases=(2x16)
