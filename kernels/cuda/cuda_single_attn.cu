@@ -1,24 +1,25 @@
 /* Attention of single rows against a cache.
  *
- * The keys of a sequence are cut into pieces of 128, from the first on. A block has a piece of one head and leaves
- * its largest score, the sum of its exponentials and the sum of its values by them; a second kernel puts
- * the pieces of each head together, in order. Where all sequences are one piece the block itself writes the
- * result: the same bits, since a single piece is multiplied by exp(0). The cut is the same for all.
+ * The keys of a sequence are cut into pieces of 256, from the first on; a block has a piece of one head. Its warps
+ * take keys in turn, several at once, and keep a running largest score, a sum of exponentials and a sum
+ * of values weighted by them. These parts of warps, and then, in a second kernel, the parts of pieces, are put
+ * together in their order. Where the call is of one piece the block itself writes the result: the same bits,
+ * since a single part is multiplied by exp(0). The cut is the same for all.
  *
  * A key's chunks of 8 elements go to neighbouring lanes, and keys that lie side by side to one warp: every load is
- * of 16 bytes, or two of them in float32, without a gap.
+ * of 16 bytes, two of them in float32, without a gap.
  */
 #include "kernels/cuda/cuda_single.h"
 
 #include "kernels/cuda/cuda_attention.h"
 #include "kernels/cuda/cuda_device.cuh"
 
-enum { THREADS = 256, WARPS = THREADS / WARP, PIECE = 128 };
+enum { THREADS = 256, WARPS = THREADS / WARP, PIECE = 256 };
 
 template <class T> struct single_t {
     const T *qkv;
     T *cache, *out; /* cache: [slot][keys, values][head][capacity][d] */
-    float *partial; /* [sequence][head][piece][d + 2]: values, exponentials, score */
+    float *partial; /* [sequence][head][piece] parts */
     const int32_t *cache_len, *slot;
     const float *slope;
     int64_t ld_qkv, ld_out, capacity;
@@ -26,11 +27,15 @@ template <class T> struct single_t {
     float scale;
 };
 
-/* LANES have a key's chunks; a warp takes GROUPS keys at once, EACH times, AT_ONCE loads ahead of their use. */
+/* LANES have a key's chunks; a warp takes GROUPS keys at once, and AT_ONCE times as many ahead of their use. */
 template <class T, int D> struct single_tiling_t {
     enum { LANES = D <= 32 ? 4 : D <= 64 ? 8 : 16, GROUPS = WARP / LANES };
     enum { EACH = PIECE / (WARPS * GROUPS), MOST = 16 / sizeof(T) };
     enum { AT_ONCE = (int)EACH < (int)MOST ? (int)EACH : (int)MOST };
+    enum {
+        NEXT = WARPS * GROUPS,
+        BATCH = AT_ONCE * NEXT
+    }; /* keys to a lane's next one; of a batch */
 };
 
 /* One head of one sequence. The new token's key and value are in qkv, those before in the cache. */
@@ -63,7 +68,7 @@ __device__ static __forceinline__ void load_rows(const T *cached, const T *own, 
     const int at = (int)threadIdx.x % tiling::LANES * CHUNK;
     CUDA_UNROLL for (int i = 0; i < tiling::AT_ONCE; i++)
     {
-        const int k = key + i * WARPS * tiling::GROUPS;
+        const int k = key + i * tiling::NEXT;
         const uint4 *from = (const uint4 *)((k == past ? own : cached + (int64_t)k * d) + at);
         const bool there = k <= past && at < d;
         CUDA_UNROLL for (int w = 0; w < (int)(sizeof rows->words / 16); w++) rows[i].words[w] =
@@ -71,81 +76,110 @@ __device__ static __forceinline__ void load_rows(const T *cached, const T *own, 
     }
 }
 
-/* Scores of the lane's keys, -infinity beyond the last; returns the largest of the warp. */
-template <class T, int D>
-__device__ static __forceinline__ float score_keys(const single_t<T> &a, const single_head_t<T> &h,
-                                                   int key, float slope, float *score)
-{
-    typedef single_tiling_t<T, D> tiling;
-    const int at = (int)threadIdx.x % tiling::LANES * CHUNK;
-    float q[CHUNK] = {}, most = -INFINITY;
-    if (at < a.d)
-        load_chunk(h.q + at, CHUNK, true, q);
-    CUDA_UNROLL for (int first = 0; first < tiling::EACH; first += tiling::AT_ONCE)
-    {
-        chunk_t<T> rows[tiling::AT_ONCE];
-        const int step = WARPS * tiling::GROUPS;
-        load_rows<T, D>(h.keys, h.own_k, h.past, a.d, key + first * step, rows);
-        CUDA_UNROLL for (int i = 0; i < tiling::AT_ONCE; i++)
-        {
-            const int behind = h.past - (key + (first + i) * step);
-            float s = 0;
-            CUDA_UNROLL for (int c = 0; c < CHUNK; c++) s =
-                fmaf(q[c], to_f32(rows[i].element[c]), s);
-            CUDA_UNROLL for (unsigned with = 1; with < tiling::LANES; with *= 2) s +=
-                __shfl_xor_sync(FULL_WARP, s, with);
-            s = behind >= 0 ? s * a.scale - slope * (float)behind : -INFINITY;
-            score[first + i] = s;
-            most = fmaxf(most, s);
-        }
-    }
-    return warp_max(most);
-}
+/* The lane's chunk of what a warp has of a head so far; `most` is the warp's, the sums are of the lane's keys. */
+struct single_sums_t {
+    float most, sum, o[CHUNK];
+};
 
-/* Adds the lane's keys' values, by their weights, to o. */
+/* Adds a batch of keys, of which the warp's first is there; key: the lane's first. */
 template <class T, int D>
-__device__ static __forceinline__ void add_values(const single_t<T> &a, const single_head_t<T> &h,
-                                                  int key, const float *weight, float *o)
+__device__ static __forceinline__ void add_batch(const single_t<T> &a, const single_head_t<T> &h,
+                                                 int key, float slope, const float *q,
+                                                 single_sums_t *x)
 {
     typedef single_tiling_t<T, D> tiling;
-    CUDA_UNROLL for (int first = 0; first < tiling::EACH; first += tiling::AT_ONCE)
+    chunk_t<T> keys[tiling::AT_ONCE], values[tiling::AT_ONCE];
+    float score[tiling::AT_ONCE], most = x->most;
+    load_rows<T, D>(h.keys, h.own_k, h.past, a.d, key, keys);
+    load_rows<T, D>(h.values, h.own_v, h.past, a.d, key, values);
+    CUDA_UNROLL for (int i = 0; i < tiling::AT_ONCE; i++)
     {
-        chunk_t<T> rows[tiling::AT_ONCE];
-        load_rows<T, D>(h.values, h.own_v, h.past, a.d, key + first * WARPS * tiling::GROUPS, rows);
-        CUDA_UNROLL for (int i = 0; i < tiling::AT_ONCE; i++)
-        {
-            CUDA_UNROLL for (int c = 0; c < CHUNK; c++) o[c] =
-                fmaf(weight[first + i], to_f32(rows[i].element[c]), o[c]);
-        }
+        const int behind = h.past - (key + i * tiling::NEXT);
+        float s = 0;
+        CUDA_UNROLL for (int c = 0; c < CHUNK; c++) s = fmaf(q[c], to_f32(keys[i].element[c]), s);
+        CUDA_UNROLL for (unsigned with = 1; with < tiling::LANES; with *= 2) s +=
+            __shfl_xor_sync(FULL_WARP, s, with);
+        score[i] = behind >= 0 ? s * a.scale - slope * (float)behind : -INFINITY;
+        most = fmaxf(most, score[i]);
+    }
+    CUDA_UNROLL for (unsigned with = tiling::LANES; with < WARP; with *= 2) most =
+        fmaxf(most, __shfl_xor_sync(FULL_WARP, most, with));
+    const float shrink = expf(x->most - most);
+    x->most = most;
+    x->sum *= shrink;
+    CUDA_UNROLL for (int c = 0; c < CHUNK; c++) x->o[c] *= shrink;
+    CUDA_UNROLL for (int i = 0; i < tiling::AT_ONCE; i++)
+    {
+        const float weight = expf(score[i] - most);
+        x->sum += weight;
+        CUDA_UNROLL for (int c = 0; c < CHUNK; c++) x->o[c] =
+            fmaf(weight, to_f32(values[i].element[c]), x->o[c]);
     }
 }
 
-/* x of the groups of lanes of a warp, added up; each of them gets the sum. */
-template <int LANES> __device__ static __forceinline__ float sum_groups(float x)
+/* A part of a head, in memory: d sums of values, the sum of exponentials, the largest score. */
+__host__ __device__ static constexpr int part_size(int d)
 {
-    CUDA_UNROLL for (unsigned with = LANES; with < WARP; with *= 2) x +=
-        __shfl_xor_sync(FULL_WARP, x, with);
-    return x;
+    return d + 2;
 }
 
+/* Adds up the warp's lanes into its part. */
+template <class T, int D>
+__device__ static __forceinline__ void store_warp(const single_sums_t &x, int d, float *part)
+{
+    typedef single_tiling_t<T, D> tiling;
+    const int lane = (int)threadIdx.x % WARP;
+    float all[CHUNK + 1];
+    CUDA_UNROLL for (int c = 0; c <= CHUNK; c++)
+    {
+        all[c] = c < CHUNK ? x.o[c] : x.sum;
+        CUDA_UNROLL for (unsigned with = tiling::LANES; with < WARP; with *= 2) all[c] +=
+            __shfl_xor_sync(FULL_WARP, all[c], with);
+        if (c < CHUNK && lane * CHUNK + c < d)
+            part[lane * CHUNK + c] = all[c];
+    }
+    if (lane == 0) {
+        part[d] = all[CHUNK];
+        part[d + 1] = x.most;
+    }
+}
+
+/* One column of n parts, put together: to the result where `to` is NULL, else to a part. */
 template <class T>
-__device__ static __forceinline__ void store_single(const single_t<T> &a, int column, float o,
-                                                    float sum)
+__device__ static __forceinline__ void join_parts(const single_t<T> &a, const float *part, int n,
+                                                  float *to)
 {
-    from_f32(o * (1.0f / sum), &a.out[blockIdx.z * a.ld_out + (int64_t)blockIdx.y * a.d + column]);
+    const int column = (int)threadIdx.x, size = part_size(a.d);
+    float most = part[a.d + 1], o = 0, sum = 0;
+    for (int i = 1; i < n; i++)
+        most = fmaxf(most, part[i * size + a.d + 1]);
+    for (int i = 0; i < n; i++) {
+        const float *from = part + i * size;
+        const float factor = expf(from[a.d + 1] - most);
+        o = i == 0 ? factor * from[column] : fmaf(factor, from[column], o);
+        sum = i == 0 ? factor * from[a.d] : fmaf(factor, from[a.d], sum);
+    }
+    if (to == NULL) {
+        T *out = a.out + blockIdx.z * a.ld_out + (int64_t)blockIdx.y * a.d;
+        from_f32(o * (1.0f / sum), &out[column]);
+        return;
+    }
+    to[column] = o;
+    to[a.d] = sum;
+    to[a.d + 1] = most;
 }
 
-template <class T> __device__ static float *partial_of(const single_t<T> &a, int piece)
+template <class T> __device__ static float *parts_of_head(const single_t<T> &a)
 {
-    return a.partial +
-           (((int64_t)blockIdx.z * a.heads + blockIdx.y) * a.pieces + piece) * (a.d + 2);
+    const int64_t head = (int64_t)blockIdx.z * a.heads + blockIdx.y;
+    return a.partial + head * a.pieces * part_size(a.d);
 }
 
 template <class T, int D>
 __global__ void __launch_bounds__(THREADS, 2) single_attn_kernel(single_t<T> a)
 {
     typedef single_tiling_t<T, D> tiling;
-    __shared__ float part_o[WARPS][D], part_sum[WARPS];
+    __shared__ float part[WARPS * part_size(D)];
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     const int first = (int)blockIdx.x * PIECE, column = (int)threadIdx.x;
     const single_head_t<T> h = find_single(a, (int)blockIdx.z, (int)blockIdx.y);
@@ -155,65 +189,31 @@ __global__ void __launch_bounds__(THREADS, 2) single_attn_kernel(single_t<T> a)
         h.keys[(int64_t)h.past * a.d + column] = h.own_k[column];
         h.values[(int64_t)h.past * a.d + column] = h.own_v[column];
     }
-    const int key = first + warp * tiling::GROUPS + lane / tiling::LANES;
-    float weight[tiling::EACH], o[CHUNK] = {}, sum = 0;
-    const float most = block_max(score_keys<T, D>(a, h, key, a.slope[blockIdx.y], weight));
-    CUDA_UNROLL for (int i = 0; i < tiling::EACH; i++)
-    {
-        weight[i] = expf(weight[i] - most);
-        sum += weight[i];
-    }
-    add_values<T, D>(a, h, key, weight, o);
-    sum = sum_groups<tiling::LANES>(sum);
-    CUDA_UNROLL for (int c = 0; c < CHUNK; c++)
-    {
-        o[c] = sum_groups<tiling::LANES>(o[c]);
-        if (lane * CHUNK + c < a.d)
-            part_o[warp][lane * CHUNK + c] = o[c];
-    }
-    part_sum[warp] = sum;
+    float q[CHUNK] = {};
+    single_sums_t x = {-INFINITY, 0, {}};
+    if (lane % tiling::LANES * CHUNK < a.d)
+        load_chunk(h.q + lane % tiling::LANES * CHUNK, CHUNK, true, q);
+    const int end = h.past < first + PIECE ? h.past + 1 : first + PIECE;
+    for (int key = first + warp * tiling::GROUPS; key < end; key += tiling::BATCH)
+        add_batch<T, D>(a, h, key + lane / tiling::LANES, a.slope[blockIdx.y], q, &x);
+    store_warp<T, D>(x, a.d, part + warp * part_size(a.d));
     __syncthreads();
-    if (column >= a.d)
-        return;
-    float all = part_o[0][column];
-    sum = part_sum[0];
-    for (int w = 1; w < WARPS; w++) {
-        all += part_o[w][column];
-        sum += part_sum[w];
-    }
-    if (a.pieces == 1) {
-        store_single(a, column, all, sum);
-        return;
-    }
-    float *to = partial_of(a, (int)blockIdx.x);
-    to[column] = all;
-    to[a.d] = sum;
-    to[a.d + 1] = most;
+    if (column < a.d)
+        join_parts(a, part, WARPS,
+                   a.pieces == 1 ? NULL : parts_of_head(a) + blockIdx.x * part_size(a.d));
 }
 
-/* A thread has a column of one head of one sequence. */
 template <class T> __global__ void __launch_bounds__(THREADS) single_pieces_kernel(single_t<T> a)
 {
-    const int column = (int)threadIdx.x, n = a.cache_len[blockIdx.z] / PIECE + 1;
-    if (column >= a.d)
-        return;
-    float most = -INFINITY, o = 0, sum = 0;
-    for (int i = 0; i < n; i++)
-        most = fmaxf(most, partial_of(a, i)[a.d + 1]);
-    for (int i = 0; i < n; i++) {
-        const float *from = partial_of(a, i);
-        const float factor = expf(from[a.d + 1] - most);
-        o = i == 0 ? factor * from[column] : fmaf(factor, from[column], o);
-        sum = i == 0 ? factor * from[a.d] : fmaf(factor, from[a.d], sum);
-    }
-    store_single(a, column, o, sum);
+    if ((int)threadIdx.x < a.d)
+        join_parts(a, parts_of_head(a), a.cache_len[blockIdx.z] / PIECE + 1, NULL);
 }
 
 static float *take_partial(cuda_arena_t *arena, int64_t rows, int64_t heads, int64_t max_len,
                            int64_t d)
 {
     const int64_t pieces = cuda_ceil_div(max_len, PIECE);
-    return cuda_take<float>(arena, pieces > 1 ? rows * heads * pieces * (d + 2) : 0);
+    return cuda_take<float>(arena, pieces > 1 ? rows * heads * pieces * part_size((int)d) : 0);
 }
 
 size_t cuda_single_attn_scratch(const lrd_limits_t *l)

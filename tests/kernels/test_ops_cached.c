@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SEQS = 5, MAX_T = 700, MAX_HEADS = 8, CAPACITY = 300 };
+enum { MAX_SEQS = 5, MAX_T = 700, MAX_HEADS = 8, CAPACITY = 600 };
 
 typedef struct cached_case {
     int heads, dim, n_seqs;
@@ -289,13 +289,13 @@ static void check_single(lrd_dtype_t d, const cached_case_t *x, const int32_t *p
 static void test_single(void **state)
 {
     (void)state;
-    static const cached_case_t cases[] = {{3, 64, 3, {12, 133, 67}, 0, 0.5f},
+    static const cached_case_t cases[] = {{3, 64, 3, {12, 270, 67}, 0, 0.5f},
                                           {2, 80, 4, {260, 4, 131, 34}, 8, 0.5f},
                                           {5, 8, 2, {150, 20}, 0, 0.25f},
-                                          {1, 128, 2, {130, 262}, 0, 1},
+                                          {1, 128, 2, {130, 520}, 0, 1},
                                           {2, 40, 2, {40, 9}, 3, 0.5f}};
     static const int32_t prompt[][MAX_SEQS] = {
-        {1, 120, 60}, {253, 1, 126, 31}, {127, 5}, {125, 254}, {33, 1}};
+        {1, 250, 60}, {253, 1, 126, 31}, {127, 5}, {125, 508}, {33, 1}};
     for (int k = 0; k < 3; k++) {
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
             check_single(op_dtypes[k], &cases[i], prompt[i]);
