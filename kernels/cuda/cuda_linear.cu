@@ -223,7 +223,7 @@ static lrd_status_t forward_run(lrd_stream_t *st, lrd_scratch_t scratch, const l
     return cuda_product_run(st, &p);
 }
 
-/* A run's single rows, and the others behind them. */
+/* A run's single rows (cuda_single.h), and the others behind them. */
 static lrd_status_t forward_both(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_linear_fwd_t *a,
                                  row_run_t run)
 {

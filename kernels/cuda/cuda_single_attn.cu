@@ -27,15 +27,14 @@ template <class T> struct single_t {
     float scale;
 };
 
-/* LANES have a key's chunks; a warp takes GROUPS keys at once, and AT_ONCE times as many ahead of their use. */
+/* LANES have a key's chunks; a warp takes GROUPS keys at once, and in a batch AT_ONCE times as many, whose
+ * loads come before their use. A lane has EACH keys of a piece. */
 template <class T, int D> struct single_tiling_t {
     enum { LANES = D <= 32 ? 4 : D <= 64 ? 8 : 16, GROUPS = WARP / LANES };
     enum { EACH = PIECE / (WARPS * GROUPS), MOST = 16 / sizeof(T) };
     enum { AT_ONCE = (int)EACH < (int)MOST ? (int)EACH : (int)MOST };
-    enum {
-        NEXT = WARPS * GROUPS,
-        BATCH = AT_ONCE * NEXT
-    }; /* keys to a lane's next one; of a batch */
+    enum { NEXT = WARPS * GROUPS }; /* keys from a lane's one to its next */
+    enum { BATCH = AT_ONCE * NEXT };
 };
 
 /* One head of one sequence. The new token's key and value are in qkv, those before in the cache. */

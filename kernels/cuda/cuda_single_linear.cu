@@ -3,7 +3,7 @@
  * A block has 16 or 32 rows of W and up to 32 rows of x (float32: 16; more are taken in groups, each of which
  * reads W anew). Its warps share k: of the pieces of 64 bytes of every row, warp w has the ones w, w + 8, ...
  * in this order, and the warps' sums are added in the order of warps. None of this depends on the rows, and
- * a tensor core forms each column of its product by itself: a row has the same bits in any company.
+ * a tensor core forms each column of its product by itself: a row of x has the same bits in any company.
  *
  * W goes from memory to registers, some pieces ahead of their use. Of each piece lane l has 16 bytes of rows
  * l / 4 and l / 4 + 8. The order of k inside a product is free: these bytes are the lane's part of two products
@@ -142,8 +142,11 @@ template <class T, int ROWS>
 __device__ static __forceinline__ void load_piece(const few_t &a, const T *from, const int *row,
                                                   int k, few_weights_t<T, ROWS> *w)
 {
-    CUDA_UNROLL for (int i = 0; i < few_tiling_t<T, ROWS>::TILES * 2; i++) w->tile[i / 2][i % 2]
-        .words = k < a.k ? __ldcs((const uint4 *)(from + (row[i] + k))) : uint4{};
+    CUDA_UNROLL for (int i = 0; i < few_tiling_t<T, ROWS>::TILES * 2; i++)
+    {
+        lane_bytes_t<T> *to = &w->tile[i / 2][i % 2];
+        to->words = k < a.k ? __ldcs((const uint4 *)(from + (row[i] + k))) : uint4{};
+    }
 }
 
 /* A warp's pieces, with rows from `first` of W. */
@@ -217,15 +220,15 @@ template <class T, int ROWS> static lrd_status_t launch(lrd_stream_t *st, const 
                        THREADS, 0, a);
 }
 
-template <class T> static bool is_even(lrd_cmat_t m)
+/* Rows may be read 16 bytes at a time, to their ends. */
+template <class T> static bool is_in_16s(lrd_cmat_t m)
 {
-    return (uintptr_t)m.data % 16 == 0 && m.ld * (int64_t)sizeof(T) % 16 == 0 &&
-           m.cols * (int64_t)sizeof(T) % 16 == 0;
+    return is_wide((const T *)m.data, m.ld) && m.cols * (int64_t)sizeof(T) % 16 == 0;
 }
 
 bool cuda_single_takes_linear(const lrd_linear_fwd_t *a)
 {
-    CUDA_DISPATCH(a->x.dtype, { return is_even<T>(a->x) && is_even<T>(a->w->w); });
+    CUDA_DISPATCH(a->x.dtype, { return is_in_16s<T>(a->x) && is_in_16s<T>(a->w->w); });
 }
 
 template <class T>
