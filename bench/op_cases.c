@@ -3,13 +3,11 @@
 #include "base/mem.h"
 #include "kernels/op_check.h"
 
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ALLOCATIONS = 128, NOISE = 1 << 20, SAMPLED = 4, ADAPTED = 16 };
+enum { MAX_ALLOCATIONS = 128, NOISE = 1 << 20, SAMPLED = 4, ADAPTED = 16, SEQUENCES = 32 };
 
 typedef struct cases {
     const op_shapes_t *s;
@@ -94,15 +92,19 @@ out:
 }
 
 /* Gives the user an op, with what it must at least do. */
-#define USE(text, name, ...)                                                             \
-    do {                                                                                 \
-        op_case_t ready = {text, 0, 0, k->st, k->scratch, LRD_OP_##name, (__VA_ARGS__)}; \
-        lrd_count_##name(ready.args, &ready.flops, &ready.bytes);                        \
-        LRD_TRY(k->user->use(k->user, &ready));                                          \
+#define USE_ROTATED(text, rotation, name, ...)                                                     \
+    do {                                                                                           \
+        op_case_t ready = {text, 0, 0, k->st, k->scratch, LRD_OP_##name, (__VA_ARGS__), rotation}; \
+        lrd_count_##name(ready.args, &ready.flops, &ready.bytes);                                  \
+        LRD_TRY(k->user->use(k->user, &ready));                                                    \
     } while (0)
+#define USE(text, name, ...) USE_ROTATED(text, NULL, name, __VA_ARGS__)
 
-lrd_status_t op_case_enqueue(const op_case_t *c)
+lrd_status_t op_case_enqueue(const op_case_t *c, int64_t time)
 {
+    const op_rotation_t *r = c->rotation;
+    if (r != NULL)
+        *r->data = r->first + (size_t)(time % r->copies) * r->bytes;
     switch (c->op) {
 #define OP(name, args_t) \
     case LRD_OP_##name:  \
@@ -128,8 +130,9 @@ static lrd_status_t prepare(cases_t *k)
                                  .head_dim = c / k->s->heads,
                                  .rank = k->s->rank,
                                  .compute = k->s->dtype,
-                                 .sequences = SAMPLED,
-                                 .cached_len = 2 * k->s->length,
+                                 .sequences = SEQUENCES,
+                                 .cached_len =
+                                     k->s->context > k->s->length ? k->s->context : k->s->length,
                                  .training = true};
     uint64_t *key = NULL;
     float *slope = NULL;
@@ -288,48 +291,120 @@ out:
     return status;
 }
 
-/* A prompt of one sequence, and one token each of several with a text behind them. */
-static lrd_status_t use_cache(cases_t *k)
+/* Memory for the cache, with noise. */
+static lrd_status_t make_cache(cases_t *k, lrd_kv_cache_t *cache)
 {
     lrd_status_t status = LRD_OK;
-    const int32_t l = k->s->length, some = k->s->tokens < SAMPLED ? k->s->tokens : SAMPLED;
-    const int32_t prompt[] = {0, l}, none = 0;
-    int32_t begin[SAMPLED + 1] = {0}, slot[SAMPLED] = {0}, there[SAMPLED] = {0};
-    void *dev_prompt, *dev_none, *dev_begin, *dev_slot, *dev_there;
-    lrd_kv_cache_t cache = {{SAMPLED, 2 * l, k->s->heads, k->s->hidden / k->s->heads, k->s->dtype},
-                            NULL};
+    const size_t bytes = lrd_kv_cache_bytes(k->be, &cache->shape);
     lrd_mat_t memory;
-    const int64_t elements =
-        (int64_t)(lrd_kv_cache_bytes(k->be, &cache.shape) / lrd_dtype_bytes(k->s->dtype));
-    for (int32_t i = 0; i < some; i++) {
-        begin[i + 1] = i + 1;
-        slot[i] = i;
-        there[i] = l;
-    }
-    LRD_TRY(make(k, 1, elements, k->s->dtype, &memory));
-    cache.data = memory.data;
+    LRD_TRY(make(k, 1, (int64_t)(bytes / lrd_dtype_bytes(k->s->dtype)), k->s->dtype, &memory));
+    cache->data = memory.data;
+out:
+    return status;
+}
+
+static lrd_status_t use_prompt(cases_t *k)
+{
+    lrd_status_t status = LRD_OK;
+    const int32_t l = k->s->length, prompt[] = {0, l}, none = 0;
+    void *dev_prompt, *dev_none;
+    lrd_kv_cache_t cache = {{1, l, k->s->heads, k->s->hidden / k->s->heads, k->s->dtype}, NULL};
+    LRD_TRY(make_cache(k, &cache));
     LRD_TRY(upload(k, prompt, sizeof prompt, &dev_prompt));
     LRD_TRY(upload(k, &none, sizeof none, &dev_none));
-    LRD_TRY(upload(k, begin, sizeof begin, &dev_begin));
-    LRD_TRY(upload(k, slot, sizeof slot, &dev_slot));
-    LRD_TRY(upload(k, there, sizeof there, &dev_there));
-    lrd_attn_cached_t a = {.qkv = {k->y3.data, l, k->y3.cols, k->y3.ld, k->s->dtype},
-                           .cu_seqlens = dev_prompt,
-                           .cache_len = dev_none,
-                           .slot = dev_none,
-                           .n_seqs = 1,
-                           .max_len = l,
-                           .slope = k->slope,
-                           .scale = 1 / sqrtf((float)cache.shape.head_dim),
-                           .cache = cache,
-                           .out = {k->dx.data, l, k->dx.cols, k->dx.ld, k->s->dtype}};
-    USE("attention of a prompt", attn_cached, &a);
-    a.qkv.rows = a.out.rows = a.n_seqs = some;
-    a.cu_seqlens = dev_begin;
-    a.cache_len = dev_there;
-    a.slot = dev_slot;
-    a.max_len = l + 1;
-    USE("attention of new tokens", attn_cached, &a);
+    USE("attention of a prompt", attn_cached,
+        &(lrd_attn_cached_t){.qkv = {k->y3.data, l, k->y3.cols, k->y3.ld, k->s->dtype},
+                             .cu_seqlens = dev_prompt,
+                             .cache_len = dev_none,
+                             .slot = dev_none,
+                             .n_seqs = 1,
+                             .max_len = l,
+                             .slope = k->slope,
+                             .scale = 1 / sqrtf((float)cache.shape.head_dim),
+                             .cache = cache,
+                             .out = {k->dx.data, l, k->dx.cols, k->dx.ld, k->s->dtype}});
+out:
+    return status;
+}
+
+/* A linear of n rows of weights and m columns for single rows; the weights are another part of the head's each
+ * time. */
+static lrd_status_t use_single_linear(cases_t *k, const char *name, int rows, int64_t n, int64_t m,
+                                      lrd_mat_t y)
+{
+    lrd_status_t status = LRD_OK;
+    char label[64];
+    const size_t bytes = (size_t)(n * m) * lrd_dtype_bytes(k->s->dtype);
+    const bool is_head = y.dtype == LRD_F32, is_up = n == 4 * m;
+    const lrd_cmat_t none = {0};
+    lrd_weight_t w = {{k->table.data, n, m, m, k->s->dtype}};
+    const op_rotation_t weights = {(void **)&w.w.data, k->table.data, bytes,
+                                   k->table.rows * k->table.cols / (n * m)};
+    snprintf(label, sizeof label, "%d single, %s", rows, name);
+    if (weights.copies == 0) /* a small vocabulary */
+        goto out;
+    USE_ROTATED(label, &weights, linear_forward,
+                &(lrd_linear_fwd_t){
+                    .x = {m == k->s->hidden ? k->x.data : k->y4.data, rows, m, m, k->s->dtype},
+                    .w = &w,
+                    .bias = is_head ? none : bias(k, n),
+                    .n_single = rows,
+                    .epilogue = is_up ? LRD_EPILOGUE_GELU : LRD_EPILOGUE_NONE,
+                    .y = {y.data, rows, n, n, y.dtype}});
+out:
+    return status;
+}
+
+static lrd_status_t use_single_attention(cases_t *k, int rows, lrd_kv_cache_t cache)
+{
+    lrd_status_t status = LRD_OK;
+    int32_t cu[SEQUENCES + 1] = {0}, past[SEQUENCES], slot[SEQUENCES];
+    void *dev_cu, *dev_past, *dev_slot;
+    char label[64];
+    for (int32_t i = 0; i < rows; i++) {
+        cu[i + 1] = i + 1;
+        past[i] = k->s->context - 1;
+        slot[i] = i;
+    }
+    LRD_TRY(upload(k, cu, ((size_t)rows + 1) * sizeof *cu, &dev_cu));
+    LRD_TRY(upload(k, past, (size_t)rows * sizeof *past, &dev_past));
+    LRD_TRY(upload(k, slot, (size_t)rows * sizeof *slot, &dev_slot));
+    snprintf(label, sizeof label, "%d single, attention", rows);
+    USE(label, attn_cached,
+        &(lrd_attn_cached_t){.qkv = {k->y3.data, rows, k->y3.cols, k->y3.ld, k->s->dtype},
+                             .cu_seqlens = dev_cu,
+                             .cache_len = dev_past,
+                             .slot = dev_slot,
+                             .n_seqs = rows,
+                             .n_single = rows,
+                             .max_len = k->s->context,
+                             .slope = k->slope,
+                             .scale = 1 / sqrtf((float)cache.shape.head_dim),
+                             .cache = cache,
+                             .out = {k->dx.data, rows, k->dx.cols, k->dx.ld, k->s->dtype}});
+out:
+    return status;
+}
+
+/* A step of generation. */
+static lrd_status_t use_single_rows(cases_t *k)
+{
+    lrd_status_t status = LRD_OK;
+    static const int rows[] = {1, 8, SEQUENCES};
+    const int64_t c = k->s->hidden;
+    lrd_kv_cache_t cache = {
+        {SEQUENCES, k->s->context, k->s->heads, (int32_t)(c / k->s->heads), k->s->dtype}, NULL};
+    lrd_mat_t logits;
+    LRD_TRY(make_cache(k, &cache));
+    LRD_TRY(make(k, SEQUENCES, k->s->vocab, LRD_F32, &logits));
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0] && rows[i] <= k->s->tokens; i++) {
+        LRD_TRY(use_single_linear(k, "query_key_value", rows[i], 3 * c, c, k->y3));
+        LRD_TRY(use_single_attention(k, rows[i], cache));
+        LRD_TRY(use_single_linear(k, "dense", rows[i], c, c, k->dx));
+        LRD_TRY(use_single_linear(k, "h_to_4h, GELU", rows[i], 4 * c, c, k->y4));
+        LRD_TRY(use_single_linear(k, "4h_to_h", rows[i], c, 4 * c, k->dx));
+        LRD_TRY(use_single_linear(k, "head", rows[i], k->s->vocab, c, logits));
+    }
 out:
     return status;
 }
@@ -435,7 +510,8 @@ static lrd_status_t use_all(cases_t *k)
     LRD_TRY(use_linears(k));
     LRD_TRY(use_norms(k));
     LRD_TRY(use_attention(k));
-    LRD_TRY(use_cache(k));
+    LRD_TRY(use_prompt(k));
+    LRD_TRY(use_single_rows(k));
     LRD_TRY(use_head(k));
     LRD_TRY(use_update(k));
     LRD_TRY(use_sampling(k));
@@ -463,64 +539,4 @@ lrd_status_t op_cases_run(const op_shapes_t *shapes, op_user_t *user)
     const lrd_status_t status = use_all(&k);
     release(&k);
     return status;
-}
-
-/* False: the usage is wrong. */
-static bool read_options(op_shapes_t *s, int argc, char **argv)
-{
-    static const struct option options[] = {{"backend", required_argument, NULL, 'b'},
-                                            {"dtype", required_argument, NULL, 'd'},
-                                            {"hidden", required_argument, NULL, 'c'},
-                                            {"heads", required_argument, NULL, 'h'},
-                                            {"vocab", required_argument, NULL, 'v'},
-                                            {"tokens", required_argument, NULL, 't'},
-                                            {"length", required_argument, NULL, 'l'},
-                                            {"rank", required_argument, NULL, 'r'},
-                                            {"repeat", required_argument, NULL, 'n'},
-                                            {"threads", required_argument, NULL, 'j'},
-                                            {0}};
-    static const char letters[] = "chvtlrnj";
-    int *const numbers[] = {&s->hidden, &s->heads, &s->vocab,  &s->tokens,
-                            &s->length, &s->rank,  &s->repeat, &s->n_threads};
-    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        const char *at = strchr(letters, c);
-        if (c == 'b')
-            s->backend = optarg;
-        else if (c == 'd')
-            s->dtype_name = optarg;
-        else if (at != NULL)
-            *numbers[at - letters] = (int)strtol(optarg, NULL, 10);
-        else
-            return false;
-    }
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        if (*numbers[i] < 1)
-            return false;
-    }
-    const int dtype = lrd_dtype_parse(s->dtype_name);
-    s->dtype = (lrd_dtype_t)dtype;
-    return optind == argc && (dtype == LRD_F32 || dtype == LRD_BF16 || dtype == LRD_F16) &&
-           s->hidden % s->heads == 0 && s->tokens % s->length == 0;
-}
-
-bool op_shapes_read(op_shapes_t *s, int argc, char **argv)
-{
-    *s = (op_shapes_t){.backend = "auto",
-                       .dtype_name = "bfloat16",
-                       .hidden = 2560,
-                       .heads = 32,
-                       .vocab = 250880,
-                       .tokens = 8192,
-                       .length = 512,
-                       .rank = 8,
-                       .repeat = 20,
-                       .n_threads = 1};
-    if (read_options(s, argc, argv))
-        return true;
-    fprintf(
-        stderr,
-        "usage: %s [--backend NAME] [--dtype D] [--hidden C] [--heads H] [--vocab V] [--tokens T] "
-        "[--length L] [--rank R] [--repeat N] [--threads N]; H divides C, L divides T\n",
-        argv[0]);
-    return false;
 }

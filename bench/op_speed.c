@@ -1,7 +1,7 @@
 /* bench/op_speed.c -- time of every op beside its operations and bytes; prints one JSON object.
  *
  *   op_speed [--backend NAME] [--dtype D] [--hidden C] [--heads H] [--vocab V] [--tokens T]
- *            [--length L] [--rank R] [--repeat N] [--threads N]
+ *            [--length L] [--context P] [--rank R] [--repeat N] [--threads N]
  *
  * The cases of op_cases.h. Each op runs three times, then N times between two synchronizations. "ms" is the mean;
  * "tflops" and "gb_per_s" count what kernels/op_count.c counts: the least that the op must do.
@@ -41,6 +41,8 @@ static lrd_status_t begin(op_user_t *user, const char *about)
     lrd_json_int(json, s->tokens);
     lrd_json_key(json, "length");
     lrd_json_int(json, s->length);
+    lrd_json_key(json, "context");
+    lrd_json_int(json, s->context);
     return lrd_json_writer_status(json);
 }
 
@@ -68,7 +70,7 @@ static lrd_status_t take_time(op_user_t *user, const op_case_t *c)
             LRD_TRY(lrd_stream_sync(c->st));
             begun = lrd_clock_seconds();
         }
-        LRD_TRY(op_case_enqueue(c));
+        LRD_TRY(op_case_enqueue(c, WARM_UP + i));
     }
     LRD_TRY(lrd_stream_sync(c->st));
     LRD_TRY(report(&b->json, c, (lrd_clock_seconds() - begun) / b->shapes.repeat));

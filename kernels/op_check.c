@@ -138,6 +138,10 @@ lrd_status_t lrd_check_linear_forward(const lrd_linear_fwd_t *a)
     }
     LRD_CHECK(a->y.dtype == a->x.dtype || a->y.dtype == LRD_F32, LRD_ERR_SHAPE,
               "linear_forward: y is neither of the compute dtype nor F32");
+    LRD_CHECK(a->n_single >= 0 && a->n_single <= t, LRD_ERR_ARG,
+              "linear_forward: %ld of %ld rows are single", (long)a->n_single, (long)t);
+    LRD_CHECK(a->n_single == 0 || a->pre.data == NULL, LRD_ERR_ARG,
+              "linear_forward: single rows have no pre");
     if (a->lora != NULL)
         LRD_TRY(check_lora("linear_forward", a->lora, t, n, k, lrd_const(a->u)));
 out:
@@ -236,6 +240,9 @@ lrd_status_t lrd_check_attn_cached(const lrd_attn_cached_t *a)
     LRD_CHECK(a->n_seqs > 0 && k->n_slots > 0 && a->max_len > 0 && a->max_len <= k->capacity,
               LRD_ERR_SHAPE, "attn_cached: %d sequences of up to %d tokens, %d slots of %d",
               a->n_seqs, a->max_len, k->n_slots, k->capacity);
+    LRD_CHECK(a->n_single >= 0 && a->n_single <= a->n_seqs && a->n_single <= t, LRD_ERR_ARG,
+              "attn_cached: %d of %d sequences and %ld rows are single", a->n_single, a->n_seqs,
+              (long)t);
     CHECK_MAT(a->qkv, t, 3 * c);
     CHECK_MAT(a->out, t, c);
     CHECK_COMPUTE(a->qkv);

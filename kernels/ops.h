@@ -19,6 +19,10 @@
  *
  * Bits: an op's result is a function of its arguments alone on a given device: never of the number
  * of threads, of timing, or of what ran before.
+ *
+ * Single rows (n_single: they come first) may be computed otherwise, as suits few rows. That may decide their
+ * bits; so it is for the token to say, not for its company: tokens that were generated are single, and
+ * before the head those behind which one is to be chosen, but none of a prompt for being a piece by itself.
  */
 #ifndef LRD_KERNELS_OPS_H
 #define LRD_KERNELS_OPS_H
@@ -179,9 +183,10 @@ typedef struct lrd_linear_fwd {
     const lrd_weight_t *w;       /* [N, K] */
     lrd_cmat_t bias;             /* [1, N] optional */
     const lrd_lora_rows_t *lora; /* NULL: no adapter on this linear */
+    int64_t n_single;            /* the first so many rows are single */
     lrd_epilogue_t epilogue;
     lrd_mat_t y;   /* [T, N] compute dtype, or F32 */
-    lrd_mat_t pre; /* [T, N] value before act, kept for the backward; optional */
+    lrd_mat_t pre; /* [T, N] value before act, for the backward; optional; not with n_single */
     lrd_mat_t u;   /* [T, largest R] F32, kept for the backward; required with lora */
 } lrd_linear_fwd_t;
 
@@ -217,8 +222,7 @@ typedef struct lrd_attn_fwd {
     const float *slope; /* [H] ALiBi slopes */
     float scale;        /* 1 / sqrt(D) */
     lrd_mat_t out;      /* [T, H*D] */
-    /* [H, T] log-sum-exp of each score row less slope[h] * its own position,
-     * kept for the backward; optional */
+    /* [H, T] log-sum-exp of each score row less slope[h] * its own position, for the backward; optional */
     float *lse;
 } lrd_attn_fwd_t;
 
@@ -243,14 +247,15 @@ typedef struct lrd_kv_cache {
 /* Attention of new tokens: their keys and values enter the cache behind those that are there, then
  * each attends to all of its sequence up to itself, with ALiBi at the position in the sequence. A
  * prompt may come in one piece or in several, and single tokens follow: the same bits for the same
- * sequence, whatever else the call holds. Bounds, not checked on the device: new tokens and what
- * is there fit the capacity, slots differ. */
+ * sequence, whatever else the call holds; for rows that are not single, those of attn_forward.
+ * Bounds, not checked on the device: new tokens and what is there fit the capacity, slots differ. */
 typedef struct lrd_attn_cached {
     lrd_cmat_t qkv;            /* [T, H*3*D] of the new tokens */
     const int32_t *cu_seqlens; /* [S + 1] new tokens of each sequence, as in lrd_attn_fwd_t */
     const int32_t *cache_len;  /* [S] tokens that its slot holds already */
     const int32_t *slot;       /* [S] */
     int32_t n_seqs;
+    int32_t n_single;   /* the first so many bring one row each, a single one */
     int32_t max_len;    /* no cache_len + new tokens is more */
     const float *slope; /* [H] */
     float scale;        /* 1 / sqrt(D) */
@@ -258,8 +263,7 @@ typedef struct lrd_attn_cached {
     lrd_mat_t out; /* [T, H*D] */
 } lrd_attn_cached_t;
 
-/* State of the optimizer's clock. Lives on the device, so that a step needs no answer from the
- * host. */
+/* State of the optimizer's clock. On the device, so that a step needs no answer from the host. */
 typedef struct lrd_step_state {
     int64_t adam_t;     /* updates taken: Adam's t; the update in work uses lr_table[adam_t - 1] */
     double grad_norm;   /* of the mean gradient, not clipped; NaN or infinite after a bad update */
@@ -272,8 +276,7 @@ typedef struct lrd_step_state {
 } lrd_step_state_t;
 
 /* nll[0] = sum over targets of -log softmax(h W^T)[target]; [T, V] is never stored.
- * dh = loss_scale * inv_n_target * gradient of that sum; rows without
- * a target get zero and cost nothing. */
+ * dh = loss_scale * inv_n_target * gradient of that sum; rows without a target get zero, at no cost. */
 typedef struct lrd_linear_ce {
     lrd_cmat_t h;                  /* [T, C] */
     const lrd_weight_t *w;         /* [V, C] */
@@ -429,7 +432,7 @@ typedef struct lrd_limits {
     int64_t tokens, max_seqlen, hidden, mlp, vocab, n_heads, head_dim, rank;
     lrd_dtype_t compute;
     int64_t cached_len; /* longest sequence in a cache; 0: nothing is generated */
-    int64_t sequences;  /* rows of logits that `sample` is given; 0: it will not run */
+    int64_t sequences;  /* rows of logits that `sample` is given, and single rows; 0: neither */
     bool training;      /* backward ops will run */
 } lrd_limits_t;
 
@@ -514,8 +517,7 @@ void lrd_backend_software(lrd_backend_t *be, char text[LRD_SOFTWARE]);
 /* Memory of the device that is free for this process, and in all. */
 lrd_status_t lrd_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out);
 
-/* Uninitialized memory, aligned to 256. LRD_ERR_NO_MEMORY says how much was asked
- * and how much is free. */
+/* Uninitialized memory, aligned to 256. LRD_ERR_NO_MEMORY says how much was asked and is free. */
 lrd_status_t lrd_mem_alloc(lrd_backend_t *be, lrd_memkind_t kind, size_t bytes, void **ptr_out);
 /* NULL is fine. */
 void lrd_mem_free(lrd_backend_t *be, lrd_memkind_t kind, void *ptr, size_t bytes);
@@ -549,20 +551,18 @@ lrd_status_t lrd_timer_seconds(lrd_event_t *begin, lrd_event_t *end, double *sec
 /* Between begin and end what is enqueued on the stream is not done but taken down, with the arguments
  * that it was given: ops and copies. Their memory must be there whenever the graph is launched; what lies
  * in it is read then. Meanwhile nobody may wait for the stream, nor it for an event, and no memory be
- * allocated or freed. What a backend decides when it meets an op first must have been decided: let the
- * same ops run once before. Every begin has its end; graph_out NULL drops what was taken down, and does
- * not fail. */
+ * allocated or freed. What a backend decides when it meets an op first must have been decided: let the same
+ * ops run once before. Every begin has its end; graph_out NULL drops what was taken down, and does not fail. */
 lrd_status_t lrd_graph_begin(lrd_stream_t *st);
 lrd_status_t lrd_graph_end(lrd_stream_t *st, lrd_graph_t **graph_out);
 lrd_status_t lrd_graph_launch(lrd_stream_t *st, lrd_graph_t *graph);
 void lrd_graph_destroy(lrd_graph_t *graph); /* NULL is fine; when no launch of it is under way */
 
-/* False: this backend has no graphs, or ops are being measured one by one (kernels/op_profile.h); run the
- * ops. */
+/* False: there are none, or ops are being measured one by one (kernels/op_profile.h): run the ops. */
 bool lrd_has_graphs(const lrd_backend_t *be);
 
-/* Enqueued like ops. Host memory of H2D and D2H is LRD_MEM_PINNED and must stay valid
- * until the copy is known to be done: the stream, or an event behind the copy, was waited for. */
+/* Enqueued like ops. Host memory of H2D and D2H is LRD_MEM_PINNED and must stay valid until the copy is known
+ * to be done: the stream, or an event behind the copy, was waited for. */
 lrd_status_t lrd_copy(lrd_stream_t *st, lrd_copydir_t dir, void *dst, const void *src,
                       size_t bytes);
 lrd_status_t lrd_zero(lrd_stream_t *st, void *dst, size_t bytes);

@@ -96,7 +96,7 @@ each() { # FUNCTION ARGUMENT...: for each line of arguments; the first failure i
     done
     return "$code"
 }
-ops() { printf '%s\n' norm linear attention cached head merge products rows sample update | each family_of_ops; }
+ops() { printf '%s\n' norm linear attention cached head merge products rows sample single update | each family_of_ops; }
 family_of_ops() { run "test_ops_$1" --backend cuda; }
 golden() {
     local case dtype
@@ -135,7 +135,7 @@ if ! grep -q '^backend cuda: device ' info.txt; then
     echo "No CUDA device: nothing to check"
     exit 77
 fi
-speed=(--hidden 64 --heads 4 --vocab 512 --tokens 64 --length 32 --repeat 1)
+speed=(--hidden 64 --heads 4 --vocab 512 --tokens 64 --length 32 --context 140 --repeat 1)
 shape=(32 1 2 64 16)
 models=(tiny)
 cases=(2x16)

@@ -3,10 +3,12 @@
  * A block of threads has 64 queries of one head of one sequence and takes the keys before them in
  * tiles, from the first on, with a running maximum and sum. What a query gets depends on its
  * own sequence and place alone: tiles begin at the sequence's first key, and keys after the query
- * contribute exact zeros. So attention with a cache, in pieces or token by token, has the same bits.
+ * contribute exact zeros. So attention with a cache, in pieces or token by token, has the same bits. Single
+ * rows go another way (cuda_single.h).
  */
 #include "kernels/cuda/cuda_attention.h"
 
+#include "kernels/cuda/cuda_single.h"
 #include "kernels/cuda/cuda_tile.cuh"
 
 /* Where a sequence's tensors are: packed rows, or slots of a cache. */
@@ -264,20 +266,24 @@ __global__ void __launch_bounds__(ATTN_THREADS) enter_kernel(attn_t<T> a, T *cac
     }
 }
 
-lrd_status_t cuda_attn_cached(lrd_stream_t *st, lrd_scratch_t, const lrd_attn_cached_t *a)
+lrd_status_t cuda_attn_cached(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_attn_cached_t *a)
 {
     const lrd_kv_shape_t *s = &a->cache.shape;
-    const int64_t longest = cuda_smaller(a->qkv.rows, a->max_len);
+    const int32_t n_single = cuda_single_takes_attn(a) ? a->n_single : 0;
+    const int32_t n_seqs = a->n_seqs - n_single;
+    const int64_t longest = cuda_smaller(a->qkv.rows - n_single, a->max_len);
     CUDA_SAME_DTYPE("attn_cached", a->qkv.dtype, a->out.dtype);
+    if (n_single > 0)
+        CUDA_TRY(cuda_single_attn(st, scratch, a));
     CUDA_DISPATCH(a->qkv.dtype, {
         attn_t<T> k = {};
         T *cache = (T *)a->cache.data;
         k.qkv = (const T *)a->qkv.data;
         k.cache = cache;
         k.out = (T *)a->out.data;
-        k.cu_seqlens = a->cu_seqlens;
-        k.cache_len = a->cache_len;
-        k.slot = a->slot;
+        k.cu_seqlens = a->cu_seqlens + n_single;
+        k.cache_len = a->cache_len + n_single;
+        k.slot = a->slot + n_single;
         k.slope = a->slope;
         k.ld_qkv = a->qkv.ld;
         k.ld_out = a->out.ld;
@@ -287,8 +293,7 @@ lrd_status_t cuda_attn_cached(lrd_stream_t *st, lrd_scratch_t, const lrd_attn_ca
         k.scale = a->scale;
         k.wide = is_wide(k.qkv, k.ld_qkv) && is_wide(k.cache, 0);
         CUDA_TRY(cuda_launch(st, "enter_kernel", enter_kernel<T>,
-                             dim3((unsigned)longest, (unsigned)a->n_seqs), ATTN_THREADS, 0, k,
-                             cache));
-        return launch_forward(st, k, longest, a->n_seqs);
+                             dim3((unsigned)longest, (unsigned)n_seqs), ATTN_THREADS, 0, k, cache));
+        return launch_forward(st, k, longest, n_seqs);
     });
 }

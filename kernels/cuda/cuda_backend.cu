@@ -345,7 +345,8 @@ static lrd_status_t cuda_zero(lrd_stream_t *st, void *dst, size_t bytes)
 
 static size_t cuda_scratch_bytes(const lrd_backend_t *, const lrd_limits_t *l)
 {
-    const size_t need[] = {cuda_linear_scratch(l), cuda_attn_scratch(l), cuda_linear_ce_scratch(l),
+    const size_t need[] = {cuda_linear_scratch(l), cuda_attn_scratch(l),
+                           cuda_single_attn_scratch(l), cuda_linear_ce_scratch(l),
                            cuda_sample_scratch(l)};
     size_t most = 0;
     for (size_t bytes : need)

@@ -181,6 +181,7 @@ static inline lrd_status_t cuda_check_scratch(const cuda_arena_t *arena, lrd_scr
 /* What each family of ops needs at most; lrd_scratch_bytes is the largest. */
 size_t cuda_linear_scratch(const lrd_limits_t *limits);
 size_t cuda_attn_scratch(const lrd_limits_t *limits);
+size_t cuda_single_attn_scratch(const lrd_limits_t *limits);
 size_t cuda_linear_ce_scratch(const lrd_limits_t *limits);
 size_t cuda_sample_scratch(const lrd_limits_t *limits);
 

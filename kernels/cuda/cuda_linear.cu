@@ -5,10 +5,12 @@
  * one write. In 16 bit this rounds the adapter's part once more than the CPU back end does.
  *
  * What cuBLASLt cannot do in its epilogue (odd leading dimensions, a derivative and an accumulation
- * in one) goes through a float32 product in tiles of rows and one pass over it.
+ * in one) goes through a float32 product in tiles of rows and one pass over it. Single rows have a product of
+ * their own (cuda_single.h), which is added to the adapter's part likewise.
  */
 #include "kernels/cuda/cuda_lora.h"
 #include "kernels/cuda/cuda_product.h"
+#include "kernels/cuda/cuda_single.h"
 
 enum { TILE_ROWS = 1024, AUX_LD = 8 /* what cuBLASLt asks of the leading dimension of aux */ };
 
@@ -191,6 +193,16 @@ static lrd_status_t forward_tiles(lrd_stream_t *st, const lrd_linear_fwd_t *a, r
     return LRD_OK;
 }
 
+/* y of the run's rows: the bias, and their adapters' parts. */
+static lrd_status_t write_adapters(lrd_stream_t *st, const lrd_linear_fwd_t *a, row_run_t run)
+{
+    cuda_finish_t f = {};
+    f.bias = a->bias;
+    f.y = a->y;
+    return finish_rows(st, a->x.dtype, f, a->lora, false, (const float *)a->u.data, a->u.ld,
+                       run.begin, run.end);
+}
+
 static lrd_status_t forward_run(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_linear_fwd_t *a,
                                 row_run_t run)
 {
@@ -206,14 +218,23 @@ static lrd_status_t forward_run(lrd_stream_t *st, lrd_scratch_t scratch, const l
         CUDA_TRY(take_scratch(scratch, run.end - run.begin, a->y.cols, 0, false, &l));
         return forward_tiles(st, a, run, &l);
     }
-    if (run.adapted) {
-        cuda_finish_t f = {};
-        f.bias = a->bias;
-        f.y = a->y;
-        CUDA_TRY(finish_rows(st, a->x.dtype, f, a->lora, false, (const float *)a->u.data, a->u.ld,
-                             run.begin, run.end));
-    }
+    if (run.adapted)
+        CUDA_TRY(write_adapters(st, a, run));
     return cuda_product_run(st, &p);
+}
+
+/* A run's single rows (cuda_single.h), and the others behind them. */
+static lrd_status_t forward_both(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_linear_fwd_t *a,
+                                 row_run_t run)
+{
+    const int64_t n_single = cuda_single_takes_linear(a) ? a->n_single : 0;
+    const int64_t border = cuda_larger(run.begin, cuda_smaller(n_single, run.end));
+    const row_run_t single = {run.begin, border, run.adapted},
+                    rest = {border, run.end, run.adapted};
+    if (run.adapted && border > run.begin)
+        CUDA_TRY(write_adapters(st, a, single));
+    CUDA_TRY(cuda_single_linear(st, a, run.begin, border, run.adapted));
+    return forward_run(st, scratch, a, rest);
 }
 
 lrd_status_t cuda_linear_forward(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_linear_fwd_t *a)
@@ -221,7 +242,7 @@ lrd_status_t cuda_linear_forward(lrd_stream_t *st, lrd_scratch_t scratch, const 
     if (a->bias.data != NULL)
         CUDA_SAME_DTYPE("linear_forward", a->x.dtype, a->bias.dtype);
     if (a->lora == NULL)
-        return forward_run(st, scratch, a, {0, a->x.rows, false});
+        return forward_both(st, scratch, a, {0, a->x.rows, false});
     for (int i = 0; i < a->lora->n; i++) {
         const lrd_lora_t *lora = &a->lora->adapter[i];
         if (has_adapter(a->lora, i))
@@ -230,7 +251,7 @@ lrd_status_t cuda_linear_forward(lrd_stream_t *st, lrd_scratch_t scratch, const 
                                        a->u.ld));
     }
     for (int at = 0; at < a->lora->n;)
-        CUDA_TRY(forward_run(st, scratch, a, next_run(a->lora, &at)));
+        CUDA_TRY(forward_both(st, scratch, a, next_run(a->lora, &at)));
     return LRD_OK;
 }
 

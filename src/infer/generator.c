@@ -308,18 +308,19 @@ static void share_tokens(run_t *r)
     }
 }
 
-/* Sequences in work into g->order: those of one adapter side by side. */
-static int32_t group(const run_t *r)
+/* Sequences that bring a single token, or else a piece of their prompt, into g->order from `first` on: those
+ * of one adapter side by side. Returns the place behind them. */
+static int32_t group(const run_t *r, bool single, int32_t first)
 {
     lrd_generator_t *g = r->g;
-    int32_t n = 0;
+    int32_t n = first;
     for (int32_t s = 0; s < g->limits.slots; s++) {
-        if (g->slots[s].n_new == 0)
+        if (g->slots[s].n_new == 0 || (r->reply[g->slots[s].request].n > 0) != single)
             continue;
         const lrd_adapter_t *mine = r->request[g->slots[s].request].use.adapter;
         int32_t at = n;
         /* Behind the last one of the same adapter, else at the end. */
-        for (int32_t i = n; i > 0; i--) {
+        for (int32_t i = n; i > first; i--) {
             if (r->request[g->slots[g->order[i - 1]].request].use.adapter == mine) {
                 at = i;
                 break;
@@ -348,7 +349,7 @@ static lrd_sample_row_t sample_row(const run_t *r, int32_t slot)
 }
 
 /* Fills the pinned arrays; *batch names their places on the device. Returns the rows of logits. */
-static int64_t pack(const run_t *r, int32_t n_seqs, lrd_micro_batch_t *batch)
+static int64_t pack(const run_t *r, int32_t n_seqs, int32_t n_single, lrd_micro_batch_t *batch)
 {
     lrd_generator_t *g = r->g;
     arrays_t *h = &g->host;
@@ -388,6 +389,7 @@ static int64_t pack(const run_t *r, int32_t n_seqs, lrd_micro_batch_t *batch)
                                  .cache_len = g->device.cache_len,
                                  .slot = g->device.slot,
                                  .max_len = max_len,
+                                 .n_single = n_single,
                                  .use = g->use,
                                  .use_begin = g->use_begin,
                                  .n_uses = n_uses};
@@ -455,11 +457,10 @@ out:
     return status;
 }
 
-/* Every sequence brings one token and wants the next: a step that the same sequences will ask for again. */
-static bool comes_again(const lrd_generator_t *g, const lrd_micro_batch_t *batch, int64_t n_rows)
+/* Every sequence brings a single token: a step that the same sequences will ask for again. */
+static bool comes_again(const lrd_generator_t *g, const lrd_micro_batch_t *batch)
 {
-    return lrd_stage_has_graphs(g->stage) && !is_spread(g) && batch->n_tokens == batch->n_seqs &&
-           n_rows == batch->n_seqs;
+    return lrd_stage_has_graphs(g->stage) && !is_spread(g) && batch->n_single == batch->n_seqs;
 }
 
 /* What changes from one such step to the next lies in the arrays; the rest is its key. */
@@ -486,8 +487,7 @@ static lrd_status_t compute(const run_t *r, lrd_micro_batch_t *batch, int64_t n_
 {
     lrd_status_t status = LRD_OK;
     lrd_generator_t *g = r->g;
-    LRD_TRY(comes_again(g, batch, n_rows) ? enqueue_again(g, batch)
-                                          : enqueue(&(pass_t){g, batch, n_rows}));
+    LRD_TRY(comes_again(g, batch) ? enqueue_again(g, batch) : enqueue(&(pass_t){g, batch, n_rows}));
     LRD_TRY(lrd_stream_sync(g->stream));
     if (is_spread(g))
         LRD_TRY(tell(r, n_rows));
@@ -541,8 +541,8 @@ static lrd_status_t step(run_t *r)
     LRD_CHECK(is_spread(g) || !is_cancelled(r), LRD_ERR_INTERRUPTED, "interrupted");
     LRD_TRY(admit(r));
     share_tokens(r);
-    const int32_t n_seqs = group(r);
-    const int64_t n_rows = pack(r, n_seqs, &batch);
+    const int32_t n_single = group(r, true, 0), n_seqs = group(r, false, n_single);
+    const int64_t n_rows = pack(r, n_seqs, n_single, &batch);
     LRD_TRY(compute(r, &batch, n_rows));
     int64_t row = 0;
     for (int32_t i = 0; i < n_seqs; i++) {

@@ -298,7 +298,8 @@ static void bloom_layout_block(const lrd_stage_t *stage, int layer, lrd_arena_t 
         layout_attention(stage, arena, s);
     }
     s->middle = lrd_stage_take(stage, arena, "activations", c->hidden);
-    s->pre = lrd_stage_take(stage, arena, "activations", c->mlp);
+    if (stage->limits.slots == 0) /* generation has no way back */
+        s->pre = lrd_stage_take(stage, arena, "activations", c->mlp);
     s->mean0 = take_floats(stage, arena, 1);
     s->rstd0 = take_floats(stage, arena, 1);
     s->mean1 = take_floats(stage, arena, 1);
@@ -344,6 +345,7 @@ static lrd_status_t linear(lrd_stage_t *stage, const lrd_micro_batch_t *batch, i
                             .w = &w,
                             .bias = lrd_weights_block(stage->weights, layer, linears[place].bias),
                             .lora = lora,
+                            .n_single = batch->n_single,
                             .epilogue = place == H_TO_4H ? LRD_EPILOGUE_GELU : LRD_EPILOGUE_NONE,
                             .y = y,
                             .pre = pre,
@@ -395,6 +397,7 @@ static lrd_status_t attend(lrd_stage_t *stage, const lrd_micro_batch_t *batch, i
                                                 .cache_len = batch->cache_len,
                                                 .slot = batch->slot,
                                                 .n_seqs = batch->n_seqs,
+                                                .n_single = batch->n_single,
                                                 .max_len = batch->max_len,
                                                 .slope = plain->slope,
                                                 .scale = plain->scale,

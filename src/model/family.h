@@ -83,6 +83,7 @@ typedef struct lrd_micro_batch {
     const int32_t *cache_len; /* [S]; NULL: no cache, attention inside the sequences alone */
     const int32_t *slot;      /* [S] */
     int32_t max_len;          /* no cache_len + new tokens is more */
+    int32_t n_single; /* the first so many sequences bring one row, a single one (kernels/ops.h) */
 
     /* Host: which adapter acts on which rows, use[i] on use_begin[i] .. use_begin[i + 1] - 1. */
     const lrd_adapter_use_t *use;

@@ -585,8 +585,9 @@ lrd_status_t lrd_stage_next(lrd_stage_t *s, const lrd_micro_batch_t *batch, cons
     LRD_TRY(lrd_gather_rows(
         s->stream, s->scratch,
         &(lrd_gather_rows_t){lrd_const(lrd_rows(s->final_norm, batch->n_tokens)), row, last}));
-    LRD_TRY(lrd_linear_forward(s->stream, s->scratch,
-                               &(lrd_linear_fwd_t){.x = lrd_const(last), .w = &head, .y = logits}));
+    LRD_TRY(lrd_linear_forward(
+        s->stream, s->scratch,
+        &(lrd_linear_fwd_t){.x = lrd_const(last), .w = &head, .n_single = n, .y = logits}));
 out:
     return status;
 }

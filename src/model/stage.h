@@ -151,8 +151,8 @@ lrd_status_t lrd_stage_logits(lrd_stage_t *stage, const lrd_micro_batch_t *batch
 /* Generation: takes the batch's tokens into the cache. Enqueues. */
 lrd_status_t lrd_stage_take_in(lrd_stage_t *stage, const lrd_micro_batch_t *batch);
 
-/* The same, and gives the logits [n, V] in float32
- * (device) of its rows row[0 .. n - 1] (device), n <= limits.sequences. Enqueues. */
+/* The same, and gives the logits [n, V] in float32 (device) of its rows row[0 .. n - 1] (device), behind
+ * which tokens are to be chosen; n <= limits.sequences. Enqueues. */
 lrd_status_t lrd_stage_next(lrd_stage_t *stage, const lrd_micro_batch_t *batch, const int32_t *row,
                             int64_t n, lrd_mat_t logits);
 

@@ -175,7 +175,7 @@ static lrd_status_t count(op_user_t *user, const op_case_t *c)
     lrd_status_t status = LRD_OK;
     size_t n;
     emu_traffic_clear();
-    LRD_TRY(op_case_enqueue(c));
+    LRD_TRY(op_case_enqueue(c, 0));
     LRD_TRY(lrd_stream_sync(c->st));
     const emu_kernel_t *k = emu_traffic_kernels(&n);
     printf("%s: needed %.3f\n", c->label, c->bytes * 1e-6);

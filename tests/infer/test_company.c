@@ -7,15 +7,17 @@
 #include "support/test_support.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { N_ADAPTERS = 32, N_REQUESTS = 40, MAX_PROMPT = 70, NEW_TOKENS = 12, CAPACITY = 128 };
+enum { N_ADAPTERS = 32, MAX_REQUESTS = 40, MAX_PROMPT = 70, NEW_TOKENS = 12, CAPACITY = 128 };
 
 static const char *backend = "cpu";
+static int n_requests = MAX_REQUESTS;
 static lrd_engine_t engine;
 static lrd_adapter_use_t use[N_ADAPTERS];
-static int32_t prompt[N_REQUESTS][MAX_PROMPT];
-static lrd_request_t request[N_REQUESTS];
+static int32_t prompt[MAX_REQUESTS][MAX_PROMPT];
+static lrd_request_t request[MAX_REQUESTS];
 
 /* Stage or generator, whichever a test needs; laid out on demand. */
 static lrd_stage_t *stage;
@@ -78,7 +80,7 @@ static int setup(void **state)
                         &engine));
     for (int i = 0; i < N_ADAPTERS; i++)
         use[i] = make_adapter(&seed, i);
-    for (int i = 0; i < N_REQUESTS; i++) {
+    for (int i = 0; i < n_requests; i++) {
         request[i] =
             (lrd_request_t){.prompt = prompt[i],
                             .n_prompt = 1 + (int32_t)lrd_test_random_int(&seed, MAX_PROMPT),
@@ -191,11 +193,11 @@ static void test_logits(void **state)
 {
     (void)state;
     const int64_t v = engine.config.vocab_size;
-    static int all[N_REQUESTS], backwards[N_REQUESTS];
-    float *alone = lrd_calloc((size_t)(N_REQUESTS * v), sizeof(float));
-    float *together = lrd_calloc((size_t)(N_REQUESTS * v), sizeof(float));
+    static int all[MAX_REQUESTS], backwards[MAX_REQUESTS];
+    float *alone = lrd_calloc((size_t)(n_requests * v), sizeof(float));
+    float *together = lrd_calloc((size_t)(n_requests * v), sizeof(float));
     float *pinned;
-    const lrd_stage_limits_t limits = {.tokens = (int64_t)N_REQUESTS * MAX_PROMPT,
+    const lrd_stage_limits_t limits = {.tokens = (int64_t)n_requests * MAX_PROMPT,
                                        .sequences = MAX_ROWS,
                                        .max_seqlen = CAPACITY,
                                        .slots = MAX_ROWS,
@@ -206,22 +208,22 @@ static void test_logits(void **state)
     stage->scratch = engine.memory.scratch;
     assert_ok(lrd_mem_alloc(engine.backend, LRD_MEM_PINNED, 4096, (void **)&pinned));
     assert_ok(lrd_stage_prepare(stage, pinned));
-    for (int i = 0; i < N_REQUESTS; i++) {
+    for (int i = 0; i < n_requests; i++) {
         all[i] = i;
-        backwards[i] = N_REQUESTS - 1 - i;
+        backwards[i] = n_requests - 1 - i;
         last_logits(&i, 1, CAPACITY, alone + i * v);
     }
     static const int32_t pieces[] = {CAPACITY, 17, 1};
     for (int p = 0; p < 3; p++) {
-        last_logits(all, N_REQUESTS, pieces[p], together);
-        for (int i = 0; i < N_REQUESTS; i++) {
+        last_logits(all, n_requests, pieces[p], together);
+        for (int i = 0; i < n_requests; i++) {
             if (memcmp(together + i * v, alone + i * v, (size_t)v * sizeof(float)) != 0)
                 fail_msg("request %d, %d tokens at a time: other logits than alone", i, pieces[p]);
         }
     }
-    last_logits(backwards, N_REQUESTS, CAPACITY, together);
-    for (int i = 0; i < N_REQUESTS; i++)
-        assert_memory_equal(together + i * v, alone + (N_REQUESTS - 1 - i) * v,
+    last_logits(backwards, n_requests, CAPACITY, together);
+    for (int i = 0; i < n_requests; i++)
+        assert_memory_equal(together + i * v, alone + (n_requests - 1 - i) * v,
                             (size_t)v * sizeof(float));
     lrd_mem_free(engine.backend, LRD_MEM_PINNED, pinned, 4096);
     lrd_stage_destroy(stage);
@@ -246,29 +248,32 @@ static void run_generator(int32_t slots, const lrd_sampling_t *sampling, const l
 
 static void check_tokens(const lrd_sampling_t *sampling)
 {
-    static lrd_reply_t alone[N_REQUESTS], together[N_REQUESTS];
+    static lrd_reply_t alone[MAX_REQUESTS], together[MAX_REQUESTS];
     static const int32_t slots[] = {1, 3, 40};
-    run_generator(1, sampling, request, N_REQUESTS, alone);
-    for (int i = 0; i < N_REQUESTS; i++)
+    run_generator(1, sampling, request, n_requests, alone);
+    for (int i = 0; i < n_requests; i++)
         assert_true(alone[i].n >= 1 && alone[i].n <= request[i].max_new_tokens);
     for (size_t k = 0; k < 3; k++) {
-        run_generator(slots[k], sampling, request, N_REQUESTS, together);
-        for (int i = 0; i < N_REQUESTS; i++) {
+        run_generator(slots[k], sampling, request, n_requests, together);
+        for (int i = 0; i < n_requests; i++) {
             assert_int_equal(together[i].n, alone[i].n);
             assert_int_equal(together[i].finish, alone[i].finish);
             assert_memory_equal(together[i].token, alone[i].token,
                                 (size_t)alone[i].n * sizeof(int32_t));
         }
-        lrd_replies_release(together, N_REQUESTS);
+        lrd_replies_release(together, n_requests);
     }
     /* Some of them, in another order: their numbers name them, not their places. */
-    lrd_request_t some[3] = {request[17], request[4], request[33]};
+    const int which[3] = {n_requests / 2, 1, n_requests - 1};
+    lrd_request_t some[3];
+    for (int i = 0; i < 3; i++)
+        some[i] = request[which[i]];
     run_generator(2, sampling, some, 3, together);
-    assert_memory_equal(together[0].token, alone[17].token, (size_t)alone[17].n * 4);
-    assert_memory_equal(together[1].token, alone[4].token, (size_t)alone[4].n * 4);
-    assert_memory_equal(together[2].token, alone[33].token, (size_t)alone[33].n * 4);
+    for (int i = 0; i < 3; i++)
+        assert_memory_equal(together[i].token, alone[which[i]].token,
+                            (size_t)alone[which[i]].n * 4);
     lrd_replies_release(together, 3);
-    lrd_replies_release(alone, N_REQUESTS);
+    lrd_replies_release(alone, n_requests);
 }
 
 static void test_greedy(void **state)
@@ -283,7 +288,7 @@ static void test_greedy(void **state)
 static void test_sampled(void **state)
 {
     (void)state;
-    static lrd_reply_t one[N_REQUESTS], other[N_REQUESTS];
+    static lrd_reply_t one[MAX_REQUESTS], other[MAX_REQUESTS];
     lrd_sampling_t s = lrd_sampling_default();
     int differ = 0;
     s.do_sample = true;
@@ -291,15 +296,15 @@ static void test_sampled(void **state)
     s.top_p = 0.9f;
     s.repetition_penalty = 1.2f;
     check_tokens(&s);
-    run_generator(7, &s, request, N_REQUESTS, one);
+    run_generator(7, &s, request, n_requests, one);
     s.seed = 43;
-    run_generator(7, &s, request, N_REQUESTS, other);
-    for (int i = 0; i < N_REQUESTS; i++)
+    run_generator(7, &s, request, n_requests, other);
+    for (int i = 0; i < n_requests; i++)
         differ += one[i].n != other[i].n ||
                   memcmp(one[i].token, other[i].token, (size_t)one[i].n * 4) != 0;
-    assert_true(differ > N_REQUESTS / 2); /* another seed draws otherwise */
-    lrd_replies_release(one, N_REQUESTS);
-    lrd_replies_release(other, N_REQUESTS);
+    assert_true(differ > n_requests / 2); /* another seed draws otherwise */
+    lrd_replies_release(one, n_requests);
+    lrd_replies_release(other, n_requests);
 }
 
 /* A listener that ends requests, cancels, and sees every token. */
@@ -358,8 +363,12 @@ static void test_listener(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc == 3 && strcmp(argv[1], "--backend") == 0)
-        backend = argv[2];
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--backend") == 0)
+            backend = argv[i + 1];
+        else if (strcmp(argv[i], "--requests") == 0) /* 6 to MAX_REQUESTS */
+            n_requests = (int)strtol(argv[i + 1], NULL, 10);
+    }
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_logits), cmocka_unit_test(test_greedy),
                                        cmocka_unit_test(test_sampled),
                                        cmocka_unit_test(test_listener)};

@@ -74,6 +74,10 @@ static void test_linear_forward(void **state)
     REFUSED(linear_forward, op, y.rows = 3, LRD_ERR_SHAPE, "y is 3 x 24");
     REFUSED(linear_forward, op, y.dtype = LRD_F16, LRD_ERR_SHAPE, "F16");
     REFUSED(linear_forward, op, pre.dtype = LRD_F16, LRD_ERR_SHAPE, "pre");
+    REFUSED(linear_forward, op, n_single = 4, LRD_ERR_ARG, "single rows have no pre");
+    op.pre.data = NULL;
+    REFUSED(linear_forward, op, n_single = 5, LRD_ERR_ARG, "5 of 4 rows");
+    REFUSED(linear_forward, op, n_single = -1, LRD_ERR_ARG, "-1 of 4 rows");
 }
 
 /* An adapter with one field changed, under a linear that is right. */
@@ -316,6 +320,8 @@ static void test_attn_cached(void **state)
     REFUSED(attn_cached, op, cache.data = NULL, LRD_ERR_ARG, "cache.data is missing");
     REFUSED(attn_cached, op, max_len = 9, LRD_ERR_SHAPE, "2 slots of 8");
     REFUSED(attn_cached, op, n_seqs = 0, LRD_ERR_SHAPE, "0 sequences");
+    REFUSED(attn_cached, op, n_single = 3, LRD_ERR_ARG, "3 of 2 sequences");
+    REFUSED(attn_cached, op, n_single = -1, LRD_ERR_ARG, "-1 of 2 sequences");
     REFUSED(attn_cached, op, cache.shape.head_dim = 12, LRD_ERR_SHAPE, "heads of size 12");
 }
 

@@ -123,6 +123,14 @@ template <class T> static inline T atomicAdd(T *at, T x)
     return before;
 }
 
+/* A load that passes by the caches. */
+template <class T> static inline T __ldcs(const T *at)
+{
+    if ((uintptr_t)at % sizeof(T) != 0)
+        emu_die("a load of %zu bytes from %p", sizeof(T), (const void *)at);
+    return *at;
+}
+
 static inline float __fmul_rn(float a, float b)
 {
     return a * b;
