@@ -14,7 +14,7 @@
 #include "kernels/cuda/cuda_attention.h"
 #include "kernels/cuda/cuda_device.cuh"
 
-enum { THREADS = 256, WARPS = THREADS / WARP, PIECE = 256 };
+enum { THREADS = 256, WARPS = THREADS / WARP, KEYS_PER_PIECE = 256 };
 
 template <class T> struct single_t {
     const T *qkv;
@@ -31,7 +31,7 @@ template <class T> struct single_t {
  * loads come before their use. A lane has EACH keys of a piece. */
 template <class T, int D> struct single_tiling_t {
     enum { LANES = D <= 32 ? 4 : D <= 64 ? 8 : 16, GROUPS = WARP / LANES };
-    enum { EACH = PIECE / (WARPS * GROUPS), MOST = 16 / sizeof(T) };
+    enum { EACH = KEYS_PER_PIECE / (WARPS * GROUPS), MOST = 16 / sizeof(T) };
     enum { AT_ONCE = (int)EACH < (int)MOST ? (int)EACH : (int)MOST };
     enum { NEXT = WARPS * GROUPS }; /* keys from a lane's one to its next */
     enum { BATCH = AT_ONCE * NEXT };
@@ -180,11 +180,11 @@ __global__ void __launch_bounds__(THREADS, 2) single_attn_kernel(single_t<T> a)
     typedef single_tiling_t<T, D> tiling;
     __shared__ float part[WARPS * part_size(D)];
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
-    const int first = (int)blockIdx.x * PIECE, column = (int)threadIdx.x;
+    const int first = (int)blockIdx.x * KEYS_PER_PIECE, column = (int)threadIdx.x;
     const single_head_t<T> h = find_single(a, (int)blockIdx.z, (int)blockIdx.y);
     if (first > h.past)
         return;
-    if (h.past < first + PIECE && column < a.d) {
+    if (h.past < first + KEYS_PER_PIECE && column < a.d) {
         h.keys[(int64_t)h.past * a.d + column] = h.own_k[column];
         h.values[(int64_t)h.past * a.d + column] = h.own_v[column];
     }
@@ -192,7 +192,7 @@ __global__ void __launch_bounds__(THREADS, 2) single_attn_kernel(single_t<T> a)
     single_sums_t x = {-INFINITY, 0, {}};
     if (lane % tiling::LANES * CHUNK < a.d)
         load_chunk(h.q + lane % tiling::LANES * CHUNK, CHUNK, true, q);
-    const int end = h.past < first + PIECE ? h.past + 1 : first + PIECE;
+    const int end = h.past < first + KEYS_PER_PIECE ? h.past + 1 : first + KEYS_PER_PIECE;
     for (int key = first + warp * tiling::GROUPS; key < end; key += tiling::BATCH)
         add_batch<T, D>(a, h, key + lane / tiling::LANES, a.slope[blockIdx.y], q, &x);
     store_warp<T, D>(x, a.d, part + warp * part_size(a.d));
@@ -205,13 +205,13 @@ __global__ void __launch_bounds__(THREADS, 2) single_attn_kernel(single_t<T> a)
 template <class T> __global__ void __launch_bounds__(THREADS) single_pieces_kernel(single_t<T> a)
 {
     if ((int)threadIdx.x < a.d)
-        join_parts(a, parts_of_head(a), a.cache_len[blockIdx.z] / PIECE + 1, NULL);
+        join_parts(a, parts_of_head(a), a.cache_len[blockIdx.z] / KEYS_PER_PIECE + 1, NULL);
 }
 
 static float *take_partial(cuda_arena_t *arena, int64_t rows, int64_t heads, int64_t max_len,
                            int64_t d)
 {
-    const int64_t pieces = cuda_ceil_div(max_len, PIECE);
+    const int64_t pieces = cuda_ceil_div(max_len, KEYS_PER_PIECE);
     return cuda_take<float>(arena, pieces > 1 ? rows * heads * pieces * part_size((int)d) : 0);
 }
 
@@ -249,7 +249,7 @@ lrd_status_t cuda_single_attn(lrd_stream_t *st, lrd_scratch_t scratch, const lrd
         k.capacity = s->capacity;
         k.d = s->head_dim;
         k.heads = s->n_heads;
-        k.pieces = (int)cuda_ceil_div(a->max_len, PIECE);
+        k.pieces = (int)cuda_ceil_div(a->max_len, KEYS_PER_PIECE);
         k.scale = a->scale;
         const dim3 heads(1, (unsigned)k.heads, (unsigned)a->n_single);
         const dim3 grid((unsigned)k.pieces, heads.y, heads.z);
