@@ -3,7 +3,6 @@
 #include "base/json_writer.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 enum { WIDTH = 1000, HEIGHT = 1000, X_TICKS = 8, Y_TICKS = 7, MOST_COLUMNS = 600, MOST_READ = 400 };

@@ -5,8 +5,6 @@
 #include "base/safetensors.h"
 #include "report/pyjson.h"
 
-#include <errno.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>

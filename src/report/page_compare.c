@@ -7,7 +7,6 @@
 #include "report/results.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 enum { MOST_RUNS = LRD_CHART_COLOURS };

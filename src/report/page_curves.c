@@ -6,7 +6,6 @@
 #include "report/pyjson.h"
 
 #include <math.h>
-#include <string.h>
 
 enum { MOST_ROWS = 60 };
 

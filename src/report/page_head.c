@@ -7,8 +7,6 @@
 #include "report/results.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 const char *lrd_outcome_word(lrd_outcome_t outcome)

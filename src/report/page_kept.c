@@ -3,7 +3,6 @@
 
 #include "report/pyjson.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { MOST_EXAMPLES = 24, MOST_WARNINGS = 100 }; /* whatever stands in a file */
