@@ -71,6 +71,8 @@ static const option_t options[] = {
      "the folder of an adapter, such as training.output_dir"},
     {"--repo", "ORG/NAME", TEXT, AT(repo), ON(PUSH), ON(PUSH), NULL,
      "the repository to publish to; made if it is not there"},
+    {"--dataset", NULL, FLAG, AT(is_dataset), ON(DOWNLOAD), 0, NULL,
+     "it is a data set, of which one split is fetched (default: train)"},
     {"--private", NULL, FLAG, AT(is_private), ON(PUSH), 0, NULL, "make it a private one"},
     {"--revision", "R", TEXT, AT(revision), ON(PUSH), 0, NULL,
      "an existing branch to publish to (default: main)"},
