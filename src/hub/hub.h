@@ -43,8 +43,8 @@ lrd_status_t lrd_hub_find_here(lrd_hub_t *hub, const lrd_hub_name_t *name, lrd_h
                                char **folder_out);
 
 /* The files of a data set's split, in the order in which they are read (lrd_names_free), and the folder of their commit, as
- * lrd_hub_find has it; the rest of the data set is not fetched. `here`: no server is asked, and *folder_out stays NULL where it
- * is not certain that all files are here (a branch, or files that are not numbered). Errors: of lrd_hub_find, and those of
+ * lrd_hub_find has it; the rest of the data set is not fetched. `here`: another process of this host has just fetched that commit's split; no
+ * server is asked, and *folder_out stays NULL where it is not here all the same. Errors: of lrd_hub_find, and those of
  * lrd_hub_split_find (hub/hub_split.h), which says what files a split has. */
 lrd_status_t lrd_hub_find_data(lrd_hub_t *hub, const lrd_hub_data_name_t *name, bool here,
                                char **folder_out, lrd_names_t *files_out);

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -140,19 +139,12 @@ out:
     return status;
 }
 
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 lrd_status_t lrd_hub_cache_list(const char *snapshot, lrd_names_t *paths_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_names_t paths = {0};
     size_t capacity = 0;
     LRD_TRY(add_paths(snapshot, "", 0, &paths, &capacity));
-    if (paths.n > 0)
-        qsort(paths.name, paths.n, sizeof paths.name[0], compare_names);
     *paths_out = paths;
     paths = (lrd_names_t){0};
 out:

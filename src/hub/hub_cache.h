@@ -30,7 +30,7 @@ lrd_status_t lrd_hub_cache_read_ref(const lrd_hub_cache_t *cache, const char *re
 lrd_status_t lrd_hub_cache_write_ref(const lrd_hub_cache_t *cache, const char *revision,
                                      const char *commit);
 
-/* The files of a snapshot, by their paths in it, sorted bytewise; none: it is not there. lrd_names_free. */
+/* The files of a snapshot, by their paths in it; none: it is not there. lrd_names_free. */
 lrd_status_t lrd_hub_cache_list(const char *snapshot, lrd_names_t *paths_out);
 
 /* Whether a snapshot has what `kind` cannot do without: all shards of its weights, say. */

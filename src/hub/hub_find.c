@@ -7,7 +7,6 @@
 #include "base/mem.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_INDEX_BYTES = 64 << 20, MIB = 1 << 20 };
@@ -191,7 +190,8 @@ out:
     return status;
 }
 
-/* The split's files, of all `path` of the snapshot or the listing; the snapshot has the README.md if there is one. */
+/* The split's files, of all `path` of the snapshot or the listing. What stands in the snapshot without a README.md may be
+ * incomplete: it would say which files they are. */
 static lrd_status_t find_split(const search_t *s, const char *snapshot, const lrd_names_t *path,
                                lrd_names_t *files_out, bool *complete_out)
 {
@@ -205,6 +205,7 @@ static lrd_status_t find_split(const search_t *s, const char *snapshot, const lr
         LRD_TRY(lrd_hub_card_read(text.data != NULL ? text.data : "", text.size, readme, &card));
     }
     LRD_TRY(lrd_hub_split_find(&card, path, s->data, files_out, complete_out));
+    *complete_out &= lrd_file_exists(readme);
 out:
     lrd_hub_card_release(&card);
     lrd_buf_release(&text);
@@ -212,12 +213,7 @@ out:
     return status;
 }
 
-static int compare_paths(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* The names of the listing, sorted; borrowed from it, the array is the caller's. */
+/* The names of the listing; borrowed from it, the array is the caller's. */
 static lrd_status_t list_paths(const search_t *s, lrd_names_t *paths_out)
 {
     lrd_status_t status = LRD_OK;
@@ -225,7 +221,6 @@ static lrd_status_t list_paths(const search_t *s, lrd_names_t *paths_out)
     paths_out->n = s->listing.n;
     for (size_t i = 0; i < s->listing.n; i++)
         paths_out->name[i] = s->listing.file[i].path;
-    qsort(paths_out->name, paths_out->n, sizeof paths_out->name[0], compare_paths);
 out:
     return status;
 }
@@ -421,7 +416,7 @@ out:
 }
 
 /* Of the search's result: where it was not downloaded now, of what is here. Absolute from now on. */
-static lrd_status_t take_files(search_t *s, const char *folder, lrd_names_t *files_out)
+static lrd_status_t take_files(search_t *s, const char *folder, bool here, lrd_names_t *files_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_names_t paths = {0};
@@ -430,7 +425,7 @@ static lrd_status_t take_files(search_t *s, const char *folder, lrd_names_t *fil
         LRD_TRY(lrd_hub_cache_list(folder, &paths));
         LRD_TRY(find_split(s, folder, &paths, &s->files, &complete));
     }
-    if (!complete)
+    if (!complete && !here)
         lrd_warn(
             "%s: whether the split %s has more files than the %zu that are here only the server "
             "knows",
@@ -457,12 +452,12 @@ lrd_status_t lrd_hub_find_data(lrd_hub_t *hub, const lrd_hub_data_name_t *name, 
     s.data = name;
     LRD_TRY(lrd_hub_cache_open(hub->config.cache, &name->repo, &s.cache));
     if (here)
-        LRD_TRY(find_here(&s, true, &folder));
+        LRD_TRY(find_here(&s, false, &folder));
     else
         LRD_TRY(find(&s, &folder));
     if (folder == NULL)
         goto out;
-    LRD_TRY(take_files(&s, folder, files_out));
+    LRD_TRY(take_files(&s, folder, here, files_out));
     if (!here)
         lrd_info("%s@%s, split %s: commit %s, in %s", s.repo, s.revision, name->split,
                  lrd_hub_commit_of(folder), folder);

@@ -307,7 +307,12 @@ out:
     return status;
 }
 
-/* Those that the rules of the split mean, each once, whatever kind they are. */
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Those that the rules of the split mean, rule after rule, each once, whatever kind they are. */
 static lrd_status_t collect(const lrd_hub_rules_t *rules, const char *base, const lrd_names_t *path,
                             const char *split, lrd_names_t *files)
 {
@@ -328,11 +333,14 @@ static lrd_status_t collect(const lrd_hub_rules_t *rules, const char *base, cons
                   "the README.md of the repository says that %s is of the split %s, and there is "
                   "no such file",
                   pattern, split);
+        const size_t first = files->n;
         for (size_t i = 0; i < path->n; i++) {
             if (is_meant(pattern, path->name[i]) && kind_of(path->name[i]) != KIND_NONE &&
                 !has_name(files, path->name[i]))
                 LRD_TRY(add_name(files, &capacity, path->name[i]));
         }
+        if (files->n > first)
+            qsort(files->name + first, files->n - first, sizeof files->name[0], compare_names);
         lrd_free(pattern);
         pattern = NULL;
     }

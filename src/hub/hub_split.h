@@ -16,7 +16,7 @@
 #include "hub/hub_card.h"
 #include "hub/hub_name.h"
 
-/* `path` are the files of the repository, sorted; *files_out, in the order in which they are read (lrd_names_free). *complete_out:
+/* `path` are the files of the repository; *files_out, in the order in which they are read (lrd_names_free). *complete_out:
  * by their names none can be missing, where `path` are only those that are here. LRD_ERR_CONFIG: there is no such
  * configuration or split, and which there are. LRD_ERR_UNSUPPORTED: files of other kinds. LRD_ERR_FORMAT: the card names what is not there. */
 lrd_status_t lrd_hub_split_find(const lrd_hub_card_t *card, const lrd_names_t *path,

@@ -95,6 +95,8 @@ class Data(HubCase):
                                                     "validation-00000-of-00001.parquet"))
         self.assertEqual(read(said.strip()), parquet("passages"))
         self.train("out", "data.train_file=passages_v2")
+        plan, _ = self.run_program("plan", "--config", "config.yaml", "--set", "data.train_file=passages_v2", "--ranks", "2")
+        self.assertIn("rank", plan)
 
     def test_evaluation_by_name(self):
         predictions = os.path.join(self.work, "p.json")
@@ -122,8 +124,10 @@ class Data(HubCase):
         template = ["data.format=jsonl", "data.prompt_template='{input}: {output}'", "data.on_too_long=error"]
         self.train("local", "data.train_file=local.jsonl", *template)
         for name in ("lines", "list", "pieces"):
-            self.train(name, "data.train_file=org/" + name, *template)
+            self.hub.forget()
+            self.train(name, "data.train_file=org/" + name, *template, ranks=2)
             self.assertEqual(self.adapter(name), self.adapter("local"))
+            self.assertEqual(len(self.gets("/api/")), 1)
 
     def test_what_is_wrong_is_said(self):
         self.hub.add("datasets/org/csv", {"train.csv": b"a,b\n"})
