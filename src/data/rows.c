@@ -24,15 +24,6 @@ struct lrd_rows {
     lrd_jsonl_t reader;
 };
 
-/* The first byte that says something; 0: there is none. */
-static char first_byte(const lrd_map_t *map)
-{
-    size_t i = map->size >= 3 && memcmp(map->data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
-    while (i < map->size && memchr(" \t\r\n", map->data[i], 4) != NULL)
-        i++;
-    return i < map->size ? (char)map->data[i] : '\0';
-}
-
 static int64_t count_lines(const lrd_map_t *map)
 {
     if (map->size == 0)
@@ -54,7 +45,7 @@ static lrd_status_t open_source(source_t *s, const lrd_parquet_want_t *want, siz
         LRD_TRY(lrd_parquet_open(s->path, s->map.data, s->map.size, want, n_wanted, &s->parquet));
         n = lrd_parquet_n_rows(s->parquet);
     } else {
-        s->is_list = first_byte(&s->map) == '[';
+        s->is_list = lrd_jsonl_first_byte(s->map.data, s->map.size) == '[';
         n = count_lines(&s->map);
     }
     *total = *total <= INT64_MAX - n ? *total + n : INT64_MAX;

@@ -253,8 +253,10 @@ lrd_status_t lrd_squad_read_files(const char *name, const lrd_names_t *files,
     lrd_status_t status = LRD_OK;
     const char *path = files != NULL ? files->name[0] : name;
     lrd_map_t map = {0};
+    bool records = false;
     LRD_TRY(lrd_file_map(path, &map));
-    if (lrd_squad_records_begin(map.data, map.size)) {
+    LRD_TRY(lrd_squad_records_begin(map.data, map.size, &records));
+    if (records) {
         LRD_TRY(read_records(name, files, squad_out));
         goto out;
     }

@@ -4,7 +4,6 @@
 #include "data/rows.h"
 
 #include <inttypes.h>
-#include <string.h>
 
 static const lrd_parquet_want_t members[] = {{.name = "id"},
                                              {"title", true},
@@ -12,22 +11,24 @@ static const lrd_parquet_want_t members[] = {{.name = "id"},
                                              {.name = "question"},
                                              {.name = "answers"}};
 
-bool lrd_squad_records_begin(const void *data, size_t bytes)
+lrd_status_t lrd_squad_records_begin(const void *data, size_t bytes, bool *records_out)
 {
+    lrd_status_t status = LRD_OK;
     lrd_jsonl_t lines;
     json_t *first = NULL;
-    if (lrd_parquet_begins(data, bytes))
-        return true;
+    *records_out = lrd_parquet_begins(data, bytes) || lrd_jsonl_first_byte(data, bytes) == '[';
+    if (*records_out)
+        goto out;
     lrd_jsonl_begin(&lines, "", data, bytes);
-    while (lines.at < bytes && memchr(" \t\r\n", lines.data[lines.at], 4) != NULL)
-        lines.at++;
-    if (lines.at < bytes && lines.data[lines.at] == '[')
-        return true;
-    if (lrd_jsonl_next(&lines, &first) != LRD_OK)
-        lrd_error_clear(); /* SQuAD's form may have any number of lines, and of any length */
-    const bool asks = json_object_get(first, "question") != NULL;
+    status = lrd_jsonl_next(&lines, &first);
+    if (status == LRD_ERR_FORMAT) { /* SQuAD's own form: any number of lines, of any length */
+        lrd_error_clear();
+        status = LRD_OK;
+    }
+    *records_out = json_object_get(first, "question") != NULL;
+out:
     json_decref(first);
-    return asks;
+    return status;
 }
 
 /* Where the next record goes. */

@@ -8,8 +8,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Whether a file holds records: Parquet, a JSON list, or lines whose first is an object that asks a "question". */
-bool lrd_squad_records_begin(const void *data, size_t bytes);
+/* Whether a file holds records: Parquet, a JSON list, or lines whose first is an object that asks a "question".
+ * LRD_ERR_NO_MEMORY. */
+lrd_status_t lrd_squad_records_begin(const void *data, size_t bytes, bool *records_out);
 
 /* {"data": [...]} of files as lrd_rows_open takes them; the caller owns it. An article is a run of records of one title, a
  * paragraph a run of one context. LRD_ERR_FORMAT: a member is missing or of another type; with the record's place. */
