@@ -165,6 +165,50 @@ static void test_data_sets_are_those_of_json(void **state)
     }
 }
 
+/* Passages as SQuAD's own file without the article that has no questions, of which records tell nothing. */
+static const char *write_articles(void)
+{
+    const char *path = lrd_test_temporary("articles.json");
+    json_t *root = NULL;
+    assert_ok(lrd_json_read(lrd_test_golden("data/passages.json"), 1u << 20, &root));
+    json_t *articles = json_object_get(root, "data");
+    for (size_t i = json_array_size(articles); i-- > 0;) {
+        if (json_array_size(json_object_get(json_array_get(articles, i), "paragraphs")) == 0)
+            json_array_remove(articles, i);
+    }
+    assert_int_equal(json_dump_file(root, path, 0), 0);
+    json_decref(root);
+    return path;
+}
+
+static void test_validation_takes_the_same_articles(void **state)
+{
+    (void)state;
+    const char *path[] = {write_articles(), golden_file("passages", "parquet")};
+    const lrd_data_settings_t settings = squad_settings();
+    lrd_dataset_t *set[2], *train[2], *eval[2];
+    for (int i = 0; i < 2; i++)
+        assert_ok(lrd_dataset_tokenize(
+            &(lrd_dataset_spec_t){
+                .path = path[i], .settings = &settings, .tokenizer = tokenizer, .vocab_size = 420},
+            &set[i]));
+    for (uint64_t seed = 0; seed < 12; seed++) {
+        for (int i = 0; i < 2; i++)
+            assert_ok(lrd_dataset_split(set[i], 0.4, seed, &train[i], &eval[i]));
+        const int64_t n = lrd_dataset_info(eval[0])->n_records;
+        assert_int_equal(lrd_dataset_info(eval[1])->n_records, n);
+        for (int64_t r = 0; r < n; r++)
+            assert_int_equal(lrd_dataset_record(eval[0], r).source,
+                             lrd_dataset_record(eval[1], r).source);
+        for (int i = 0; i < 2; i++) {
+            lrd_dataset_close(train[i]);
+            lrd_dataset_close(eval[i]);
+        }
+    }
+    lrd_dataset_close(set[0]);
+    lrd_dataset_close(set[1]);
+}
+
 static const char *write_text(const char *name, const char *text)
 {
     const char *path = lrd_test_temporary(name);
@@ -387,6 +431,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows_are_those_of_pyarrow),
         cmocka_unit_test(test_data_sets_are_those_of_json),
+        cmocka_unit_test(test_validation_takes_the_same_articles),
         cmocka_unit_test(test_rows_of_several_files),
         cmocka_unit_test(test_questions_in_lines),
         cmocka_unit_test(test_wrong_questions),
