@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(build-essential cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-dev libyaml-dev
-    libjansson-dev libonig-dev libssl-dev libcurl4-openssl-dev ca-certificates zlib1g-dev libcmocka-dev)
+    libjansson-dev libonig-dev libssl-dev libcurl4-openssl-dev libsnappy-dev libzstd-dev ca-certificates zlib1g-dev libcmocka-dev)
 test_packages=(hdf5-tools clang libclang-rt-dev clang-format clang-tidy python3 python3-venv slurm-wlm munge patchelf procps
     iproute2)
 preset=cpu-release

@@ -9,6 +9,7 @@ static lrd_status_t open_answering(void *context, const lrd_answering_task_t *ta
     a->task = *task;
     return lrd_squad_prompts_open(
         &(lrd_squad_prompts_spec_t){.path = task->file,
+                                    .files = task->files,
                                     .model_folder = task->model_folder,
                                     .settings = &x->data,
                                     .vocab_size = task->config->vocab_size,

@@ -18,37 +18,39 @@
 #include <stdint.h>
 
 /*  enumerator, name, arguments in the usage line, what it does */
-#define LRD_COMMAND_LIST(X)                                                                  \
-    X(LRD_COMMAND_TRAIN, "train", "--config F [--set section.key=value]...",                 \
-      "fine-tune: alone, or on many ranks under mpirun or srun")                             \
-    X(LRD_COMMAND_PLAN, "plan", "--config F [--ranks N] [--memory 24GiB[,16GiB...]]",        \
-      "say where every layer would go, what each rank would hold, how long an update takes") \
-    X(LRD_COMMAND_INSPECT, "inspect", "--config F | --model DIR [--adapter DIR]",            \
-      "print the model as a tree, as PyTorch does, and its number of trainable parameters")  \
-    X(LRD_COMMAND_SCORE, "score",                                                            \
-      "--model DIR [--adapter DIR] --data F.jsonl [--logits-out F.safetensors]",             \
-      "print a JSON object for each record: n_tokens, loss, perplexity")                     \
-    X(LRD_COMMAND_GENERATE, "generate",                                                      \
-      "--model DIR [--adapter [NAME=]DIR]... [--prompt TEXT | --prompt-file F]",             \
-      "continue text, with the base or adapters beside it; without a prompt: interactive")   \
-    X(LRD_COMMAND_EVAL, "eval",                                                              \
-      "--config F [--adapter DIR] [--limit N] [--output F] | "                               \
-      "--data F.json --predictions P.json [--na-prob-file N.json] [--na-prob-thresh X]",     \
-      "answer the questions of a SQuAD v2.0 file and print the official metrics; or score "  \
-      "a file of answers")                                                                   \
-    X(LRD_COMMAND_MERGE, "merge", "--model DIR --adapter DIR --out DIR",                     \
-      "write the model with the adapter folded in, as a folder that needs no adapter")       \
-    X(LRD_COMMAND_TOKENIZE, "tokenize", "--model DIR [--decode] [--skip-special-tokens]",    \
-      "turn a JSON string on each line of standard input into a list of token ids, or back") \
-    X(LRD_COMMAND_TUNE, "tune", "--config F [--out F]",                                      \
-      "time the products of a run on this machine and write a tuning file")                  \
-    X(LRD_COMMAND_DOWNLOAD, "download", "ORG/NAME[@REVISION]",                               \
-      "fetch a model or an adapter of the Hub, unless it is here, and print its folder")     \
-    X(LRD_COMMAND_PUSH, "push",                                                              \
-      "--adapter DIR --repo ORG/NAME [--private] [--revision R] [--message TEXT]",           \
-      "publish an adapter on the Hub and print its address")                                 \
-    X(LRD_COMMAND_REPORT, "report", "DIR... [--out F.html]",                                 \
-      "make one page about one run or several, from what they left in their output_dir")     \
+#define LRD_COMMAND_LIST(X)                                                                    \
+    X(LRD_COMMAND_TRAIN, "train", "--config F [--set section.key=value]...",                   \
+      "fine-tune: alone, or on many ranks under mpirun or srun")                               \
+    X(LRD_COMMAND_PLAN, "plan", "--config F [--ranks N] [--memory 24GiB[,16GiB...]]",          \
+      "say where every layer would go, what each rank would hold, how long an update takes")   \
+    X(LRD_COMMAND_INSPECT, "inspect", "--config F | --model DIR [--adapter DIR]",              \
+      "print the model as a tree, as PyTorch does, and its number of trainable parameters")    \
+    X(LRD_COMMAND_SCORE, "score",                                                              \
+      "--model DIR [--adapter DIR] --data F.jsonl [--logits-out F.safetensors]",               \
+      "print a JSON object for each record: n_tokens, loss, perplexity")                       \
+    X(LRD_COMMAND_GENERATE, "generate",                                                        \
+      "--model DIR [--adapter [NAME=]DIR]... [--prompt TEXT | --prompt-file F]",               \
+      "continue text, with the base or adapters beside it; without a prompt: interactive")     \
+    X(LRD_COMMAND_EVAL, "eval",                                                                \
+      "--config F [--adapter DIR] [--limit N] [--output F] | "                                 \
+      "--data F.json --predictions P.json [--na-prob-file N.json] [--na-prob-thresh X]",       \
+      "answer the questions of a SQuAD v2.0 file and print the official metrics; or score "    \
+      "a file of answers")                                                                     \
+    X(LRD_COMMAND_MERGE, "merge", "--model DIR --adapter DIR --out DIR",                       \
+      "write the model with the adapter folded in, as a folder that needs no adapter")         \
+    X(LRD_COMMAND_TOKENIZE, "tokenize", "--model DIR [--decode] [--skip-special-tokens]",      \
+      "turn a JSON string on each line of standard input into a list of token ids, or back")   \
+    X(LRD_COMMAND_TUNE, "tune", "--config F [--out F]",                                        \
+      "time the products of a run on this machine and write a tuning file")                    \
+    X(LRD_COMMAND_DOWNLOAD, "download",                                                        \
+      "ORG/NAME[@REVISION] | --dataset ORG/NAME[@REVISION][#SPLIT]",                           \
+      "fetch a model or an adapter of the Hub, unless it is here, and print its folder; or a " \
+      "data set's split and its files")                                                        \
+    X(LRD_COMMAND_PUSH, "push",                                                                \
+      "--adapter DIR --repo ORG/NAME [--private] [--revision R] [--message TEXT]",             \
+      "publish an adapter on the Hub and print its address")                                   \
+    X(LRD_COMMAND_REPORT, "report", "DIR... [--out F.html]",                                   \
+      "make one page about one run or several, from what they left in their output_dir")       \
     X(LRD_COMMAND_INFO, "info", "", "print version, backends, devices and libraries")
 
 typedef enum lrd_command {
@@ -74,7 +76,7 @@ typedef struct lrd_cli {
     const char *repo;            /* download: of its argument */
     lrd_cli_list_t folders;      /* report: its arguments */
     const char *revision, *message;
-    bool is_private;
+    bool is_private, is_dataset;
     const char *data, *logits_out, *out, *output;
     const char *predictions, *na_prob_file;
     double na_prob_thresh; /* 1 where it is not given */

@@ -30,6 +30,12 @@ out:
     return status;
 }
 
+/* What is asked, as it was named: --data or data.eval_file. */
+static const char *data_of(const lrd_cli_t *cli, const lrd_settings_t *settings)
+{
+    return cli->data != NULL ? cli->data : settings->data.eval_file;
+}
+
 /* A file of predictions: rank 0 alone. */
 static lrd_status_t score_file(lrd_app_t *app)
 {
@@ -38,9 +44,11 @@ static lrd_status_t score_file(lrd_app_t *app)
     lrd_squad_t *data = NULL;
     lrd_squad_predictions_t predictions = {0};
     lrd_squad_na_prob_t *na_prob = NULL;
+    lrd_names_t files = {0};
     size_t n_na_probs = 0;
     lrd_squad_metrics_t metrics;
-    LRD_TRY(lrd_squad_read(cli->data, &data));
+    LRD_TRY(lrd_find_data(NULL, app->stop, cli->data, LRD_SPLIT_EVAL, &files));
+    LRD_TRY(lrd_squad_read_files(cli->data, lrd_data_files_or_null(&files), &data));
     LRD_CHECK(lrd_squad_n_questions(data) > 0, LRD_ERR_FORMAT, "%s has no questions", cli->data);
     LRD_TRY(lrd_squad_predictions_read(cli->predictions, data, &predictions));
     if (cli->na_prob_file != NULL)
@@ -56,6 +64,7 @@ static lrd_status_t score_file(lrd_app_t *app)
     LRD_TRY(put_metrics(&metrics));
 out:
     lrd_free(na_prob);
+    lrd_names_free(&files);
     lrd_squad_predictions_release(&predictions);
     lrd_squad_free(data);
     return status;
@@ -65,6 +74,7 @@ typedef struct eval {
     lrd_app_t *app;
     lrd_settings_t *settings;
     char *model;               /* folder */
+    lrd_names_t data;          /* files that the data's name stands for */
     lrd_ask_adapter_t adapter; /* folder NULL: the base */
     lrd_sampling_t sampling;
     lrd_inference_t inference;
@@ -79,9 +89,6 @@ static lrd_status_t open_input(eval_t *e, int n_threads)
     lrd_status_t status = LRD_OK;
     const lrd_cli_t *cli = e->app->cli;
     const lrd_settings_t *x = e->settings;
-    const char *path = cli->data != NULL ? cli->data : x->data.eval_file;
-    LRD_CHECK(path != NULL, LRD_ERR_CONFIG,
-              "data.eval_file is not set: name a SQuAD v2.0 file there, or with --data");
     LRD_TRY(lrd_inference_open(
         &(lrd_engine_options_t){.folder = e->model,
                                 .dtype = lrd_weights_dtype(&x->model),
@@ -93,7 +100,8 @@ static lrd_status_t open_input(eval_t *e, int n_threads)
                                 .stop = e->app->stop},
         &e->inference));
     LRD_TRY(lrd_squad_prompts_open(
-        &(lrd_squad_prompts_spec_t){.path = path,
+        &(lrd_squad_prompts_spec_t){.path = data_of(cli, x),
+                                    .files = lrd_data_files_or_null(&e->data),
                                     .model_folder = e->model,
                                     .settings = &x->data,
                                     .vocab_size = e->inference.engine.config.vocab_size,
@@ -125,6 +133,10 @@ static lrd_status_t find_folders(eval_t *e)
 {
     lrd_status_t status = LRD_OK;
     const lrd_cli_list_t *adapters = &e->app->cli->adapters;
+    const char *data = data_of(e->app->cli, e->settings);
+    LRD_CHECK(data != NULL, LRD_ERR_CONFIG,
+              "data.eval_file is not set: name a SQuAD v2.0 file there, or with --data");
+    LRD_TRY(lrd_find_data(e->app->comm, e->app->stop, data, LRD_SPLIT_EVAL, &e->data));
     LRD_TRY(lrd_find_model(e->app, e->app->comm, e->settings, LRD_HUB_MODEL, &e->model));
     if (adapters->n > 0)
         LRD_TRY(lrd_ask_find_adapter(e->app, e->app->comm, adapters->text[0], &e->adapter));
@@ -274,6 +286,7 @@ lrd_status_t lrd_command_eval(lrd_app_t *app)
     lrd_squad_prompts_close(&e.prompts);
     lrd_inference_close(&e.inference);
     lrd_ask_adapter_release(&e.adapter);
+    lrd_names_free(&e.data);
     lrd_free(e.model);
     lrd_settings_free(e.settings);
     return status;

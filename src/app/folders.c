@@ -6,27 +6,48 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What is looked for. */
+typedef struct target {
+    lrd_hub_kind_t kind;
+    lrd_hub_data_name_t name; /* .repo of all; the rest of LRD_HUB_SPLIT */
+    lrd_names_t files;        /* of LRD_HUB_SPLIT: what was found */
+} target_t;
+
+static lrd_status_t find_target(lrd_hub_t *hub, target_t *t, bool is_here, char **folder_out)
+{
+    lrd_status_t status = LRD_OK;
+    if (t->kind == LRD_HUB_SPLIT && is_here)
+        LRD_TRY(lrd_hub_find_data(hub, &t->name, true, folder_out, &t->files));
+    else if (is_here)
+        LRD_TRY(lrd_hub_find_here(hub, &t->name.repo, t->kind, folder_out));
+    if (*folder_out != NULL)
+        goto out;
+    if (t->kind == LRD_HUB_SPLIT)
+        LRD_TRY(lrd_hub_find_data(hub, &t->name, false, folder_out, &t->files));
+    else
+        LRD_TRY(lrd_hub_find(hub, &t->name.repo, t->kind, folder_out));
+out:
+    return status;
+}
+
 /* One rank's look-up; is_here: another rank of this host has made it. What goes wrong is told with what was
- * named, which may have been meant as a folder. */
-static lrd_status_t find_on_hub(const lrd_stop_t *stop, const lrd_hub_name_t *name,
-                                lrd_hub_kind_t kind, bool is_here, char **folder_out)
+ * named, which may have been meant as a folder or a file. */
+static lrd_status_t find_on_hub(const lrd_stop_t *stop, target_t *t, bool is_here,
+                                char **folder_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_hub_t *hub = NULL;
     char why[900];
     LRD_TRY(lrd_hub_open(stop, &hub));
-    if (is_here)
-        LRD_TRY(lrd_hub_find_here(hub, name, kind, folder_out));
-    if (*folder_out == NULL)
-        LRD_TRY(lrd_hub_find(hub, name, kind, folder_out));
+    LRD_TRY(find_target(hub, t, is_here, folder_out));
 out:
     lrd_hub_close(hub);
     if (status == LRD_OK || status == LRD_ERR_INTERRUPTED || status == LRD_ERR_NO_MEMORY)
         return status;
     snprintf(why, sizeof why, "%s", lrd_error_text(status));
     lrd_error_clear();
-    return lrd_fail(status, __FILE__, __LINE__, "no folder %s here, and as a name of the Hub: %s",
-                    name->repo, why);
+    return lrd_fail(status, __FILE__, __LINE__, "no %s %s here, and as a name of the Hub: %s",
+                    t->kind == LRD_HUB_SPLIT ? "file" : "folder", t->name.repo.repo, why);
 }
 
 /* Whether `given` is meant as a name of the Hub, and which: rank 0 looks for a folder, so that all decide alike. */
@@ -51,8 +72,8 @@ out:
 }
 
 /* Each rank's own folder of the commit that rank 0 has found. */
-static lrd_status_t find_together(lrd_comm_t *comm, const lrd_stop_t *stop, lrd_hub_name_t *name,
-                                  lrd_hub_kind_t kind, char **folder_out)
+static lrd_status_t find_together(lrd_comm_t *comm, const lrd_stop_t *stop, target_t *t,
+                                  char **folder_out)
 {
     lrd_status_t status = LRD_OK;
     char commit[LRD_HUB_COMMIT_HEX] = "";
@@ -61,33 +82,39 @@ static lrd_status_t find_together(lrd_comm_t *comm, const lrd_stop_t *stop, lrd_
         const bool mine = (turn == 0 && rank == 0) || (turn == 1 && rank != 0 && local == 0) ||
                           (turn == 2 && rank != 0 && local != 0);
         if (mine)
-            status = find_on_hub(stop, name, kind, turn == 2, folder_out);
+            status = find_on_hub(stop, t, turn == 2, folder_out);
         LRD_TRY(lrd_agree_unless_stopped(comm, status, stop));
         if (turn > 0)
             continue;
         if (rank == 0)
             snprintf(commit, sizeof commit, "%s", lrd_hub_commit_of(*folder_out));
         LRD_TRY(lrd_comm_broadcast(comm, commit, sizeof commit, 0));
-        snprintf(name->revision, sizeof name->revision, "%s", commit);
+        snprintf(t->name.repo.revision, sizeof t->name.repo.revision, "%s", commit);
     }
 out:
     return status;
+}
+
+/* By one rank, or by all. */
+static lrd_status_t find_wherever(lrd_comm_t *comm, const lrd_stop_t *stop, target_t *t,
+                                  char **folder_out)
+{
+    return comm == NULL ? find_on_hub(stop, t, false, folder_out)
+                        : find_together(comm, stop, t, folder_out);
 }
 
 lrd_status_t lrd_find_folder(lrd_comm_t *comm, const lrd_stop_t *stop, const char *given,
                              const char *revision, lrd_hub_kind_t kind, char **folder_out)
 {
     lrd_status_t status = LRD_OK;
-    lrd_hub_name_t name;
+    target_t target = {.kind = kind};
     bool is_name = false;
     char *folder = NULL;
-    LRD_TRY(decide(comm, given, revision, &is_name, &name));
-    if (!is_name)
-        folder = lrd_strdup(given);
-    else if (comm == NULL)
-        LRD_TRY(find_on_hub(stop, &name, kind, false, &folder));
+    LRD_TRY(decide(comm, given, revision, &is_name, &target.name.repo));
+    if (is_name)
+        LRD_TRY(find_wherever(comm, stop, &target, &folder));
     else
-        LRD_TRY(find_together(comm, stop, &name, kind, &folder));
+        folder = lrd_strdup(given);
     status = folder != NULL ? LRD_OK : LRD_ERR_NO_MEMORY;
     if (comm != NULL)
         status = lrd_agree(comm, status);
@@ -129,28 +156,67 @@ lrd_status_t lrd_find_adapter(const lrd_app_t *app, lrd_comm_t *comm, const char
                : lrd_find_folder(comm, app->stop, given, NULL, LRD_HUB_ADAPTER, folder_out);
 }
 
-static lrd_status_t check_data_file(const char *key, const char *path)
+/* Whether it can only be meant as a file. */
+static bool ends_as_file(const char *given)
+{
+    static const char *const end[] = {".json", ".jsonl", ".ndjson", ".parquet"};
+    const char *dot = strrchr(given, '.');
+    for (size_t i = 0; dot != NULL && i < sizeof end / sizeof end[0]; i++) {
+        if (strcmp(dot, end[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+lrd_status_t lrd_find_data(lrd_comm_t *comm, const lrd_stop_t *stop, const char *given,
+                           const char *split, lrd_names_t *files_out)
 {
     lrd_status_t status = LRD_OK;
-    const char *dot = path != NULL ? strrchr(lrd_path_base(path), '.') : NULL;
-    if (path == NULL)
+    target_t target = {.kind = LRD_HUB_SPLIT};
+    char *folder = NULL;
+    if (given == NULL)
         goto out;
-    const bool is_parquet = dot != NULL && strcmp(dot, ".parquet") == 0;
-    LRD_CHECK(!is_parquet && (dot != NULL || lrd_file_exists(path)), LRD_ERR_UNSUPPORTED,
-              "%s: %s%s. Data sets of the Hub are Parquet files, which are not read. SQuAD v2.0 as "
-              "it is read is at https://rajpurkar.github.io/SQuAD-explorer/dataset/train-v2.0.json "
-              "and dev-v2.0.json; any other becomes data.format: jsonl by to_json() of the Python "
-              "package datasets",
-              key, path, is_parquet ? "" : " is no file here");
+    const bool is_name = !ends_as_file(given) && lrd_hub_data_name_read(given, split, &target.name);
+    bool here = lrd_file_exists(given);
+    if (comm != NULL)
+        LRD_TRY(lrd_comm_broadcast(comm, &here, sizeof here, 0));
+    if (here)
+        goto out;
+    LRD_CHECK(
+        is_name, LRD_ERR_IO,
+        "%.300s is no file here, and no name of the Hub: a data set there is called ORG/NAME, "
+        "ORG/NAME@REVISION, ORG/NAME#SPLIT or ORG/NAME#CONFIGURATION/SPLIT",
+        given);
+    LRD_TRY(find_wherever(comm, stop, &target, &folder));
+    *files_out = target.files;
+    target.files = (lrd_names_t){0};
 out:
+    lrd_names_free(&target.files);
+    lrd_free(folder);
     return status;
 }
 
-lrd_status_t lrd_check_data_files(const lrd_settings_t *settings)
+lrd_status_t lrd_find_data_files(lrd_comm_t *comm, const lrd_stop_t *stop,
+                                 const lrd_settings_t *settings, lrd_data_files_t *files_out)
 {
     lrd_status_t status = LRD_OK;
-    LRD_TRY(check_data_file("data.train_file", settings->data.train_file));
-    LRD_TRY(check_data_file("data.eval_file", settings->data.eval_file));
+    lrd_data_files_t files = {.train = {0}};
+    LRD_TRY(lrd_find_data(comm, stop, settings->data.train_file, LRD_SPLIT_TRAIN, &files.train));
+    LRD_TRY(lrd_find_data(comm, stop, settings->data.eval_file, LRD_SPLIT_EVAL, &files.eval));
+    *files_out = files;
+    files = (lrd_data_files_t){.train = {0}};
 out:
+    lrd_data_files_release(&files);
     return status;
+}
+
+void lrd_data_files_release(lrd_data_files_t *files)
+{
+    lrd_names_free(&files->train);
+    lrd_names_free(&files->eval);
+}
+
+const lrd_names_t *lrd_data_files_or_null(const lrd_names_t *files)
+{
+    return files->n > 0 ? files : NULL;
 }

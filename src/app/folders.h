@@ -1,5 +1,5 @@
-/* app/folders.h -- what --model, --adapter and the settings name: a folder that is here, or a repository of the Hub,
- * which becomes one.
+/* app/folders.h -- what --model, --adapter, --data and the settings name: a folder or file that is here, or a repository of
+ * the Hub, which becomes one.
  *
  * Of several ranks rank 0 looks it up, so that all get the same commit; then the first rank of each host that does not see
  * rank 0's files downloads that commit, and the others of the host find it there.
@@ -25,7 +25,24 @@ lrd_status_t lrd_find_model(const lrd_app_t *app, lrd_comm_t *comm, const lrd_se
 lrd_status_t lrd_find_adapter(const lrd_app_t *app, lrd_comm_t *comm, const char *given,
                               char **folder_out);
 
-/* Refuses data that is named as the Hub's data sets are, or is a file of theirs: before anything is downloaded. */
-lrd_status_t lrd_check_data_files(const lrd_settings_t *settings);
+#define LRD_SPLIT_TRAIN "train"
+#define LRD_SPLIT_EVAL  "validation"
+
+/* Data: the files of a split of a data set of the Hub (lrd_hub_data_name_read), which is `split` where `given` names none;
+ * or no files where `given` is NULL, or a file that is here. `comm` as above. LRD_ERR_IO: neither file nor name.
+ * lrd_names_free. */
+lrd_status_t lrd_find_data(lrd_comm_t *comm, const lrd_stop_t *stop, const char *given,
+                           const char *split, lrd_names_t *files_out);
+
+/* The same of data.train_file and data.eval_file. */
+typedef struct lrd_data_files {
+    lrd_names_t train, eval;
+} lrd_data_files_t;
+lrd_status_t lrd_find_data_files(lrd_comm_t *comm, const lrd_stop_t *stop,
+                                 const lrd_settings_t *settings, lrd_data_files_t *files_out);
+void lrd_data_files_release(lrd_data_files_t *files); /* {0} is fine */
+
+/* As readers of data take them: NULL where there are none, and the file is as it was named. */
+const lrd_names_t *lrd_data_files_or_null(const lrd_names_t *files);
 
 #endif /* LRD_APP_FOLDERS_H */

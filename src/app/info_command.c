@@ -10,6 +10,8 @@
 #include <oniguruma.h>
 #include <openssl/crypto.h>
 #include <yaml.h>
+#include <zlib.h>
+#include <zstd.h>
 
 static lrd_status_t print_backends(lrd_app_t *app, lrd_buf_t *text)
 {
@@ -66,6 +68,8 @@ static lrd_status_t print_libraries(lrd_buf_t *text)
     H5get_libversion(&major, &minor, &release);
     LRD_TRY(lrd_buf_printf(text, "HDF5: %u.%u.%u\n", major, minor, release));
     LRD_TRY(lrd_buf_printf(text, "Oniguruma: %s\n", onig_version()));
+    LRD_TRY(lrd_buf_printf(text, "zlib: %s\n", zlibVersion()));
+    LRD_TRY(lrd_buf_printf(text, "Zstandard: %s\n", ZSTD_versionString()));
     LRD_TRY(lrd_buf_printf(text, "jansson: %s\n", JANSSON_VERSION));
     LRD_TRY(lrd_buf_printf(text, "libyaml: %s\n", yaml_get_version_string()));
     LRD_TRY(lrd_buf_printf(text, "libcurl: %s\n", lrd_hub_library()));

@@ -162,16 +162,19 @@ lrd_status_t lrd_command_plan(lrd_app_t *app)
     lrd_buf_t text = {0};
     int64_t *memory = NULL;
     char *model = NULL, *adapter = NULL;
+    lrd_data_files_t data = {.train = {0}};
     LRD_TRY(lrd_cli_read_settings(app->cli, &settings));
     LRD_TRY(read_memory(app->cli->memory, &memory, &o.n_memory));
     const int n_ranks = count_ranks(app->cli, settings);
     o.memory = memory;
     o.settings = settings;
-    LRD_TRY(lrd_check_data_files(settings));
+    LRD_TRY(lrd_find_data_files(NULL, app->stop, settings, &data));
     LRD_TRY(lrd_find_model(app, NULL, settings, LRD_HUB_MODEL_OUTLINE, &model));
     LRD_TRY(lrd_find_adapter(app, NULL, settings->lora.adapter_name_or_path, &adapter));
     o.model_folder = model;
     o.adapter_folder = adapter;
+    o.train_files = lrd_data_files_or_null(&data.train);
+    o.eval_files = lrd_data_files_or_null(&data.eval);
     if (lrd_app_answers(settings))
         o.answering = &answering;
     LRD_TRY(lrd_comm_imagine(0, n_ranks, &o.comm));
@@ -189,6 +192,7 @@ out:
     lrd_comm_close(o.comm);
     lrd_free(row);
     lrd_free(memory);
+    lrd_data_files_release(&data);
     lrd_free(adapter);
     lrd_free(model);
     lrd_buf_release(&text);

@@ -41,16 +41,6 @@ out:
     return status;
 }
 
-/* Rank 0, before anything takes long. */
-static lrd_status_t begin(const lrd_app_t *app, const lrd_settings_t *settings, char **repo_out)
-{
-    lrd_status_t status = LRD_OK;
-    LRD_TRY(lrd_check_data_files(settings));
-    LRD_TRY(prepare_push(app, &settings->training, repo_out));
-out:
-    return status;
-}
-
 /* Rank 0, after the work, which is safe in output_dir whatever happens here. */
 static lrd_status_t push(const lrd_app_t *app, const lrd_training_settings_t *t, const char *repo)
 {
@@ -76,7 +66,7 @@ out:
 /* What the run stands on, before any of it. Collective. */
 static lrd_status_t prepare(lrd_app_t *app, const lrd_settings_t *settings,
                             lrd_session_options_t *options, char **model, char **adapter,
-                            char **repo)
+                            lrd_data_files_t *data, char **repo)
 {
     lrd_status_t status = LRD_OK;
     LRD_TRY(lrd_settings_require(settings, LRD_KEY_model_name_or_path));
@@ -86,13 +76,16 @@ static lrd_status_t prepare(lrd_app_t *app, const lrd_settings_t *settings,
                       lrd_comm_limit_silence(app->comm, settings->parallel.timeout_seconds)));
     LRD_TRY(lrd_cpus_threads(app->comm, app->cli->threads, &options->n_threads));
     if (lrd_comm_rank(app->comm) == 0)
-        status = begin(app, settings, repo);
+        status = prepare_push(app, &settings->training, repo);
     LRD_TRY(lrd_agree_unless_stopped(app->comm, status, app->stop));
+    LRD_TRY(lrd_find_data_files(app->comm, app->stop, settings, data));
     LRD_TRY(lrd_find_model(app, app->comm, settings, LRD_HUB_MODEL, model));
     LRD_TRY(lrd_find_adapter(app, app->comm, settings->lora.adapter_name_or_path, adapter));
     options->settings = settings;
     options->model_folder = *model;
     options->adapter_folder = *adapter;
+    options->train_files = lrd_data_files_or_null(&data->train);
+    options->eval_files = lrd_data_files_or_null(&data->eval);
 out:
     return status;
 }
@@ -107,8 +100,9 @@ lrd_status_t lrd_command_train(lrd_app_t *app)
     lrd_app_answering_t state = {.generator = NULL};
     const lrd_answering_t answering = lrd_app_answering(&state);
     char *model = NULL, *adapter = NULL, *repo = NULL;
+    lrd_data_files_t data = {.train = {0}};
     LRD_TRY(lrd_read_settings(app, &settings));
-    status = prepare(app, settings, &options, &model, &adapter, &repo);
+    status = prepare(app, settings, &options, &model, &adapter, &data, &repo);
     if (status == LRD_ERR_INTERRUPTED) {
         lrd_info("Interrupted while starting: nothing was trained. Run the same command again");
         lrd_error_clear();
@@ -129,6 +123,7 @@ lrd_status_t lrd_command_train(lrd_app_t *app)
         status = lrd_agree(app->comm, status);
     }
 out:
+    lrd_data_files_release(&data);
     lrd_free(repo);
     lrd_free(adapter);
     lrd_free(model);

@@ -18,7 +18,7 @@ static const char intro[] =
     "model:\n"
     "  name_or_path: bigscience/bloom-560m\n"
     "data:\n"
-    "  train_file: train-v2.0.json\n"
+    "  train_file: rajpurkar/squad_v2\n"
     "training:\n"
     "  learning_rate: 1e-3\n"
     "```\n"

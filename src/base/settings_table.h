@@ -64,13 +64,17 @@ LRD_SECTION_END(lora)
 
 LRD_SECTION(data, "What the model learns from.")
 LRD_SETTING(data, format, CHOICE, "squad", ONE_OF(LRD_FORMAT_LIST),
-    "`squad`: a SQuAD v2.0 file. `jsonl`: a JSON object a line, whose members `prompt_template` "
-    "names. `tokenized`: `{\"input_ids\": [...], \"labels\": [...]}` a line; without `labels` they "
-    "equal `input_ids`; -100 is not counted.")
+    "`squad`: a SQuAD v2.0 file, or records with its questions as the Hub's `squad_v2` has them. "
+    "`jsonl`: records whose members `prompt_template` names. `tokenized`: records `{\"input_ids\": "
+    "[...], \"labels\": [...]}`; without `labels` they equal `input_ids`; -100 is not counted. "
+    "Records stand in JSON lines, in a JSON list or in a Parquet file; its first bytes tell.")
 LRD_SETTING(data, train_file, TEXT, "null", NOT_EMPTY,
-    "The training data, a file. Needed for training.")
+    "The training data: a file, or, where there is no such file, a data set of the Hub, `ORG/NAME`, "
+    "or `ORG/NAME@REVISION#CONFIGURATION/SPLIT`, in which all but the name may be left out: it is "
+    "downloaded, or found in huggingface_hub's cache. Needed for training.")
 LRD_SETTING(data, eval_file, TEXT, "null", NOT_EMPTY,
-    "The evaluation data, in the same format.")
+    "The evaluation data, in the same format; of a data set of the Hub the split `validation`, "
+    "unless another is named.")
 LRD_SETTING(data, validation_split, REAL, "0.0", FROM_BELOW(0, 1),
     "Instead of `eval_file`: the fraction of `train_file` that is kept back for evaluation, by "
     "article (squad) or by record, drawn with `training.data_seed`.")

@@ -14,6 +14,7 @@
 #ifndef LRD_DATA_DATASET_H
 #define LRD_DATA_DATASET_H
 
+#include "base/file.h"
 #include "base/settings.h"
 #include "base/status.h"
 #include "base/stop.h"
@@ -27,7 +28,8 @@ enum { LRD_RECORD_MAX_TOKENS = 65536 }; /* a position fits into 16 bits of a row
 
 /* What a data set is made from. All borrowed. */
 typedef struct lrd_dataset_spec {
-    const char *path; /* the source file */
+    const char *path;         /* the source file, or what stands for `files` in messages */
+    const lrd_names_t *files; /* the source files, in order; NULL: path alone */
     /* Looked at are format, prompt_template, no_answer_text, loss_on, max_length, on_too_long. */
     const lrd_data_settings_t *settings;
     const lrd_tokenizer_t *tokenizer; /* NULL is fine with format tokenized */
@@ -42,7 +44,9 @@ typedef struct lrd_dataset_spec {
 
 typedef struct lrd_dataset lrd_dataset_t; /* immutable: threads may share it */
 
-/* Tokenizes the source file into memory.
+/* Tokenizes the source files into memory.
+ *
+ * Source files are JSON, JSON lines or Parquet (data/squad.h, data/rows.h).
  *
  * format
  *   squad      the fields are id, title, context, question and answer (the first answer's text, or

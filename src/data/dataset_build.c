@@ -3,7 +3,7 @@
 #include "base/progress.h"
 #include "data/dataset_source.h"
 #include "data/dataset_store.h"
-#include "data/jsonl.h"
+#include "data/rows.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -438,11 +438,12 @@ out:
 }
 
 /* Adds one record of ready-made tokens, or drops it. */
-static lrd_status_t add_tokens(const lrd_dataset_spec_t *spec, const lrd_jsonl_t *lines,
-                               const lrd_jsonl_tokens_t *t, lrd_store_t *store)
+static lrd_status_t add_tokens(const lrd_dataset_spec_t *spec, const lrd_rows_t *rows,
+                               int64_t number, const lrd_jsonl_tokens_t *t, lrd_store_t *store)
 {
     lrd_status_t status = LRD_OK;
     const int64_t limit = spec->settings->max_length;
+    const lrd_jsonl_t *lines = lrd_rows_reader(rows);
     if ((int64_t)t->n > limit) {
         LRD_CHECK(spec->settings->on_too_long == LRD_TOO_LONG_DROP, LRD_ERR_FORMAT,
                   "%s:%" PRId64 " has %zu tokens, more than data.max_length %" PRId64
@@ -451,7 +452,7 @@ static lrd_status_t add_tokens(const lrd_dataset_spec_t *spec, const lrd_jsonl_t
         store->n_dropped++;
     } else {
         LRD_TRY(lrd_store_add(store, t->token, t->n, lrd_label_start(t->token, t->label, t->n),
-                              t->label, lines->line, store->n_source_records));
+                              t->label, number, store->n_source_records));
     }
     store->n_groups = ++store->n_source_records;
 out:
@@ -460,31 +461,32 @@ out:
 
 static lrd_status_t build_tokenized(const lrd_dataset_spec_t *spec, lrd_store_t *store)
 {
+    static const lrd_parquet_want_t want[] = {
+        {.name = "input_ids"}, {"labels", true}, {"attention_mask", true}};
     lrd_status_t status = LRD_OK;
-    lrd_map_t map = {0};
-    lrd_jsonl_t lines;
+    lrd_rows_t *rows = NULL;
     lrd_jsonl_tokens_t tokens = {0};
     json_t *object = NULL;
+    int64_t number;
     LRD_CHECK(
         spec->settings->on_too_long != LRD_TOO_LONG_TRUNCATE_CONTEXT, LRD_ERR_CONFIG,
         "data.on_too_long is truncate_context, but records of format tokenized have no context; "
         "choose error or drop");
-    LRD_TRY(lrd_file_map(spec->path, &map));
-    lrd_jsonl_begin(&lines, spec->path, map.data, map.size);
+    LRD_TRY(lrd_rows_open(spec->path, spec->files, want, sizeof want / sizeof want[0], &rows));
     for (;;) {
         LRD_CHECK_STOP(spec->stop);
-        LRD_TRY(lrd_jsonl_next(&lines, &object));
+        LRD_TRY(lrd_rows_next(rows, &object, &number));
         if (object == NULL)
             break;
-        LRD_TRY(lrd_jsonl_tokens(&lines, object, spec->vocab_size, &tokens));
-        LRD_TRY(add_tokens(spec, &lines, &tokens, store));
+        LRD_TRY(lrd_jsonl_tokens(lrd_rows_reader(rows), object, spec->vocab_size, &tokens));
+        LRD_TRY(add_tokens(spec, rows, number, &tokens, store));
         json_decref(object);
         object = NULL;
     }
 out:
     json_decref(object);
     lrd_jsonl_tokens_release(&tokens);
-    lrd_file_unmap(&map);
+    lrd_rows_close(rows);
     return status;
 }
 

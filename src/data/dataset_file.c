@@ -39,6 +39,28 @@ typedef struct fact {
     const char *value;
 } fact_t;
 
+/* Of the source file; of several: of their hashes in a row. */
+static lrd_status_t hash_source(const lrd_dataset_spec_t *spec, char hex_out[LRD_SHA256_HEX])
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_names_t *files = spec->files;
+    lrd_sha256_t *hash = NULL;
+    char hex[LRD_SHA256_HEX];
+    if (files == NULL || files->n == 1) {
+        LRD_TRY(lrd_sha256_file(files != NULL ? files->name[0] : spec->path, hex_out));
+        goto out;
+    }
+    LRD_TRY(lrd_sha256_begin(&hash));
+    for (size_t i = 0; i < files->n; i++) {
+        LRD_TRY(lrd_sha256_file(files->name[i], hex));
+        LRD_TRY(lrd_sha256_add(hash, hex, strlen(hex)));
+    }
+    LRD_TRY(lrd_sha256_end(hash, hex_out));
+out:
+    lrd_sha256_free(hash);
+    return status;
+}
+
 static lrd_status_t list_facts(const lrd_dataset_spec_t *spec, fact_t fact[N_FACTS])
 {
     lrd_status_t status = LRD_OK;
@@ -49,7 +71,7 @@ static lrd_status_t list_facts(const lrd_dataset_spec_t *spec, fact_t fact[N_FAC
     FACT("format_version", NULL);
     snprintf(fact[0].text, sizeof fact[0].text, "%d", FORMAT_VERSION);
     FACT("source_sha256", NULL);
-    LRD_TRY(lrd_sha256_file(spec->path, fact[1].text));
+    LRD_TRY(hash_source(spec, fact[1].text));
     FACT("max_length", NULL);
     snprintf(fact[2].text, sizeof fact[2].text, "%" PRId64, (int64_t)d->max_length);
     FACT("vocab_size", NULL);

@@ -1,11 +1,9 @@
 #include "data/dataset_source.h"
 
-#include "base/file.h"
 #include "base/mem.h"
-#include "data/jsonl.h"
+#include "data/rows.h"
 #include "data/squad.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 /* What {name} may name in a template for squad. */
@@ -19,13 +17,12 @@ struct lrd_source {
     const lrd_dataset_spec_t *spec;
     lrd_prompt_t *prompt;
     int context_field;
-    int64_t n_read, total;
+    int64_t n_read;
     /* squad */
     lrd_squad_t *squad;
     int *column; /* [fields of the prompt] which of squad_field */
     /* jsonl */
-    lrd_map_t map;
-    lrd_jsonl_t lines;
+    lrd_rows_t *rows;
 };
 
 static lrd_status_t check_squad_template(lrd_source_t *s)
@@ -90,12 +87,19 @@ out:
     return status;
 }
 
-static int64_t count_lines(const char *text, size_t bytes)
+/* The members that the template names. */
+static lrd_status_t open_rows(lrd_source_t *s)
 {
-    int64_t n = bytes > 0 && text[bytes - 1] != '\n';
-    for (const char *at = text; (at = memchr(at, '\n', bytes - (size_t)(at - text))) != NULL; at++)
-        n++;
-    return n;
+    lrd_status_t status = LRD_OK;
+    const size_t n = lrd_prompt_n_fields(s->prompt);
+    lrd_parquet_want_t *want = NULL;
+    LRD_NEW(want, n);
+    for (size_t i = 0; i < n; i++)
+        want[i].name = lrd_prompt_field(s->prompt, i);
+    LRD_TRY(lrd_rows_open(s->spec->path, s->spec->files, want, n, &s->rows));
+out:
+    lrd_free(want);
+    return status;
 }
 
 lrd_status_t lrd_source_open(const lrd_dataset_spec_t *spec, lrd_source_t **source_out)
@@ -105,14 +109,10 @@ lrd_status_t lrd_source_open(const lrd_dataset_spec_t *spec, lrd_source_t **sour
     LRD_NEW(s, 1);
     s->spec = spec;
     LRD_TRY(check_template(s));
-    if (spec->settings->format == LRD_FORMAT_SQUAD) {
-        LRD_TRY(lrd_squad_read(spec->path, &s->squad));
-        s->total = (int64_t)lrd_squad_n_questions(s->squad);
-    } else {
-        LRD_TRY(lrd_file_map(spec->path, &s->map));
-        lrd_jsonl_begin(&s->lines, spec->path, s->map.data, s->map.size);
-        s->total = s->map.size > 0 ? count_lines((const char *)s->map.data, s->map.size) : 0;
-    }
+    if (spec->settings->format == LRD_FORMAT_SQUAD)
+        LRD_TRY(lrd_squad_read_files(spec->path, spec->files, &s->squad));
+    else
+        LRD_TRY(open_rows(s));
     *source_out = s;
     s = NULL;
 out:
@@ -124,7 +124,7 @@ void lrd_source_close(lrd_source_t *source)
 {
     if (source == NULL)
         return;
-    lrd_file_unmap(&source->map);
+    lrd_rows_close(source->rows);
     lrd_free(source->column);
     lrd_squad_free(source->squad);
     lrd_prompt_free(source->prompt);
@@ -143,7 +143,8 @@ int lrd_source_context_field(const lrd_source_t *source)
 
 int64_t lrd_source_total(const lrd_source_t *source)
 {
-    return source->total;
+    return source->squad != NULL ? (int64_t)lrd_squad_n_questions(source->squad)
+                                 : lrd_rows_total(source->rows);
 }
 
 int64_t lrd_source_n_groups(const lrd_source_t *source)
@@ -188,16 +189,15 @@ lrd_status_t lrd_source_next(lrd_source_t *source, lrd_source_row_t *row, bool *
     bool more = true;
     row->owner = NULL;
     if (s->squad != NULL) {
-        more = s->n_read < s->total;
+        more = s->n_read < (int64_t)lrd_squad_n_questions(s->squad);
         if (more)
             next_question(s, row);
     } else {
-        LRD_TRY(lrd_jsonl_next(&s->lines, &object));
+        LRD_TRY(lrd_rows_next(s->rows, &object, &row->source));
         more = object != NULL;
         if (more)
-            LRD_TRY(lrd_jsonl_fields(&s->lines, object, s->prompt, row->value));
+            LRD_TRY(lrd_jsonl_fields(lrd_rows_reader(s->rows), object, s->prompt, row->value));
         row->owner = object;
-        row->source = s->lines.line;
         row->group = s->n_read;
         object = NULL;
     }
@@ -219,5 +219,5 @@ lrd_status_t lrd_source_place(const lrd_source_t *source, const lrd_source_row_t
 {
     if (source->squad != NULL)
         return lrd_squad_place(source->squad, (size_t)row->source, buf);
-    return lrd_buf_printf(buf, "%s:%" PRId64, source->spec->path, row->source);
+    return lrd_rows_place(source->rows, row->source, buf);
 }

@@ -1,4 +1,4 @@
-/* data/dataset_source.h -- the records of a text file, squad or jsonl, as values for a prompt
+/* data/dataset_source.h -- the records of text files, squad or jsonl, as values for a prompt
  * template (private to data/dataset*.c). */
 #ifndef LRD_DATA_DATASET_SOURCE_H
 #define LRD_DATA_DATASET_SOURCE_H
@@ -21,7 +21,7 @@ typedef struct lrd_source_row {
     int64_t source, group;
 } lrd_source_row_t;
 
-/* Opens the file, and compiles the template and checks it against the format. LRD_ERR_CONFIG,
+/* Opens the files, and compiles the template and checks it against the format. LRD_ERR_CONFIG,
  * LRD_ERR_FORMAT, LRD_ERR_IO: as lrd_dataset_tokenize says. */
 lrd_status_t lrd_source_open(const lrd_dataset_spec_t *spec, lrd_source_t **source_out);
 void lrd_source_close(lrd_source_t *source); /* NULL is fine */
@@ -31,7 +31,7 @@ const lrd_prompt_t *lrd_source_prompt(const lrd_source_t *source);
 /* The prompt's field `context` for truncate_context; negative: the setting is another. */
 int lrd_source_context_field(const lrd_source_t *source);
 
-/* How many records there are (squad), or lines (jsonl: at least as many). */
+/* How many records there are, or more: lines may be empty. */
 int64_t lrd_source_total(const lrd_source_t *source);
 
 /* How many groups, of what has been read. */

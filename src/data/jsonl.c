@@ -16,6 +16,16 @@ void lrd_jsonl_begin(lrd_jsonl_t *reader, const char *name, const void *data, si
         reader->at = 3;
 }
 
+char lrd_jsonl_first_byte(const void *data, size_t bytes)
+{
+    lrd_jsonl_t r;
+    lrd_jsonl_begin(&r, "", data, bytes);
+    while (r.at < bytes && (r.data[r.at] == ' ' || r.data[r.at] == '\t' || r.data[r.at] == '\r' ||
+                            r.data[r.at] == '\n'))
+        r.at++;
+    return r.at < bytes ? r.data[r.at] : '\0';
+}
+
 /* The next line that holds more than white space, without its end. False: there is none. */
 static bool next_line(lrd_jsonl_t *r, lrd_text_t *line_out)
 {

@@ -27,6 +27,9 @@ typedef struct lrd_jsonl {
 
 void lrd_jsonl_begin(lrd_jsonl_t *reader, const char *name, const void *data, size_t bytes);
 
+/* The first byte behind a byte order mark and white space, which tells what a text is; 0: there is none. */
+char lrd_jsonl_first_byte(const void *data, size_t bytes);
+
 /* The next object, or NULL at the end. The caller owns it (json_decref). LRD_ERR_FORMAT: not JSON,
  * not an object, or a line too long. */
 lrd_status_t lrd_jsonl_next(lrd_jsonl_t *reader, json_t **object_out);

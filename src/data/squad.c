@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "data/squad_records.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@ struct lrd_squad {
     size_t n_articles, n_questions, capacity;
     lrd_squad_question_t *question;
     const json_t **answers; /* [n_questions] */
+    bool of_records;
 };
 
 /* Where the reader stands: data[i].paragraphs[j].qas[k].answers[l]; -1 from the
@@ -205,11 +207,63 @@ out:
     return status;
 }
 
-lrd_status_t lrd_squad_read(const char *path, lrd_squad_t **squad_out)
+/* Numbers articles by their titles, in the order in which they first stand. */
+static lrd_status_t group_by_title(lrd_squad_t *s)
 {
     lrd_status_t status = LRD_OK;
+    json_t *seen = NULL;
+    LRD_ALLOC(seen, json_object());
+    for (size_t i = 0; i < s->n_questions; i++) {
+        lrd_squad_question_t *q = &s->question[i];
+        const lrd_text_t key = q->title.bytes > 0 ? q->title : q->context;
+        const json_t *known = json_object_getn(seen, key.data, key.bytes);
+        q->article =
+            (uint32_t)(known != NULL ? (size_t)json_integer_value(known) : json_object_size(seen));
+        LRD_CHECK(known != NULL || json_object_setn_new(seen, key.data, key.bytes,
+                                                        json_integer(q->article)) == 0,
+                  LRD_ERR_NO_MEMORY, "out of memory: titles");
+    }
+    s->n_articles = json_object_size(seen);
+out:
+    json_decref(seen);
+    return status;
+}
+
+static lrd_status_t read_records(const char *name, const lrd_names_t *files,
+                                 lrd_squad_t **squad_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_squad_t *s = NULL;
+    LRD_NEW(s, 1);
+    s->of_records = true;
+    LRD_ALLOC(s->name, lrd_strdup(name));
+    LRD_TRY(lrd_squad_records_read(name, files, &s->root));
+    LRD_TRY(read_articles(s));
+    LRD_TRY(group_by_title(s));
+    *squad_out = s;
+    s = NULL;
+out:
+    lrd_squad_free(s);
+    return status;
+}
+
+lrd_status_t lrd_squad_read_files(const char *name, const lrd_names_t *files,
+                                  lrd_squad_t **squad_out)
+{
+    lrd_status_t status = LRD_OK;
+    const char *path = files != NULL ? files->name[0] : name;
     lrd_map_t map = {0};
+    bool records = false;
     LRD_TRY(lrd_file_map(path, &map));
+    LRD_TRY(lrd_squad_records_begin(map.data, map.size, &records));
+    if (records) {
+        LRD_TRY(read_records(name, files, squad_out));
+        goto out;
+    }
+    LRD_CHECK(files == NULL || files->n == 1, LRD_ERR_UNSUPPORTED,
+              "%s: %zu files, of which %s is no Parquet file and has no JSON record in its first "
+              "line: SQuAD's own form is read from one file",
+              name, files->n, path);
     LRD_CHECK(map.size <= max_file_bytes, LRD_ERR_FORMAT,
               "%s has %zu bytes; SQuAD files of up to %zu are read", path, map.size,
               max_file_bytes);
@@ -217,6 +271,11 @@ lrd_status_t lrd_squad_read(const char *path, lrd_squad_t **squad_out)
 out:
     lrd_file_unmap(&map);
     return status;
+}
+
+lrd_status_t lrd_squad_read(const char *path, lrd_squad_t **squad_out)
+{
+    return lrd_squad_read_files(path, NULL, squad_out);
 }
 
 void lrd_squad_free(lrd_squad_t *squad)
@@ -255,6 +314,9 @@ lrd_status_t lrd_squad_place(const lrd_squad_t *squad, size_t i, lrd_buf_t *buf)
 {
     const lrd_squad_question_t *q = &squad->question[i];
     const int shown = q->id.bytes < 64 ? (int)q->id.bytes : 64;
+    if (squad->of_records)
+        return lrd_buf_printf(buf, "%s: record %zu (id %.*s)", squad->name, i + 1, shown,
+                              q->id.data);
     return lrd_buf_printf(buf, "%s: data[%u].paragraphs[%u].qas[%u] (id %.*s)", squad->name,
                           q->article, q->paragraph, q->qas, shown, q->id.data);
 }

@@ -1,4 +1,4 @@
-/* hub/hub.h -- the Hugging Face Hub: models and adapters by name, adapters published.
+/* hub/hub.h -- the Hugging Face Hub: models, adapters and data sets by name, adapters published.
  *
  * What is downloaded lies where huggingface_hub keeps it, and what that has downloaded is found (docs/formats.md).
  * A file appears under its name when it is whole, has the size that the server named, and the hash, where the
@@ -7,6 +7,7 @@
 #ifndef LRD_HUB_HUB_H
 #define LRD_HUB_HUB_H
 
+#include "base/file.h"
 #include "base/stop.h"
 #include "hub/hub_name.h"
 
@@ -23,7 +24,8 @@ typedef enum lrd_hub_kind {
     LRD_HUB_MODEL,         /* config.json, tokenizer, safetensors */
     LRD_HUB_MODEL_OUTLINE, /* the same without weights */
     LRD_HUB_ADAPTER,       /* PEFT's adapter_config.json and adapter_model.safetensors */
-    LRD_HUB_EITHER         /* a model or an adapter, whichever it is */
+    LRD_HUB_EITHER,        /* a model or an adapter, whichever it is */
+    LRD_HUB_SPLIT          /* of a data set: lrd_hub_find_data */
 } lrd_hub_kind_t;
 
 /* The folder that holds what `kind` names of a repository, downloaded where it is not here yet; lrd_free it. A branch
@@ -39,6 +41,13 @@ lrd_status_t lrd_hub_find(lrd_hub_t *hub, const lrd_hub_name_t *name, lrd_hub_ki
  * tokenizer is here too is not looked at. */
 lrd_status_t lrd_hub_find_here(lrd_hub_t *hub, const lrd_hub_name_t *name, lrd_hub_kind_t kind,
                                char **folder_out);
+
+/* The files of a data set's split, in the order in which they are read (lrd_names_free), and the folder of their commit, as
+ * lrd_hub_find has it; the rest of the data set is not fetched. `here`: another process of this host has just fetched that commit's split; no
+ * server is asked, and *folder_out stays NULL where it is not here all the same. Errors: of lrd_hub_find, and those of
+ * lrd_hub_split_find (hub/hub_split.h), which says what files a split has. */
+lrd_status_t lrd_hub_find_data(lrd_hub_t *hub, const lrd_hub_data_name_t *name, bool here,
+                               char **folder_out, lrd_names_t *files_out);
 
 /* The commit that a folder of lrd_hub_find is of: points into folder. */
 const char *lrd_hub_commit_of(const char *folder);

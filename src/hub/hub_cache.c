@@ -15,20 +15,25 @@
 #include <time.h>
 #include <unistd.h>
 
-lrd_status_t lrd_hub_cache_open(const char *root, const char *repo, lrd_hub_cache_t *cache_out)
+lrd_status_t lrd_hub_cache_open(const char *root, const lrd_hub_name_t *name,
+                                lrd_hub_cache_t *cache_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_hub_cache_t c = {.root = NULL};
-    lrd_buf_t name = {0};
-    const char *slash = strchr(repo, '/');
-    LRD_TRY(lrd_buf_printf(&name, "models--%.*s--%s", (int)(slash - repo), repo, slash + 1));
+    lrd_buf_t folder = {0};
+    const char *repo = name->repo, *slash = strchr(repo, '/');
+    LRD_TRY(lrd_buf_add_text(&folder, name->is_data ? "datasets--" : "models--"));
+    if (slash != NULL)
+        LRD_TRY(lrd_buf_printf(&folder, "%.*s--%s", (int)(slash - repo), repo, slash + 1));
+    else
+        LRD_TRY(lrd_buf_add_text(&folder, repo));
     LRD_ALLOC(c.root, lrd_strdup(root));
-    LRD_ALLOC(c.folder, lrd_path_join(root, name.data));
-    LRD_ALLOC(c.locks, lrd_asprintf("%s/.locks/%s", root, name.data));
+    LRD_ALLOC(c.folder, lrd_path_join(root, folder.data));
+    LRD_ALLOC(c.locks, lrd_asprintf("%s/.locks/%s", root, folder.data));
     *cache_out = c;
     c = (lrd_hub_cache_t){.root = NULL};
 out:
-    lrd_buf_release(&name);
+    lrd_buf_release(&folder);
     lrd_hub_cache_release(&c);
     return status;
 }
@@ -96,6 +101,54 @@ lrd_status_t lrd_hub_cache_write_ref(const lrd_hub_cache_t *cache, const char *r
     LRD_TRY(lrd_file_write(path, commit, strlen(commit)));
 out:
     lrd_free(path);
+    return status;
+}
+
+/* Adds what is in a folder of a snapshot; `inside`: its path there, "" or "data/". */
+static lrd_status_t add_paths(const char *snapshot, const char *inside, int depth,
+                              lrd_names_t *paths, size_t *capacity)
+{
+    enum { MAX_DEPTH = 32 };
+    lrd_status_t status = LRD_OK;
+    lrd_names_t names = {0};
+    char *folder = NULL, *path = NULL, *relative = NULL;
+    LRD_ALLOC(folder, lrd_path_join(snapshot, inside));
+    if (depth == MAX_DEPTH || !lrd_folder_exists(folder))
+        goto out;
+    LRD_TRY(lrd_folder_list(folder, &names));
+    for (size_t i = 0; i < names.n; i++) {
+        LRD_ALLOC(path, lrd_path_join(folder, names.name[i]));
+        if (lrd_folder_exists(path)) {
+            LRD_ALLOC(relative, lrd_asprintf("%s%s/", inside, names.name[i]));
+            LRD_TRY(add_paths(snapshot, relative, depth + 1, paths, capacity));
+        } else if (lrd_file_exists(path)) {
+            LRD_ALLOC(relative, lrd_asprintf("%s%s", inside, names.name[i]));
+            LRD_GROW(paths->name, paths->n, *capacity);
+            paths->name[paths->n++] = relative;
+            relative = NULL;
+        }
+        lrd_free(relative);
+        lrd_free(path);
+        path = relative = NULL;
+    }
+out:
+    lrd_free(relative);
+    lrd_free(path);
+    lrd_free(folder);
+    lrd_names_free(&names);
+    return status;
+}
+
+lrd_status_t lrd_hub_cache_list(const char *snapshot, lrd_names_t *paths_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_names_t paths = {0};
+    size_t capacity = 0;
+    LRD_TRY(add_paths(snapshot, "", 0, &paths, &capacity));
+    *paths_out = paths;
+    paths = (lrd_names_t){0};
+out:
+    lrd_names_free(&paths);
     return status;
 }
 
@@ -235,17 +288,20 @@ out:
 lrd_status_t lrd_hub_cache_link(const char *snapshot, const char *name, const char *tag)
 {
     lrd_status_t status = LRD_OK;
-    char *link = NULL, *target = NULL;
-    LRD_TRY(lrd_folder_make(snapshot));
+    char *link = NULL;
+    lrd_buf_t target = {0};
     LRD_ALLOC(link, lrd_path_join(snapshot, name));
-    LRD_ALLOC(target, lrd_asprintf("../../blobs/%s", tag));
+    LRD_TRY(make_parent(link));
+    for (const char *at = name; (at = strchr(at, '/')) != NULL; at++)
+        LRD_TRY(lrd_buf_add_text(&target, "../")); /* a file of a folder in the repository */
+    LRD_TRY(lrd_buf_printf(&target, "../../blobs/%s", tag));
     LRD_CHECK(unlink(link) == 0 || errno == ENOENT, LRD_ERR_IO, "cannot replace %s: %s", link,
               strerror(errno));
-    LRD_CHECK(symlink(target, link) == 0 || errno == EEXIST, LRD_ERR_IO,
+    LRD_CHECK(symlink(target.data, link) == 0 || errno == EEXIST, LRD_ERR_IO,
               "cannot make the link %s: %s. HF_HUB_CACHE names another folder for the cache", link,
               strerror(errno));
 out:
-    lrd_free(target);
+    lrd_buf_release(&target);
     lrd_free(link);
     return status;
 }

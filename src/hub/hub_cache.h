@@ -4,6 +4,8 @@
  *   models--ORG--NAME/blobs/ETAG                     a file's content; ETAG.incomplete: what is here of it
  *   models--ORG--NAME/snapshots/COMMIT/config.json   -> ../../blobs/ETAG
  *   .locks/models--ORG--NAME/ETAG.lock               held (flock) by who downloads that file
+ *
+ * and datasets--ORG--NAME likewise.
  */
 #ifndef LRD_HUB_HUB_CACHE_H
 #define LRD_HUB_HUB_CACHE_H
@@ -14,7 +16,8 @@
 typedef struct lrd_hub_cache {
     char *root, *folder, *locks; /* the cache; models--ORG--NAME in it; that in .locks */
 } lrd_hub_cache_t;
-lrd_status_t lrd_hub_cache_open(const char *root, const char *repo, lrd_hub_cache_t *cache_out);
+lrd_status_t lrd_hub_cache_open(const char *root, const lrd_hub_name_t *name,
+                                lrd_hub_cache_t *cache_out);
 void lrd_hub_cache_release(lrd_hub_cache_t *cache); /* {0} is fine */
 
 /* snapshots/COMMIT, there or not; lrd_free it. */
@@ -26,6 +29,9 @@ lrd_status_t lrd_hub_cache_read_ref(const lrd_hub_cache_t *cache, const char *re
                                     char commit_out[LRD_HUB_COMMIT_HEX]);
 lrd_status_t lrd_hub_cache_write_ref(const lrd_hub_cache_t *cache, const char *revision,
                                      const char *commit);
+
+/* The files of a snapshot, by their paths in it; none: it is not there. lrd_names_free. */
+lrd_status_t lrd_hub_cache_list(const char *snapshot, lrd_names_t *paths_out);
 
 /* Whether a snapshot has what `kind` cannot do without: all shards of its weights, say. */
 lrd_status_t lrd_hub_cache_holds(const char *snapshot, lrd_hub_kind_t kind, bool *holds_out);

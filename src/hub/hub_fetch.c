@@ -209,10 +209,24 @@ out:
 static lrd_status_t make_url(const lrd_hub_fetch_t *f, const char *path, char **url_out)
 {
     lrd_status_t status = LRD_OK;
-    char *before = NULL;
-    LRD_ALLOC(before, lrd_asprintf("/%s/resolve/%s/", f->repo, f->commit));
-    LRD_TRY(lrd_hub_url(f->hub, before, path, "", url_out));
+    char *before = NULL, *part = NULL;
+    lrd_buf_t url = {0};
+    LRD_ALLOC(before, lrd_asprintf("%s/%s%s/resolve/%s", f->hub->config.endpoint,
+                                   f->is_data ? "datasets/" : "", f->repo, f->commit));
+    LRD_TRY(lrd_buf_add_text(&url, before));
+    for (size_t n; *path != '\0'; path += n + (path[n] == '/')) { /* "/" is no part of a name */
+        n = strcspn(path, "/");
+        LRD_ALLOC(part, lrd_strndup(path, n));
+        LRD_TRY(lrd_buf_add_text(&url, "/"));
+        LRD_TRY(lrd_http_quote(&url, part));
+        lrd_free(part);
+        part = NULL;
+    }
+    *url_out = url.data;
+    url = (lrd_buf_t){0};
 out:
+    lrd_buf_release(&url);
+    lrd_free(part);
     lrd_free(before);
     return status;
 }

@@ -11,6 +11,7 @@ typedef struct lrd_hub_fetch {
     lrd_hub_t *hub;
     const lrd_hub_cache_t *cache;
     const char *repo, *commit;
+    bool is_data;         /* the repository is a data set's */
     const char *snapshot; /* of that commit */
     lrd_progress_t
         progress; /* in MiB, of all files that are fetched; shows where `total` is not 0 */

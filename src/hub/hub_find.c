@@ -1,4 +1,6 @@
+#include "hub/hub_card.h"
 #include "hub/hub_fetch.h"
+#include "hub/hub_split.h"
 
 #include "base/file.h"
 #include "base/log.h"
@@ -18,11 +20,13 @@ static const char *const model_files[] = {"config.json", "generation_config.json
 typedef struct search {
     lrd_hub_t *hub;
     const char *repo, *revision;
+    const lrd_hub_data_name_t *data; /* of LRD_HUB_SPLIT; else NULL */
     lrd_hub_kind_t kind;
     lrd_hub_cache_t cache;
     lrd_hub_listing_t listing;
     char *snapshot; /* of listing.commit */
     bool wants_model, wants_weights, wants_adapter;
+    lrd_names_t files; /* of the split */
 } search_t;
 
 static lrd_status_t list_files(search_t *s, int attempts)
@@ -30,7 +34,8 @@ static lrd_status_t list_files(search_t *s, int attempts)
     lrd_status_t status = LRD_OK;
     char *before = NULL, *url = NULL;
     lrd_http_reply_t reply = {.code = 0};
-    LRD_ALLOC(before, lrd_asprintf("/api/models/%s/revision/", s->repo));
+    LRD_ALLOC(before, lrd_asprintf("/api/%s/%s/revision/", s->data != NULL ? "datasets" : "models",
+                                   s->repo));
     LRD_TRY(lrd_hub_url(s->hub, before, s->revision, "?blobs=true", &url));
     LRD_TRY(lrd_http_send(s->hub->http,
                           &(lrd_http_request_t){.method = "GET", .url = url, .attempts = attempts},
@@ -134,15 +139,14 @@ out:
 }
 
 /* Bytes of those that are not here yet. */
-static lrd_status_t count_missing(const search_t *s, const lrd_hub_shards_t *shards,
-                                  int64_t *bytes_out)
+static lrd_status_t count_missing(const search_t *s, const lrd_names_t *files, int64_t *bytes_out)
 {
     lrd_status_t status = LRD_OK;
     char *path = NULL;
     int64_t bytes = 0;
-    for (size_t i = 0; i < shards->n; i++) {
-        const int64_t size = lrd_hub_listing_find(&s->listing, shards->name[i])->size;
-        LRD_ALLOC(path, lrd_path_join(s->snapshot, shards->name[i]));
+    for (size_t i = 0; i < files->n; i++) {
+        const int64_t size = lrd_hub_listing_find(&s->listing, files->name[i])->size;
+        LRD_ALLOC(path, lrd_path_join(s->snapshot, files->name[i]));
         if (!lrd_file_exists(path) && size > 0 && bytes <= INT64_MAX - size)
             bytes += size;
         lrd_free(path);
@@ -154,26 +158,84 @@ out:
     return status;
 }
 
-static lrd_status_t fetch_weights(lrd_hub_fetch_t *f, const search_t *s)
+/* Large files, with a progress bar. */
+static lrd_status_t fetch_many(lrd_hub_fetch_t *f, const search_t *s, const lrd_names_t *files)
 {
     lrd_status_t status = LRD_OK;
-    lrd_hub_shards_t shards = {.n = 0};
     int64_t bytes = 0;
-    if (!lists(s, "model.safetensors"))
-        LRD_TRY(fetch_named(f, s, index_name));
-    LRD_TRY(find_weights(s, &shards));
-    LRD_TRY(count_missing(s, &shards, &bytes));
+    LRD_TRY(count_missing(s, files, &bytes));
     f->done = 0;
     if (bytes >= MIB)
         lrd_progress_begin(&f->progress, "Downloading", "MiB", 0, bytes / MIB);
-    for (size_t i = 0; i < shards.n; i++)
-        LRD_TRY(fetch_named(f, s, shards.name[i]));
+    for (size_t i = 0; i < files->n; i++)
+        LRD_TRY(fetch_named(f, s, files->name[i]));
     if (f->progress.total > 0)
         lrd_progress_end(&f->progress, f->done / MIB);
 out:
     if (status != LRD_OK)
         lrd_log_status_line(NULL);
+    return status;
+}
+
+static lrd_status_t fetch_weights(lrd_hub_fetch_t *f, const search_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_hub_shards_t shards = {.n = 0};
+    if (!lists(s, "model.safetensors"))
+        LRD_TRY(fetch_named(f, s, index_name));
+    LRD_TRY(find_weights(s, &shards));
+    LRD_TRY(fetch_many(f, s, &(lrd_names_t){shards.name, shards.n}));
+out:
     lrd_hub_shards_release(&shards);
+    return status;
+}
+
+/* The split's files, of all `path` of the snapshot or the listing. What stands in the snapshot without a README.md may be
+ * incomplete: it would say which files they are. */
+static lrd_status_t find_split(const search_t *s, const char *snapshot, const lrd_names_t *path,
+                               lrd_names_t *files_out, bool *complete_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_hub_card_t card = {.n = 0};
+    lrd_buf_t text = {0};
+    char *readme = NULL;
+    LRD_ALLOC(readme, lrd_path_join(snapshot, "README.md"));
+    if (lrd_file_exists(readme)) {
+        LRD_TRY(lrd_file_read(readme, MAX_INDEX_BYTES, &text));
+        LRD_TRY(lrd_hub_card_read(text.data != NULL ? text.data : "", text.size, readme, &card));
+    }
+    LRD_TRY(lrd_hub_split_find(&card, path, s->data, files_out, complete_out));
+    *complete_out &= lrd_file_exists(readme);
+out:
+    lrd_hub_card_release(&card);
+    lrd_buf_release(&text);
+    lrd_free(readme);
+    return status;
+}
+
+/* The names of the listing; borrowed from it, the array is the caller's. */
+static lrd_status_t list_paths(const search_t *s, lrd_names_t *paths_out)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_NEW(paths_out->name, s->listing.n + 1);
+    paths_out->n = s->listing.n;
+    for (size_t i = 0; i < s->listing.n; i++)
+        paths_out->name[i] = s->listing.file[i].path;
+out:
+    return status;
+}
+
+static lrd_status_t fetch_split(lrd_hub_fetch_t *f, search_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_names_t paths = {0};
+    bool complete = false;
+    LRD_TRY(fetch_named(f, s, "README.md"));
+    LRD_TRY(list_paths(s, &paths));
+    LRD_TRY(find_split(s, s->snapshot, &paths, &s->files, &complete));
+    LRD_TRY(fetch_many(f, s, &s->files));
+out:
+    lrd_free(paths.name);
     return status;
 }
 
@@ -184,6 +246,7 @@ static lrd_status_t fetch_all(search_t *s)
                          .cache = &s->cache,
                          .repo = s->repo,
                          .commit = s->listing.commit,
+                         .is_data = s->data != NULL,
                          .snapshot = s->snapshot};
     for (size_t i = 0; s->wants_model && i < sizeof model_files / sizeof model_files[0]; i++)
         LRD_TRY(fetch_named(&f, s, model_files[i]));
@@ -193,7 +256,30 @@ static lrd_status_t fetch_all(search_t *s)
     }
     if (s->wants_weights)
         LRD_TRY(fetch_weights(&f, s));
+    if (s->data != NULL)
+        LRD_TRY(fetch_split(&f, s));
 out:
+    return status;
+}
+
+/* Whether a snapshot has the split. Where its files are not numbered, others may not have been fetched: `sure` does not
+ * take that. */
+static lrd_status_t holds_split(const search_t *s, const char *folder, bool sure, bool *holds_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_names_t paths = {0}, files = {0};
+    bool complete = false;
+    LRD_TRY(lrd_hub_cache_list(folder, &paths));
+    status = find_split(s, folder, &paths, &files, &complete);
+    *holds_out = status == LRD_OK && (complete || !sure);
+    if (status == LRD_ERR_NO_MEMORY)
+        goto out;
+    if (status != LRD_OK)
+        lrd_error_clear(); /* what is here is not all that the server has */
+    status = LRD_OK;
+out:
+    lrd_names_free(&paths);
+    lrd_names_free(&files);
     return status;
 }
 
@@ -211,9 +297,13 @@ static lrd_status_t find_here(const search_t *s, bool sure, char **folder_out)
     if (commit[0] == '\0')
         goto out;
     LRD_TRY(lrd_hub_cache_snapshot(&s->cache, commit, &folder));
-    LRD_TRY(lrd_hub_cache_holds(folder, s->kind, &holds));
+    if (s->data != NULL)
+        LRD_TRY(holds_split(s, folder, sure, &holds));
+    else
+        LRD_TRY(lrd_hub_cache_holds(folder, s->kind, &holds));
     LRD_ALLOC(tokenizer, lrd_path_join(folder, "tokenizer.json"));
-    if (holds && (!sure || s->kind == LRD_HUB_ADAPTER || lrd_file_exists(tokenizer))) {
+    if (holds &&
+        (!sure || s->kind == LRD_HUB_ADAPTER || s->data != NULL || lrd_file_exists(tokenizer))) {
         *folder_out = folder;
         folder = NULL;
     }
@@ -227,7 +317,8 @@ static lrd_status_t download(search_t *s, int attempts, char **folder_out)
 {
     lrd_status_t status = LRD_OK;
     LRD_TRY(list_files(s, attempts));
-    LRD_TRY(choose(s));
+    if (s->data == NULL)
+        LRD_TRY(choose(s));
     LRD_TRY(lrd_hub_cache_snapshot(&s->cache, s->listing.commit, &s->snapshot));
     LRD_TRY(fetch_all(s));
     if (lrd_hub_cache_write_ref(&s->cache, s->revision, s->listing.commit) != LRD_OK)
@@ -281,6 +372,14 @@ out:
     return status;
 }
 
+static void release(search_t *s)
+{
+    lrd_free(s->snapshot);
+    lrd_names_free(&s->files);
+    lrd_hub_listing_release(&s->listing);
+    lrd_hub_cache_release(&s->cache);
+}
+
 static search_t search_for(lrd_hub_t *hub, const lrd_hub_name_t *name, lrd_hub_kind_t kind)
 {
     return (search_t){.hub = hub,
@@ -295,14 +394,12 @@ lrd_status_t lrd_hub_find(lrd_hub_t *hub, const lrd_hub_name_t *name, lrd_hub_ki
     lrd_status_t status = LRD_OK;
     search_t s = search_for(hub, name, kind);
     char *folder = NULL;
-    LRD_TRY(lrd_hub_cache_open(hub->config.cache, name->repo, &s.cache));
+    LRD_TRY(lrd_hub_cache_open(hub->config.cache, name, &s.cache));
     LRD_TRY(find(&s, &folder));
     lrd_info("%s@%s: commit %s, in %s", s.repo, s.revision, lrd_hub_commit_of(folder), folder);
     *folder_out = folder;
 out:
-    lrd_free(s.snapshot);
-    lrd_hub_listing_release(&s.listing);
-    lrd_hub_cache_release(&s.cache);
+    release(&s);
     return status;
 }
 
@@ -311,10 +408,64 @@ lrd_status_t lrd_hub_find_here(lrd_hub_t *hub, const lrd_hub_name_t *name, lrd_h
 {
     lrd_status_t status = LRD_OK;
     search_t s = search_for(hub, name, kind);
-    LRD_TRY(lrd_hub_cache_open(hub->config.cache, name->repo, &s.cache));
+    LRD_TRY(lrd_hub_cache_open(hub->config.cache, name, &s.cache));
     LRD_TRY(find_here(&s, false, folder_out));
 out:
-    lrd_hub_cache_release(&s.cache);
+    release(&s);
+    return status;
+}
+
+/* Of the search's result: where it was not downloaded now, of what is here. Absolute from now on. */
+static lrd_status_t take_files(search_t *s, const char *folder, bool here, lrd_names_t *files_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_names_t paths = {0};
+    bool complete = true;
+    if (s->files.n == 0) {
+        LRD_TRY(lrd_hub_cache_list(folder, &paths));
+        LRD_TRY(find_split(s, folder, &paths, &s->files, &complete));
+    }
+    if (!complete && !here)
+        lrd_warn(
+            "%s: whether the split %s has more files than the %zu that are here only the server "
+            "knows",
+            s->repo, s->data->split, s->files.n);
+    for (size_t i = 0; i < s->files.n; i++) {
+        char *path;
+        LRD_ALLOC(path, lrd_path_join(folder, s->files.name[i]));
+        lrd_free(s->files.name[i]);
+        s->files.name[i] = path;
+    }
+    *files_out = s->files;
+    s->files = (lrd_names_t){0};
+out:
+    lrd_names_free(&paths);
+    return status;
+}
+
+lrd_status_t lrd_hub_find_data(lrd_hub_t *hub, const lrd_hub_data_name_t *name, bool here,
+                               char **folder_out, lrd_names_t *files_out)
+{
+    lrd_status_t status = LRD_OK;
+    search_t s = search_for(hub, &name->repo, LRD_HUB_SPLIT);
+    char *folder = NULL;
+    s.data = name;
+    LRD_TRY(lrd_hub_cache_open(hub->config.cache, &name->repo, &s.cache));
+    if (here)
+        LRD_TRY(find_here(&s, false, &folder));
+    else
+        LRD_TRY(find(&s, &folder));
+    if (folder == NULL)
+        goto out;
+    LRD_TRY(take_files(&s, folder, here, files_out));
+    if (!here)
+        lrd_info("%s@%s, split %s: commit %s, in %s", s.repo, s.revision, name->split,
+                 lrd_hub_commit_of(folder), folder);
+    *folder_out = folder;
+    folder = NULL;
+out:
+    lrd_free(folder);
+    release(&s);
     return status;
 }
 

@@ -73,9 +73,58 @@ bool lrd_hub_name_read(const char *text, lrd_hub_name_t *name_out)
     if (!is_repo(text, n) || strlen(revision) >= sizeof name_out->revision ||
         (at != NULL && !lrd_hub_is_safe_path(revision)))
         return false;
+    *name_out = (lrd_hub_name_t){.is_data = false};
     snprintf(name_out->repo, sizeof name_out->repo, "%.*s", (int)n, text);
     snprintf(name_out->revision, sizeof name_out->revision, "%s", revision);
     return true;
+}
+
+/* A configuration or a split: one part of a path. */
+static bool take_word(const char *text, size_t n, char word_out[LRD_HUB_WORD_BYTES])
+{
+    if (n == 0 || n >= LRD_HUB_WORD_BYTES || memchr(text, '/', n) != NULL)
+        return false;
+    snprintf(word_out, LRD_HUB_WORD_BYTES, "%.*s", (int)n, text);
+    return lrd_hub_is_safe_path(word_out);
+}
+
+/* What stands behind the "#". */
+static bool take_split(const char *text, lrd_hub_data_name_t *name)
+{
+    const char *slash = strrchr(text, '/');
+    const char *split = slash != NULL ? slash + 1 : text;
+    return (slash == NULL || take_word(text, (size_t)(slash - text), name->config)) &&
+           take_word(split, strlen(split), name->split);
+}
+
+/* What stands before it. */
+static bool take_repo(const char *text, lrd_hub_name_t *repo)
+{
+    const size_t n = strcspn(text, "@");
+    const char *revision = text[n] == '@' ? text + n + 1 : "";
+    if (memchr(text, '/', n) != NULL)
+        return lrd_hub_name_read(text, repo);
+    if (!is_repo_part(text, n) || memmem(text, n, "--", 2) != NULL ||
+        memmem(text, n, "..", 2) != NULL || (text[n] == '@' && !lrd_hub_is_safe_path(revision)))
+        return false;
+    snprintf(repo->repo, sizeof repo->repo, "%.*s", (int)n, text);
+    return (size_t)snprintf(repo->revision, sizeof repo->revision, "%s", revision) <
+           sizeof repo->revision;
+}
+
+bool lrd_hub_data_name_read(const char *text, const char *split, lrd_hub_data_name_t *name_out)
+{
+    char repo[LRD_HUB_REPO_BYTES + LRD_HUB_REVISION_BYTES];
+    const size_t n = strcspn(text, "#");
+    *name_out = (lrd_hub_data_name_t){.config = ""};
+    if (n >= sizeof repo)
+        return false;
+    snprintf(repo, sizeof repo, "%.*s", (int)n, text);
+    if (!take_repo(repo, &name_out->repo))
+        return false;
+    name_out->repo.is_data = true;
+    return text[n] == '#' ? take_split(text + n + 1, name_out)
+                          : take_word(split, strlen(split), name_out->split);
 }
 
 lrd_status_t lrd_hub_name_parse(const char *text, lrd_hub_name_t *name_out)

@@ -11,7 +11,20 @@ enum { LRD_HUB_REPO_BYTES = 98, LRD_HUB_REVISION_BYTES = 200, LRD_HUB_COMMIT_HEX
 typedef struct lrd_hub_name {
     char repo[LRD_HUB_REPO_BYTES];         /* "ORG/NAME" */
     char revision[LRD_HUB_REVISION_BYTES]; /* branch, tag or commit; "": none was named */
+    bool is_data;                          /* a data set's repository, else a model's */
 } lrd_hub_name_t;
+
+/* A split of a data set. */
+enum { LRD_HUB_WORD_BYTES = 128 };
+typedef struct lrd_hub_data_name {
+    lrd_hub_name_t repo; /* "ORG/NAME", or "NAME" alone, as the first data sets were called */
+    char config[LRD_HUB_WORD_BYTES]; /* "": the default one */
+    char split[LRD_HUB_WORD_BYTES];
+} lrd_hub_data_name_t;
+
+/* Reads "ORG/NAME", "NAME@REVISION", "ORG/NAME#SPLIT", "ORG/NAME@REVISION#CONFIGURATION/SPLIT"; `split` holds where none is
+ * named. False: it is none, such as a path of other depth. */
+bool lrd_hub_data_name_read(const char *text, const char *split, lrd_hub_data_name_t *name_out);
 
 /* Reads "ORG/NAME" or "ORG/NAME@REVISION". False: it is none, such as a path of other depth. */
 bool lrd_hub_name_read(const char *text, lrd_hub_name_t *name_out);

@@ -17,9 +17,10 @@ lrd_status_t lrd_squad_prompts_open(const lrd_squad_prompts_spec_t *spec,
     LRD_CHECK(settings.max_length > 0, LRD_ERR_CONFIG,
               "--max-new-tokens %d leaves no room for a question: data.max_length is %lld",
               spec->max_new_tokens, (long long)spec->settings->max_length);
-    LRD_TRY(lrd_squad_read(spec->path, &p.data));
+    LRD_TRY(lrd_squad_read_files(spec->path, spec->files, &p.data));
     LRD_TRY(lrd_tokenizer_load(spec->model_folder, &p.tokenizer));
     LRD_TRY(lrd_dataset_tokenize(&(lrd_dataset_spec_t){.path = spec->path,
+                                                       .files = spec->files,
                                                        .settings = &settings,
                                                        .tokenizer = p.tokenizer,
                                                        .vocab_size = spec->vocab_size,

@@ -26,6 +26,7 @@ typedef struct lrd_squad_prompts {
 
 typedef struct lrd_squad_prompts_spec {
     const char *path, *model_folder;
+    const lrd_names_t *files;            /* that `path` stands for; NULL: itself */
     const lrd_data_settings_t *settings; /* prompt_template, no_answer_text, max_length: prompt and
                                             answer together; longer contexts are shortened */
     int64_t vocab_size;

@@ -7,6 +7,7 @@
 #ifndef LRD_TRAIN_ANSWERING_H
 #define LRD_TRAIN_ANSWERING_H
 
+#include "base/file.h"
 #include "comm/grid.h"
 #include "model/engine.h"
 
@@ -14,8 +15,9 @@
 typedef struct lrd_answering_task {
     const lrd_settings_t *settings;
     const char *model_folder;
-    const char *file;        /* SQuAD v2.0 */
-    const int64_t *question; /* [n_questions] of the file, ascending; NULL: all */
+    const char *file;         /* SQuAD v2.0 */
+    const lrd_names_t *files; /* that `file` stands for; NULL: itself */
+    const int64_t *question;  /* [n_questions] of the file, ascending; NULL: all */
     size_t n_questions;
     const lrd_model_config_t *config;
     int n_threads;

@@ -9,6 +9,7 @@
 #ifndef LRD_TRAIN_SESSION_H
 #define LRD_TRAIN_SESSION_H
 
+#include "base/file.h"
 #include "base/settings.h"
 #include "comm/comm.h"
 #include "comm/reduce.h"
@@ -27,7 +28,10 @@ typedef struct lrd_session_options {
     const lrd_settings_t *settings; /* checked */
     const char *model_folder;       /* that model.name_or_path names */
     const char *adapter_folder;     /* that lora.adapter_name_or_path names, or NULL */
-    const char *backend;            /* as lrd_backend_open takes it */
+    const lrd_names_t
+        *train_files; /* of the data set that data.train_file names; NULL: it is a file */
+    const lrd_names_t *eval_files; /* likewise */
+    const char *backend;           /* as lrd_backend_open takes it */
     int n_threads;
     const lrd_answering_t *answering; /* NULL: evaluations generate no answers */
     /* To plan: memory of each rank, the last entry for all that follow; NULL: what is free. */

@@ -9,6 +9,7 @@ lrd_status_t lrd_session_open_answering(lrd_session_t *s)
     lrd_answering_task_t task = {.settings = x,
                                  .model_folder = s->o.model_folder,
                                  .file = x->data.eval_file,
+                                 .files = s->o.eval_files,
                                  .config = &s->engine.config,
                                  .n_threads = s->o.n_threads,
                                  .stop = s->o.stop};
@@ -20,6 +21,7 @@ lrd_status_t lrd_session_open_answering(lrd_session_t *s)
         for (int64_t i = 0; i < n; i++)
             s->eval_question[i] = lrd_dataset_record(s->eval, i).source;
         task.file = x->data.train_file;
+        task.files = s->o.train_files;
         task.question = s->eval_question;
         task.n_questions = (size_t)n;
     }

@@ -15,16 +15,18 @@ static void remember_key(const char *path, char key[80])
     snprintf(key, 80, "%.*s", (int)(dot != NULL ? dot - base : (long)strlen(base)), base);
 }
 
-/* The tokenized data set of a file: built by rank 0 where need be, mapped by all. Collective. */
-static lrd_status_t open_data_file(lrd_session_t *s, const char *file, const char *cache,
-                                   const lrd_tokenizer_t *tokenizer, char key[80],
-                                   lrd_dataset_t **set_out)
+/* The tokenized data set of a file, or of files that it stands for: built by rank 0 where need be, mapped by all.
+ * Collective. */
+static lrd_status_t open_data_file(lrd_session_t *s, const char *file, const lrd_names_t *files,
+                                   const char *cache, const lrd_tokenizer_t *tokenizer,
+                                   char key[80], lrd_dataset_t **set_out)
 {
     enum { PATH_BYTES = 4096 };
     lrd_status_t status = LRD_OK;
     char *path = NULL, shared[PATH_BYTES] = "";
     const bool is_root = lrd_comm_rank(s->o.comm) == 0;
     const lrd_dataset_spec_t spec = {.path = file,
+                                     .files = files,
                                      .settings = &s->o.settings->data,
                                      .tokenizer = tokenizer,
                                      .vocab_size = s->engine.config.vocab_size,
@@ -118,9 +120,11 @@ lrd_status_t lrd_session_open_data(lrd_session_t *s)
     status = cache != NULL ? open_tokenizer(s, &tokenizer)
                            : lrd_fail(LRD_ERR_NO_MEMORY, __FILE__, __LINE__, "out of memory");
     LRD_TRY(lrd_agree_unless_stopped(s->o.comm, status, s->o.stop));
-    LRD_TRY(open_data_file(s, x->data.train_file, cache, tokenizer, s->data_key, &s->train));
+    LRD_TRY(open_data_file(s, x->data.train_file, s->o.train_files, cache, tokenizer, s->data_key,
+                           &s->train));
     if (x->data.eval_file != NULL)
-        LRD_TRY(open_data_file(s, x->data.eval_file, cache, tokenizer, eval_key, &s->eval));
+        LRD_TRY(open_data_file(s, x->data.eval_file, s->o.eval_files, cache, tokenizer, eval_key,
+                               &s->eval));
     LRD_TRY(lrd_agree_unless_stopped(s->o.comm, split_data(s), s->o.stop));
     LRD_TRY(lrd_agree_unless_stopped(s->o.comm, check_targets(s), s->o.stop));
 out:

@@ -106,7 +106,8 @@ rm model/config.json;                                      refuse "no config.jso
 export HF_HOME=$work/home HF_HUB_OFFLINE=1 # tests/hub asks a server
 refuse "model of the Hub that is not here" 2 "no folder bigscience/bloom-560m here, and as a name of the Hub: bigscience/bloom-560m@main is not in $work/home/hub" --set model.name_or_path=bigscience/bloom-560m
 refuse "publishing without a network"      2 "HF_HUB_OFFLINE is set, which forbids to publish me/a" --set training.push_to_hub=true --set training.hub_model_id=me/a
-refuse "data of the Hub"                   2 "data.train_file: squad_v2 is no file here. Data sets of the Hub are Parquet files" --set data.train_file=squad_v2
+refuse "data of the Hub that is not here"   2 "no file squad_v2 here, and as a name of the Hub: squad_v2@main is not in $work/home/hub" --set data.train_file=squad_v2
+refuse "data that is neither"              2 "no/such/file is no file here, and no name of the Hub" --set data.train_file=no/such/file
 refuse "model that is a file" 2 train.jsonl --set model.name_or_path=train.jsonl
 set_config vocab_size 700;                                 refuse "other vocabulary" 2 shape
 set_config n_layer 30;                                     refuse "more layers" 2 'h.2.input_layernorm.weight'
@@ -125,7 +126,7 @@ for line in '{"input_ids": []}' '{"input_ids": "1"}' '{"input_ids": [1.5, 2]}' '
   refuse "record $line" 2 "train.jsonl:$((lines + 1))"
 done
 printf '{"input_ids": [1, 2\0]}\n' > train.jsonl;          refuse "zero byte" 2 "train.jsonl:1"
-head -c 100000 /dev/zero | tr '\0' '[' > train.jsonl;      refuse "deep record" 2 "train.jsonl:1"
+head -c 100000 /dev/zero | tr '\0' '[' > train.jsonl;      refuse "deep record" 2 "train.jsonl: nested deeper"
 printf '\n\n' > train.jsonl;                               refuse "empty lines" 2 train.jsonl
 echo '{"input_ids": [1, 2], "labels": [-100, -100]}' > train.jsonl; refuse "nothing to learn" 2 train.jsonl
 rm train.jsonl; mkdir train.jsonl;                         refuse "data is a folder" 2 train.jsonl

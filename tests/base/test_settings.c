@@ -406,7 +406,7 @@ static void test_tutorial(void **state)
     assert_int_equal(s->lora.exclude_modules.n, 0);
     assert_int_equal(s->lora.rank_pattern.n, 0);
     assert_int_equal(s->data.format, LRD_FORMAT_SQUAD);
-    assert_string_equal(s->data.train_file, "train-v2.0.json");
+    assert_string_equal(s->data.train_file, "rajpurkar/squad_v2");
     assert_null(s->data.eval_file);
     assert_string_equal(s->data.prompt_template,
                         "### CONTEXT\n{context}\n\n### QUESTION\n{question}\n\n### "

@@ -1,10 +1,11 @@
-/* Names of the Hub and answers of its server. The first byte tells which: what is read holds no name that leads out of its
+/* Names of the Hub, answers of its server and cards of its data sets. The first byte tells which: what is read holds no name that leads out of its
  * folder, and no part of an upload is missing. */
 #include "fuzz/fuzz_target.h"
 
 #include "base/log.h"
 #include "base/mem.h"
 #include "hub/hub_reply.h"
+#include "hub/hub_split.h"
 
 #include <string.h>
 
@@ -67,7 +68,52 @@ static void read_name(const char *text, size_t n)
         if (name.revision[0] != '\0')
             check_path(name.revision);
     }
+    lrd_hub_data_name_t data;
+    if (lrd_hub_data_name_read(whole, "train", &data)) {
+        check_path(data.repo.repo);
+        check_path(data.split);
+        if (data.config[0] != '\0')
+            check_path(data.config);
+    }
     lrd_free(whole);
+}
+
+/* Of a repository with these files. */
+static void read_card(const char *text, size_t n)
+{
+    static const char *const file[] = {
+        ".x.json",    "README.md",      "a.json",    "data/train-00000-of-00001.parquet",
+        "data/b.csv", "en/dev/c.jsonl", "train.json"};
+    enum { N = sizeof file / sizeof file[0] };
+    char *name[N];
+    const lrd_names_t path = {name, N};
+    const lrd_hub_data_name_t wanted = {.repo = {.repo = "a/b"}, .split = "train"};
+    lrd_hub_card_t card = {.n = 0};
+    lrd_names_t files = {0};
+    bool complete = false;
+    for (int i = 0; i < N; i++)
+        name[i] = (char *)(uintptr_t)file[i];
+    if (lrd_hub_card_read(text, n, "README.md", &card) != LRD_OK)
+        FUZZ_CHECK(card.n == 0);
+    lrd_error_clear();
+    if (lrd_hub_split_find(&card, &path, &wanted, &files, &complete) == LRD_OK)
+        FUZZ_CHECK(files.n > 0 && files.n <= N);
+    lrd_names_free(&files);
+    lrd_hub_card_release(&card);
+}
+
+/* A pattern on the first line, a path behind it; every path matches itself where no character has a meaning. */
+static void match(const char *text, size_t n)
+{
+    const char *end = memchr(text, '\n', n);
+    char *pattern = lrd_strndup(text, end != NULL ? (size_t)(end - text) : n);
+    char *path = end != NULL ? lrd_strndup(end + 1, n - (size_t)(end + 1 - text)) : lrd_strdup("a");
+    FUZZ_CHECK(pattern != NULL && path != NULL);
+    (void)lrd_hub_pattern_matches(pattern, path);
+    FUZZ_CHECK(lrd_hub_pattern_matches("**", path));
+    FUZZ_CHECK(strpbrk(path, "*?[") != NULL || lrd_hub_pattern_matches(path, path));
+    lrd_free(pattern);
+    lrd_free(path);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -95,6 +141,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case 't':
         (void)!lrd_hub_read_text(text, n, "answer", "name", &value);
         lrd_free(value);
+        break;
+    case 'c':
+        read_card(text, n);
+        break;
+    case 'g':
+        match(text, n);
         break;
     default:
         read_name(text, n);

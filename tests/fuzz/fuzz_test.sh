@@ -22,7 +22,7 @@ for target in "$build"/tests/fuzz/fuzz_*; do
   name=${target##*/}
   mkdir -p "$work/$name/found" "$work/$name/new"
   options=(-max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1)
-  case $name in fuzz_yaml | fuzz_safetensors | fuzz_dataset) ;; *) options+=(-dict="$LRD_SOURCE_DIR/tests/fuzz/json.dict") ;; esac
+  case $name in fuzz_yaml | fuzz_safetensors | fuzz_dataset | fuzz_parquet) ;; *) options+=(-dict="$LRD_SOURCE_DIR/tests/fuzz/json.dict") ;; esac
   if ! "$target" "${options[@]}" -artifact_prefix="$work/$name/found/" "$work/$name/new" \
     "$LRD_SOURCE_DIR/tests/fuzz/corpus/$name" >"$work/log" 2>&1; then
     tail -n 40 "$work/log" >&2

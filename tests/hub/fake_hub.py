@@ -32,7 +32,7 @@ def sha256(data):
 
 
 def is_lfs(path, data):
-    return path.endswith((".safetensors", ".bin")) or len(data) > 10 << 20
+    return path.endswith((".safetensors", ".bin", ".parquet")) or len(data) > 10 << 20
 
 
 def pointer(data):
@@ -78,6 +78,7 @@ class FakeHub:
         self.user = "me"
         self.chunk_size = chunk_size  # of uploads in parts; None: in one piece
         self.repos, self.requests, self.faults = {}, [], []
+        self.aliases = {}  # old names of repositories, which redirect
         self.objects, self.parts, self.verified = {}, {}, []
         self.lock = threading.Condition()
         self.servers = {}
@@ -95,6 +96,7 @@ class FakeHub:
             server.server_close()
 
     def add(self, name, files, **about):
+        """A data set is called "datasets/ORG/NAME"."""
         repo = self.repos.setdefault(name, Repo())
         repo.__dict__.update(about)
         return repo.commit(files)
@@ -154,6 +156,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.json(self.fault["answer"])
         parts = urllib.parse.urlsplit(self.path)
         path, query = parts.path, urllib.parse.parse_qs(parts.query)
+        for old, new in self.hub.aliases.items():
+            if re.search("(^|/)%s(/|$)" % re.escape(old), path):
+                return self.answer(307, b"", {"Location": self.path.replace(old, new, 1)})
         for where, method, pattern, function in ROUTES:
             found = re.fullmatch(pattern, path)
             if where == self.where and self.command in method.split() and found:
@@ -229,12 +234,12 @@ class Handler(BaseHTTPRequestHandler):
         if commit is None:
             return
         siblings = []
-        for path, data in sorted(files.items()):
+        for path, data in sorted(files.items(), reverse=name.startswith("datasets/")):
             sibling = {"rfilename": path}
             if query.get("blobs") == ["true"] or query.get("blobs") == ["True"]:
                 sibling.update(self.blob(path, data, "blobId", "sha256"))
             siblings.append(sibling)
-        self.json({"id": name, "modelId": name, "sha": commit, "private": self.hub.repos[name].private, "siblings": siblings})
+        self.json({"id": re.sub("^datasets/", "", name), "modelId": name, "sha": commit, "private": self.hub.repos[name].private, "siblings": siblings})
 
     def blob(self, path, data, name, lfs_name):
         if not is_lfs(path, data):
@@ -246,6 +251,12 @@ class Handler(BaseHTTPRequestHandler):
         commit, files = self.open_commit(name, revision)
         if commit is not None:
             self.json([{"type": "file", "path": p, **self.blob(p, d, "oid", "oid")} for p, d in sorted(files.items())])
+
+    def data_info(self, query, body, name, revision="main"):
+        self.model_info(query, body, "datasets/" + name, revision)
+
+    def data_tree(self, query, body, name, revision):
+        self.tree(query, body, "datasets/" + name, revision)
 
     def resolve(self, query, body, name, revision, path):
         commit, files = self.open_commit(name, revision)
@@ -382,11 +393,16 @@ class Handler(BaseHTTPRequestHandler):
 
 
 NAME = r"([\w.-]+/[\w.-]+)"
+DATA = r"([\w.-]+(?:/[\w.-]+)?)"
 ROUTES = [
     ("hub", "GET", r"/api/whoami-v2", Handler.whoami),
     ("hub", "GET", r"/api/models/%s" % NAME, Handler.model_info),
     ("hub", "GET", r"/api/models/%s/revision/([^/]+)" % NAME, Handler.model_info),
     ("hub", "GET", r"/api/models/%s/tree/([^/]+)" % NAME, Handler.tree),
+    ("hub", "GET", r"/api/datasets/%s" % DATA, Handler.data_info),
+    ("hub", "GET", r"/api/datasets/%s/revision/([^/]+)" % DATA, Handler.data_info),
+    ("hub", "GET", r"/api/datasets/%s/tree/([^/]+)" % DATA, Handler.data_tree),
+    ("hub", "GET HEAD", r"/(datasets/[\w.-]+(?:/[\w.-]+)?)/resolve/([^/]+)/(.+)", Handler.resolve),
     ("hub", "GET HEAD", r"/%s/resolve/([^/]+)/(.+)" % NAME, Handler.resolve),
     ("storage", "GET HEAD", r"/get/(\w+)", Handler.get_object),
     ("hub", "POST", r"/api/repos/create", Handler.create),

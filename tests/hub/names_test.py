@@ -115,8 +115,6 @@ class Names(HubCase):
                             ("org/model@main", "stands in model.revision"), ("nowhere", "no model folder nowhere here")):
             _, log = self.train("model.name_or_path=" + name, "training.output_dir=out", code=2)
             self.assertIn(words, log)
-        _, log = self.train("model.name_or_path=org/model", "data.train_file=squad_v2", "data.format=squad", code=2)
-        self.assertIn("train-v2.0.json", log)
 
     def test_generate_merge_plan_tokenize_inspect(self):
         self.hub.add("org/almanac", read_folder(ALMANAC))

@@ -23,6 +23,7 @@ cp -r "$base/model" "$base/adapter" "$base/config.yaml" .
 chmod -R u+w .
 write_byte_tokenizer model/tokenizer.json
 cp "$LRD_SOURCE_DIR/tests/golden/data/passages.json" questions.json
+cp "$LRD_SOURCE_DIR/tests/golden/parquet/passages.parquet" questions.parquet
 head -n 12 "$base/train.jsonl" > train.jsonl
 head -n 3 "$base/train.jsonl" > eval.jsonl
 printf '"to be or"\n"not to be </s>"\n' > texts
@@ -35,7 +36,7 @@ train=(--config config.yaml --set training.max_steps=2 --set training.save_steps
 train_away=("${train[@]}" --backend cpu_checked --set model.dtype=bfloat16 --set parallel.offload_folder=out/copies
             --set 'parallel.device_map={"": 0, transformer.h.0: cpu, transformer.h.1: disk}')
 squad=(--set data.format=squad --set data.max_length=400 --set data.on_too_long=drop)
-train_answers=("${train[@]}" "${squad[@]}" --set data.train_file=questions.json --set data.eval_file=questions.json
+train_answers=("${train[@]}" "${squad[@]}" --set data.train_file=questions.json --set data.eval_file=questions.parquet
                --set data.cache_dir=cache --set training.max_steps=1 --set training.predict_with_generate=true
                --set training.generation_max_new_tokens=3 --set training.metric_for_best_model=f1)
 generate=(generate --model model --adapter adapter --adapter twin=adapter --prompt-file prompts.jsonl
