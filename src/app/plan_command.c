@@ -76,6 +76,7 @@ static lrd_status_t print(const lrd_session_t *s, int n_ranks, const lrd_planner
 {
     lrd_status_t status = LRD_OK;
     const lrd_placement_t *p = &s->placement;
+    const int poorest = lrd_ranks_least(s->rooms, n_ranks);
     LRD_TRY(lrd_buf_printf(text, "device_map = "));
     LRD_TRY(lrd_placement_print_map(p, text));
     LRD_TRY(lrd_buf_printf(text,
@@ -89,6 +90,8 @@ static lrd_status_t print(const lrd_session_t *s, int n_ranks, const lrd_planner
     LRD_TRY(lrd_planner_print_offload(p, lrd_weights_block_bytes(s->engine.weights), text));
     LRD_TRY(lrd_buf_printf(text, "\nThe rank with the least left:\n"));
     LRD_TRY(lrd_memory_print(fullest, text));
+    LRD_TRY(lrd_buf_printf(text, "The rank with the least memory has %.1f MiB: %s\n",
+                           (double)s->rooms[poorest] / 0x1p20, s->room_why[poorest].text));
 out:
     return status;
 }

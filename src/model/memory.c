@@ -1,5 +1,8 @@
 #include "model/memory.h"
 
+#include "base/host_memory.h"
+
+#include <stdio.h>
 #include <string.h>
 
 void lrd_memory_plan(lrd_backend_t *backend, lrd_layout_t *layout, void *context,
@@ -28,22 +31,43 @@ out:
     return status;
 }
 
+/* What the device has, and what keeps it from having more: "" where that is the device itself. */
+static lrd_status_t find_room(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out,
+                              char why[LRD_MEMORY_BOUND_NAME])
+{
+    lrd_status_t status = LRD_OK;
+    lrd_host_memory_t host;
+    why[0] = '\0';
+    if (!be->ops->reads_host_memory)
+        return lrd_mem_info(be, free_bytes_out, total_bytes_out);
+    LRD_TRY(lrd_host_memory_read(&host));
+    const lrd_memory_bound_t *least = lrd_host_memory_least(&host, NULL, NULL);
+    *free_bytes_out = least->free_bytes;
+    *total_bytes_out = least->total_bytes;
+    if (least != &host.bound[0])
+        snprintf(why, LRD_MEMORY_BOUND_NAME, "%s", least->name);
+out:
+    return status;
+}
+
 /* Is there room for what was measured, less what is allocated already? */
 static lrd_status_t check_room(const lrd_memory_t *m, size_t allocated)
 {
     lrd_status_t status = LRD_OK;
     const size_t measured = lrd_memory_total(m) - allocated;
     size_t free_bytes, total_bytes;
-    LRD_TRY(lrd_mem_info(m->backend, &free_bytes, &total_bytes));
+    char why[LRD_MEMORY_BOUND_NAME];
+    LRD_TRY(find_room(m->backend, &free_bytes, &total_bytes, why));
     LRD_CHECK(measured <= free_bytes, LRD_ERR_NO_MEMORY,
               "the run needs %.2f GiB (model %.2f, activations and buffers %.2f, scratch %.2f) and "
               "%.2f GiB of %.2f are "
-              "free. Smaller micro-batches (per_device_train_batch_size, or "
+              "free%s%s. Smaller micro-batches (per_device_train_batch_size, or "
               "max_tokens_per_micro_batch) or a shorter "
               "max_length need less; so does model.dtype bfloat16 or float16",
               (double)measured / 0x1p30, (double)m->model.used / 0x1p30,
               (double)m->step.used / 0x1p30, (double)m->scratch.bytes / 0x1p30,
-              (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30);
+              (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30, why[0] != '\0' ? ": " : "",
+              why);
 out:
     return status;
 }

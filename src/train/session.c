@@ -428,6 +428,7 @@ void lrd_session_close(lrd_session_t *s)
     lrd_history_release(&s->history);
     lrd_checkpoint_release(&s->checkpoint);
     lrd_engine_close(&s->engine);
+    lrd_free(s->room_why);
     lrd_free(s->rooms);
     lrd_placement_release(&s->placement);
     lrd_adapter_free(s->adapter);

@@ -15,6 +15,7 @@
 #include "data/loader.h"
 #include "model/engine.h"
 #include "model/pipeline.h"
+#include "model/ranks.h"
 #include "train/answering.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
@@ -45,6 +46,7 @@ typedef struct lrd_session {
     lrd_placement_t placement;
     lrd_checkpointing_t recompute; /* what the planner made of training.gradient_checkpointing */
     int64_t *rooms;                /* [ranks] bytes that each may use */
+    lrd_room_reason_t *room_why;   /* [ranks] and why no more */
     lrd_grid_t grid;
     lrd_runs_t runs;     /* of layers on this rank */
     lrd_adapter_t *part; /* what of the adapter lies in them */
