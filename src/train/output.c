@@ -87,7 +87,11 @@ out:
 
 lrd_status_t lrd_output_check(lrd_session_t *s)
 {
-    return lrd_comm_abort(s->o.comm, lrd_saver_poll(&s->saver));
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_saver_poll(&s->saver));
+    LRD_TRY(lrd_claim_check(s->claim));
+out:
+    return lrd_comm_abort(s->o.comm, status);
 }
 
 lrd_status_t lrd_output_settle(lrd_session_t *s)
@@ -109,6 +113,7 @@ static lrd_status_t write_final(lrd_session_t *s)
     const lrd_snapshot_t *x = &s->saver.snapshot;
     float *params = x->checkpoint.optimizer.params;
     char *best = NULL, *path = NULL, *partial = NULL;
+    LRD_TRY(lrd_claim_check(s->claim));
     LRD_TRY(take_snapshot(s, false));
     if (t->load_best_model_at_end && s->history.has_best) {
         LRD_ALLOC(best, lrd_checkpoint_path(t->output_dir, s->history.best_global_step));

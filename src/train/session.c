@@ -47,6 +47,24 @@ out:
     return status;
 }
 
+/* From here on output_dir is this run's. Rank 0's business. */
+static lrd_status_t claim_output(lrd_session_t *s)
+{
+    enum { FAREWELL_SECONDS = 5 }; /* ranks that have lost their launcher leave within seconds */
+    lrd_status_t status = LRD_OK;
+    const lrd_settings_t *x = s->o.settings;
+    if (lrd_comm_rank(s->o.comm) != 0)
+        goto out;
+    LRD_TRY(lrd_claim_take(&(lrd_claim_options_t){.folder = x->training.output_dir,
+                                                  .host = lrd_comm_host(s->o.comm),
+                                                  .silent_seconds = x->parallel.timeout_seconds,
+                                                  .farewell_seconds = FAREWELL_SECONDS,
+                                                  .stop = s->o.stop},
+                           &s->claim));
+out:
+    return status;
+}
+
 static lrd_status_t prepare_files(lrd_session_t *s)
 {
     return lrd_engine_prepare_files(&s->engine, s->o.comm, s->placement.home,
@@ -318,6 +336,7 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
     LRD_TRY(end_phase(s, open_model(s)));
     LRD_TRY(lrd_devices_check(options->comm, s->engine.backend,
                               options->settings->parallel.ranks_per_device));
+    LRD_TRY(end_phase(s, claim_output(s)));
     LRD_TRY(end_phase(s, lrd_resume_find(s)));
     LRD_TRY(lrd_session_open_data(s));
     LRD_TRY(end_phase(s, lrd_session_open_answering(s)));
@@ -422,6 +441,7 @@ void lrd_session_close(lrd_session_t *s)
         s->o.answering->close(s->o.answering->context);
     lrd_free(s->eval_question);
     close_stage(s);
+    lrd_claim_release(s->claim); /* nothing is written any more */
     lrd_grid_disconnect(&s->grid);
     lrd_dataset_close(s->eval);
     lrd_dataset_close(s->train);

@@ -1,7 +1,7 @@
 /* train/session.h -- everything that one rank of a run holds: model, data, memory,
  * in the order in which it is made.
  *
- *   model and device -> adapter's shape -> checkpoint to go on from -> data set -> who has which
+ *   model and device -> adapter's shape -> output_dir claimed -> checkpoint to go on from -> data set -> who has which
  *   layers -> loader -> stage, optimizer -> one memory plan -> memory -> weights and parameters loaded
  *
  * Each phase ends in lrd_agree: all ranks fail together, with one cause.
@@ -9,6 +9,7 @@
 #ifndef LRD_TRAIN_SESSION_H
 #define LRD_TRAIN_SESSION_H
 
+#include "base/claim.h"
 #include "base/settings.h"
 #include "comm/comm.h"
 #include "comm/reduce.h"
@@ -27,8 +28,8 @@ typedef struct lrd_session_options {
     lrd_comm_t *comm;
     const lrd_settings_t *settings; /* checked */
     const char *model_folder;       /* that model.name_or_path names */
-    const char *adapter_folder;     /* that lora.adapter_name_or_path names, or NULL */
-    const char *backend;            /* as lrd_backend_open takes it */
+    const char *adapter_folder; /* that lora.adapter_name_or_path names, or NULL */
+    const char *backend;        /* as lrd_backend_open takes it */
     int n_threads;
     const lrd_answering_t *answering; /* NULL: evaluations generate no answers */
     /* To plan: memory of each rank, the last entry for all that follow; NULL: what is free. */
@@ -54,6 +55,7 @@ typedef struct lrd_session {
     bool resumes; /* the run goes on from `checkpoint`, whose arrays are freed after the upload */
     lrd_checkpoint_t checkpoint;
     lrd_history_t history;
+    lrd_claim_t *claim; /* rank 0's, of output_dir */
     bool starts_over; /* output_dir holds checkpoints of another run, until the first of this one */
     lrd_saver_t saver;           /* of rank 0 */
     lrd_dataset_t *train, *eval; /* eval: NULL without one */
