@@ -164,33 +164,39 @@ static void add_bound(search_t *s, const char *folder, const char *file, uint64_
     m->bound[m->n++] = b;
 }
 
-/* Version 1: a group may leave those inside it out of its account; and its tightest limit further out, which it
- * knows, may be that of a group that cannot be seen from here. */
-static uint64_t limit_of_version_1(const search_t *s, const char *folder, bool is_own,
-                                   uint64_t limit)
+/* What a group may have at most, and which of its files says so; UINT64_MAX: anything. */
+static uint64_t read_limit(const search_t *s, const version_t *v, const char *folder,
+                           const char **file_out)
 {
-    static const char *const outer[3] = {"hierarchical_memory_limit", "", ""};
-    if (!is_own && read_number(s, folder, "memory.use_hierarchy") == 0)
-        return UINT64_MAX;
-    FILE *file = is_own ? open_below(s->root, folder, "memory.stat") : NULL;
-    const uint64_t inherited = add_up(file, outer);
+    const uint64_t first = read_number(s, folder, v->limit);
+    const uint64_t second = read_number(s, folder, v->second_limit);
+    *file_out = second < first ? v->second_limit : v->limit;
+    return second < first ? second : first;
+}
+
+/* Version 1: a group knows the tightest limit further out, which may be that of one that cannot be seen from here. */
+static uint64_t read_inherited(const search_t *s, const char *folder)
+{
+    static const char *const words[3] = {"hierarchical_memory_limit", "", ""};
+    FILE *file = open_below(s->root, folder, "memory.stat");
+    const uint64_t limit = add_up(file, words);
     close_file(file);
-    return inherited > 0 && inherited < limit ? inherited : limit;
+    return limit > 0 ? limit : UINT64_MAX;
 }
 
 static void look_at(search_t *s, int version, const char *folder, bool is_own)
 {
     const version_t *v = &versions[version];
-    const char *name = v->limit;
-    uint64_t limit = read_number(s, folder, v->limit);
-    const uint64_t second = read_number(s, folder, v->second_limit);
-    if (second < limit) {
-        limit = second;
-        name = v->second_limit;
-    }
-    if (version == 0)
-        limit = limit_of_version_1(s, folder, is_own, limit);
+    const char *name;
+    uint64_t limit = read_limit(s, v, folder, &name);
     const uint64_t used = read_number(s, folder, v->use);
+    if (version == 0 && is_own && read_inherited(s, folder) < limit) {
+        limit = read_inherited(s, folder);
+        name = "memory.stat";
+    }
+    /* In version 1 a group may leave those inside it out of its account. */
+    if (version == 0 && !is_own && read_number(s, folder, "memory.use_hierarchy") == 0)
+        return;
     if (limit >= s->found->bound[0].total_bytes || used == UINT64_MAX)
         return; /* no limit */
     FILE *file = open_below(s->root, folder, "memory.stat");
@@ -363,7 +369,7 @@ const lrd_memory_bound_t *lrd_host_memory_least(const lrd_host_memory_t *m, cons
     size_t bytes = SIZE_MAX;
     for (int i = 0; i < m->n; i++) {
         const size_t part = m->bound[i].free_bytes / (size_t)(sharing != NULL ? sharing[i] : 1);
-        if (part < bytes) {
+        if (part <= bytes) { /* the outermost, which knows the limit as its own */
             bytes = part;
             least = i;
         }

@@ -188,7 +188,7 @@ static void test_version_1(void **state)
     expect(2, 250, "step_0");
     /* A limit further out that cannot be seen. */
     put_1("/sys/fs/cgroup/memory/slurm/uid_0/job_7/step_0", 0, 50, 0, 90);
-    expect(2, 40, "step_0/memory.limit_in_bytes");
+    expect(2, 40, "step_0/memory.stat");
 }
 
 /* Version 2 for systemd, with the accounts of memory in version 1. */
