@@ -47,7 +47,7 @@ out:
     return status;
 }
 
-/* From here on output_dir is this run's. Rank 0's business. */
+/* What the run is of, and from here on output_dir is its. Rank 0's business. */
 static lrd_status_t claim_output(lrd_session_t *s)
 {
     enum { FAREWELL_SECONDS = 5 }; /* ranks that have lost their launcher leave within seconds */
@@ -55,6 +55,7 @@ static lrd_status_t claim_output(lrd_session_t *s)
     const lrd_settings_t *x = s->o.settings;
     if (lrd_comm_rank(s->o.comm) != 0)
         goto out;
+    LRD_TRY(lrd_model_identify(s->o.model_folder, s->engine.weights, s->o.model_commit, &s->base));
     LRD_TRY(lrd_claim_take(&(lrd_claim_options_t){.folder = x->training.output_dir,
                                                   .host = lrd_comm_host(s->o.comm),
                                                   .silent_seconds = x->parallel.timeout_seconds,

@@ -28,6 +28,7 @@ typedef struct lrd_session_options {
     lrd_comm_t *comm;
     const lrd_settings_t *settings; /* checked */
     const char *model_folder;       /* that model.name_or_path names */
+    const char *model_commit; /* of the Hub, that is in that folder; NULL: it is of no repository */
     const char *adapter_folder; /* that lora.adapter_name_or_path names, or NULL */
     const char *backend;        /* as lrd_backend_open takes it */
     int n_threads;
@@ -55,7 +56,8 @@ typedef struct lrd_session {
     bool resumes; /* the run goes on from `checkpoint`, whose arrays are freed after the upload */
     lrd_checkpoint_t checkpoint;
     lrd_history_t history;
-    lrd_claim_t *claim; /* rank 0's, of output_dir */
+    lrd_claim_t *claim;        /* rank 0's, of output_dir */
+    lrd_model_identity_t base; /* rank 0's */
     bool starts_over; /* output_dir holds checkpoints of another run, until the first of this one */
     lrd_saver_t saver;           /* of rank 0 */
     lrd_dataset_t *train, *eval; /* eval: NULL without one */
