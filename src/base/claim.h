@@ -24,11 +24,10 @@ typedef struct lrd_claim lrd_claim_t;
 enum { LRD_CLAIM_MOST_SILENT_SECONDS = 60 };
 
 typedef struct lrd_claim_options {
-    const char *folder;    /* an existing one */
-    const char *host;      /* this one's name, for messages of others */
-    double silent_seconds; /* what is more than the constant above counts as that */
-    double
-        farewell_seconds; /* that a process of this machine, which may be about to end, is waited for */
+    const char *folder;      /* an existing one */
+    const char *host;        /* this one's name, for messages of others */
+    double silent_seconds;   /* what is more than the constant above counts as that */
+    double farewell_seconds; /* how long a process of this machine may take to end */
     const lrd_stop_t *stop;
 } lrd_claim_options_t;
 

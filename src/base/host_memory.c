@@ -155,7 +155,7 @@ static void add_bound(search_t *s, const char *folder, const char *file, uint64_
     lrd_memory_bound_t b = {.free_bytes = limit > used ? limit - used : 0,
                             .total_bytes = limit,
                             .group = mix(m->bound[0].group, id, sizeof id)};
-    snprintf(b.name, sizeof b.name, "memory limit of the job or container (%.200s/%s)", folder,
+    snprintf(b.name, sizeof b.name, "memory limit of the job or container (%.240s/%s)", folder,
              file);
     for (int i = 0; i < m->n; i++) {
         if (m->bound[i].group == b.group)

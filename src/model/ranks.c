@@ -290,7 +290,8 @@ lrd_status_t lrd_ranks_spill(const lrd_parallel_settings_t *x, const lrd_weights
         LRD_CHECK(on_host == leaving || x->offload_folder != NULL || lrd_weights_in_files(w),
                   LRD_ERR_CONFIG,
                   "stage %d keeps %lld of its %lld blocks off its device, and %.2f GiB of host "
-                  "memory (parallel.max_memory) hold %lld of them. The model's files have "
+                  "memory (its part of what is free, or parallel.max_memory; lora-dist info lists "
+                  "the limits) hold %lld of them. The model's files have "
                   "another dtype than the run: name a parallel.offload_folder for a copy that "
                   "has it",
                   stage, (long long)leaving, (long long)n, (double)room[stage].host / 0x1p30,
