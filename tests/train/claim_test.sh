@@ -105,4 +105,15 @@ code=0; timeout 100 mpirun -np 2 --bind-to none "$LRD_PROGRAM" "${options[@]}" -
   --set training.global_batch_size=16 --set training.gradient_accumulation_steps=null --set parallel.timeout_seconds=2 2> second || code=$?
 [ $code = 0 ] && grep -q 'waiting 3 seconds for a sign of it' second || fail "a silent claim: $code $(cat second)"
 unclaimed elsewhere "a run that took over"
+
+# A run that another one has taken for dead meanwhile ends, and leaves the folder to that one.
+for ranks in 1 2; do
+  timeout 100 mpirun -np $ranks --bind-to none "$LRD_PROGRAM" "${options[@]}" --set training.output_dir="over$ranks" "${long[@]}" \
+    --set parallel.timeout_seconds=3 2> first & pid=$!
+  wait_for first "Wrote over$ranks/checkpoint-10$"
+  foreign "over$ranks" 3
+  code=0; wait $pid || code=$?
+  [ $code = 1 ] && grep -q "error: .*over$ranks was taken over by process 4711 on node7, started yesterday" first || fail "taken over: $code $(cat first)"
+  grep -q 4711 "over$ranks/run.claim" || fail "it removed the other one's claim"
+done
 echo PASSED
