@@ -1,5 +1,6 @@
 #include "kernels/cpu/cpu_backend.h"
 
+#include "base/host_memory.h"
 #include "base/mem.h"
 #include "kernels/cpu/cpu_tuning.h"
 
@@ -74,8 +75,15 @@ static void cpu_software(lrd_backend_t *backend, char text[LRD_SOFTWARE])
 
 static lrd_status_t cpu_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out)
 {
+    lrd_status_t status = LRD_OK;
+    lrd_host_memory_t host;
     (void)be;
-    return lrd_mem_of_host(free_bytes_out, total_bytes_out);
+    LRD_TRY(lrd_host_memory_read(&host));
+    const lrd_memory_bound_t *least = lrd_host_memory_least(&host, NULL, NULL);
+    *free_bytes_out = least->free_bytes;
+    *total_bytes_out = least->total_bytes;
+out:
+    return status;
 }
 
 static lrd_status_t cpu_mem_alloc(lrd_backend_t *be, lrd_memkind_t kind, size_t bytes,

@@ -1,5 +1,6 @@
 #include "app/command.h"
 
+#include "base/host_memory.h"
 #include "base/version.h"
 #include "comm/devcomm.h"
 #include "hub/hub.h"
@@ -44,6 +45,22 @@ out:
     return status;
 }
 
+/* What this process may still take of the host's memory: the least of these counts. */
+static lrd_status_t print_memory(lrd_buf_t *text)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_host_memory_t host;
+    LRD_TRY(lrd_host_memory_read(&host));
+    for (int i = 0; i < host.n; i++) {
+        const lrd_memory_bound_t *b = &host.bound[i];
+        LRD_TRY(lrd_buf_printf(text, "host memory: %.1f of %.1f GiB left: %s\n",
+                               (double)b->free_bytes / 0x1p30, (double)b->total_bytes / 0x1p30,
+                               b->name));
+    }
+out:
+    return status;
+}
+
 /* What GPUs of several ranks exchange data by. */
 static lrd_status_t print_devcomm(lrd_buf_t *text)
 {
@@ -84,6 +101,7 @@ lrd_status_t lrd_command_info(lrd_app_t *app)
     lrd_buf_t text = {0};
     LRD_TRY(lrd_buf_add_text(&text, "lora-dist " LRD_VERSION "\n"));
     LRD_TRY(print_backends(app, &text));
+    LRD_TRY(print_memory(&text));
     LRD_TRY(print_devcomm(&text));
     LRD_TRY(print_libraries(&text));
     LRD_TRY(lrd_put_result(text.data, text.size));

@@ -81,6 +81,7 @@ static lrd_status_t print(const lrd_session_t *s, int n_ranks, const lrd_planner
 {
     lrd_status_t status = LRD_OK;
     const lrd_placement_t *p = &s->placement;
+    const int poorest = lrd_ranks_least(s->rooms, n_ranks);
     const double left = (double)fullest->left, room = (double)row[fullest->rank].room;
     LRD_TRY(lrd_buf_printf(text, "device_map = "));
     LRD_TRY(lrd_placement_print_map(p, text));
@@ -97,6 +98,8 @@ static lrd_status_t print(const lrd_session_t *s, int n_ranks, const lrd_planner
     LRD_TRY(lrd_buf_printf(text, "\nRank %d has the least left, %.1f of %.1f GiB (%.0f %%):\n",
                            fullest->rank, left / 0x1p30, room / 0x1p30, 100 * left / room));
     LRD_TRY(lrd_memory_print(&fullest->memory, text));
+    LRD_TRY(lrd_buf_printf(text, "The rank with the least memory has %.1f MiB: %s\n",
+                           (double)s->rooms[poorest] / 0x1p20, s->room_why[poorest].text));
 out:
     return status;
 }

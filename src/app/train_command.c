@@ -83,6 +83,7 @@ static lrd_status_t prepare(lrd_app_t *app, const lrd_settings_t *settings,
     LRD_TRY(lrd_find_adapter(app, app->comm, settings->lora.adapter_name_or_path, adapter));
     options->settings = settings;
     options->model_folder = *model;
+    options->model_commit = lrd_hub_commit_if_any(*model);
     options->adapter_folder = *adapter;
     options->train_files = lrd_data_files_or_null(&data->train);
     options->eval_files = lrd_data_files_or_null(&data->eval);

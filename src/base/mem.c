@@ -141,26 +141,6 @@ bool lrd_mem_json_failed(void)
     return failed;
 }
 
-lrd_status_t lrd_mem_of_host(size_t *free_bytes_out, size_t *total_bytes_out)
-{
-    lrd_status_t status = LRD_OK;
-    unsigned long long total = 0, available = 0;
-    char line[128];
-    FILE *f = fopen("/proc/meminfo", "r");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        sscanf(line, "MemTotal: %llu", &total);
-        sscanf(line, "MemAvailable: %llu", &available);
-    }
-    if (f != NULL)
-        fclose(f);
-    LRD_CHECK(total > 0 && available > 0, LRD_ERR_DEVICE,
-              "/proc/meminfo does not tell how much memory there is");
-    *total_bytes_out = total * 1024;
-    *free_bytes_out = available * 1024;
-out:
-    return status;
-}
-
 size_t lrd_mem_peak_bytes(void)
 {
     unsigned long long kib = 0;

@@ -34,9 +34,6 @@ void lrd_pages_keep_small(void *ptr, size_t bytes);
 /* Allocations so far, up to the one that fails; 0 unless LRD_FAIL_ALLOC is set. */
 long lrd_mem_allocations(void);
 
-/* Memory of this machine that is free for programs, and in all. */
-lrd_status_t lrd_mem_of_host(size_t *free_bytes_out, size_t *total_bytes_out);
-
 /* The most memory that this process has had resident so far, in bytes; 0: the system does not say.
  * (getrusage's figure would count what the parent had before exec.) */
 size_t lrd_mem_peak_bytes(void);

@@ -15,6 +15,8 @@
 
 #include "base/status.h"
 
+#include <time.h>
+
 /* "<path>.partial.<process>.<its start>.<machine>"; lrd_free it. */
 lrd_status_t lrd_partial_name(const char *path, char **name_out);
 
@@ -22,5 +24,8 @@ lrd_status_t lrd_partial_name(const char *path, char **name_out);
  * nobody; it is left. Allocates nothing to speak of. */
 void lrd_partial_tidy(const char *path);
 void lrd_partial_tidy_folder(const char *folder);
+
+/* What the clock of an open folder's file system says, which a new file shows; 0: it does not say. */
+time_t lrd_partial_clock(int folder);
 
 #endif /* LRD_BASE_PARTIAL_H */

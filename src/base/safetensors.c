@@ -269,6 +269,14 @@ const void *lrd_safetensors_data(const lrd_safetensors_t *file, const lrd_tensor
     return file->map.data + entry->offset;
 }
 
+size_t lrd_safetensors_data_begin(const lrd_safetensors_t *file)
+{
+    size_t begin = file->map.size;
+    for (size_t i = 0; i < file->n_entries; i++)
+        begin = file->entry[i].offset < begin ? file->entry[i].offset : begin;
+    return begin;
+}
+
 lrd_status_t lrd_safetensors_read_f32(const lrd_safetensors_t *file,
                                       const lrd_tensor_entry_t *entry, float *out)
 {

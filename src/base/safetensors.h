@@ -48,6 +48,9 @@ void lrd_safetensors_close(lrd_safetensors_t *file); /* NULL is fine */
 const lrd_tensor_entry_t *lrd_safetensors_find(const lrd_safetensors_t *file, const char *name);
 const void *lrd_safetensors_data(const lrd_safetensors_t *file, const lrd_tensor_entry_t *entry);
 
+/* Bytes before the data: the header and its length. */
+size_t lrd_safetensors_data_begin(const lrd_safetensors_t *file);
+
 /* Reads entry's elements as float32 (from F32, F16, BF16 or F64) into out[n_elements].
  * Other dtypes: LRD_ERR_FORMAT. */
 lrd_status_t lrd_safetensors_read_f32(const lrd_safetensors_t *file,

@@ -187,6 +187,11 @@ static void close_attribute(hid_t attribute, hid_t type)
         H5Aclose(attribute);
 }
 
+bool lrd_h5_has(hid_t file, const char *name)
+{
+    return H5Aexists(file, name) > 0;
+}
+
 lrd_status_t lrd_h5_get_text(hid_t file, const char *path, const char *name, lrd_buf_t *text)
 {
     lrd_status_t status = LRD_OK;

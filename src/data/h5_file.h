@@ -44,6 +44,8 @@ lrd_status_t lrd_h5_put_int(hid_t file, const char *path, const char *name, int6
 lrd_status_t lrd_h5_get_text(hid_t file, const char *path, const char *name, lrd_buf_t *text);
 lrd_status_t lrd_h5_get_int(hid_t file, const char *path, const char *name, int64_t *value_out);
 
+bool lrd_h5_has(hid_t file, const char *name); /* such an attribute */
+
 /* One-dimensional arrays of a file type such as H5T_STD_I32LE, which is also that of the memory. */
 lrd_status_t lrd_h5_put_array(hid_t file, const char *path, const char *name, hid_t type, size_t n,
                               const void *data);

@@ -52,6 +52,9 @@ lrd_status_t lrd_hub_find_data(lrd_hub_t *hub, const lrd_hub_data_name_t *name, 
 /* The commit that a folder of lrd_hub_find is of: points into folder. */
 const char *lrd_hub_commit_of(const char *folder);
 
+/* The same of any folder: NULL where it does not lie as one of a cache does. */
+const char *lrd_hub_commit_if_any(const char *folder);
+
 typedef struct lrd_hub_push {
     const char
         *folder; /* with adapter_config.json, adapter_model.safetensors and perhaps README.md */

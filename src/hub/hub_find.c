@@ -473,3 +473,12 @@ const char *lrd_hub_commit_of(const char *folder)
 {
     return lrd_path_base(folder);
 }
+
+const char *lrd_hub_commit_if_any(const char *folder)
+{
+    static const char parent[] = "/snapshots/";
+    const char *commit = lrd_path_base(folder);
+    const size_t n = sizeof parent - 1;
+    const bool lies_there = (size_t)(commit - folder) > n && strncmp(commit - n, parent, n) == 0;
+    return lies_there && lrd_hub_is_commit(commit) ? commit : NULL;
+}

@@ -1,5 +1,7 @@
 #include "model/memory.h"
 
+#include "base/host_memory.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -55,6 +57,25 @@ static size_t still_aside(const lrd_aside_t *a)
     return a->bound > a->taken ? a->bound - a->taken : 0;
 }
 
+/* What the device has, and what keeps it from having more: "" where that is the device itself. */
+static lrd_status_t find_room(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out,
+                              char why[LRD_MEMORY_BOUND_NAME])
+{
+    lrd_status_t status = LRD_OK;
+    lrd_host_memory_t host;
+    why[0] = '\0';
+    if (!be->ops->reads_host_memory)
+        return lrd_mem_info(be, free_bytes_out, total_bytes_out);
+    LRD_TRY(lrd_host_memory_read(&host));
+    const lrd_memory_bound_t *least = lrd_host_memory_least(&host, NULL, NULL);
+    *free_bytes_out = least->free_bytes;
+    *total_bytes_out = least->total_bytes;
+    if (least != &host.bound[0])
+        snprintf(why, LRD_MEMORY_BOUND_NAME, "%s", least->name);
+out:
+    return status;
+}
+
 /* Is there room for what was measured, less what is allocated already? */
 static lrd_status_t check_room(const lrd_memory_t *m, size_t allocated)
 {
@@ -63,16 +84,18 @@ static lrd_status_t check_room(const lrd_memory_t *m, size_t allocated)
     const size_t needed = m->model.used + m->step.used + m->scratch.bytes - allocated + aside;
     size_t free_bytes, total_bytes;
     char beside[96] = "";
-    LRD_TRY(lrd_mem_info(m->backend, &free_bytes, &total_bytes));
+    char why[LRD_MEMORY_BOUND_NAME];
+    LRD_TRY(find_room(m->backend, &free_bytes, &total_bytes, why));
     if (aside > 0)
         snprintf(beside, sizeof beside, ", set aside for NCCL %.2f and graphs %.2f",
                  (double)still_aside(&m->nccl) / 0x1p30, (double)still_aside(&m->graphs) / 0x1p30);
     LRD_CHECK(needed <= free_bytes, LRD_ERR_NO_MEMORY,
               "the run needs %.2f GiB (model %.2f, activations and buffers %.2f, scratch %.2f%s) "
-              "and %.2f GiB of %.2f are free. %s",
+              "and %.2f GiB of %.2f are free%s%s. %s",
               (double)needed / 0x1p30, (double)m->model.used / 0x1p30,
               (double)m->step.used / 0x1p30, (double)m->scratch.bytes / 0x1p30, beside,
-              (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30, advice);
+              (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30, why[0] != '\0' ? ": " : "",
+              why, advice);
 out:
     return status;
 }

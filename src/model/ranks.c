@@ -56,21 +56,75 @@ static int64_t limit(const lrd_max_memory_t *max, int device, int64_t bytes)
     return bytes;
 }
 
-/* What this rank has; a host's memory is for all of its ranks. */
-static lrd_status_t find_own(const lrd_rooms_options_t *o, lrd_rooms_t rooms)
+/* What this rank sees, before the others are asked. */
+typedef struct own {
+    lrd_host_memory_t host;
+    size_t device_bytes;
+} own_t;
+
+/* The groups of processes that a rank shares memory with, by the numbers of its bounds. */
+typedef struct groups {
+    uint64_t of[LRD_MEMORY_BOUNDS];
+} groups_t;
+
+static lrd_status_t look(const lrd_rooms_options_t *o, own_t *own, groups_t *groups)
 {
     lrd_status_t status = LRD_OK;
-    const lrd_max_memory_t *max = &o->settings->max_memory;
-    const int rank = lrd_comm_rank(o->comm), sharing = lrd_comm_local_size(o->comm);
-    const bool shared = o->backend->ops->reads_host_memory;
-    size_t free_bytes, total_bytes;
-    LRD_TRY(lrd_mem_info(o->backend, &free_bytes, &total_bytes));
-    rooms.free[rank] = (int64_t)free_bytes / (shared ? sharing : 1);
-    rooms.limited[rank] = limit(max, lrd_comm_local_rank(o->comm), rooms.free[rank]);
-    LRD_TRY(lrd_mem_of_host(&free_bytes, &total_bytes));
-    rooms.host[rank] = limit(max, LRD_DEVICE_CPU, (int64_t)free_bytes / sharing);
+    size_t total_bytes;
+    LRD_TRY(lrd_host_memory_read(&own->host));
+    for (int i = 0; i < own->host.n; i++)
+        groups->of[i] = own->host.bound[i].group;
+    if (!o->backend->ops->reads_host_memory)
+        LRD_TRY(lrd_mem_info(o->backend, &own->device_bytes, &total_bytes));
 out:
     return status;
+}
+
+/* How many ranks are in a group. */
+static int count_in(const groups_t *ranks, int n_ranks, uint64_t group)
+{
+    int n = 0;
+    for (int r = 0; r < n_ranks; r++) {
+        bool is_in = false;
+        for (int i = 0; i < LRD_MEMORY_BOUNDS; i++)
+            is_in = is_in || ranks[r].of[i] == group;
+        n += is_in;
+    }
+    return group != 0 ? n : 1;
+}
+
+/* What this rank has: its device, or its part of the host's memory. */
+static void find_own(const lrd_rooms_options_t *o, const own_t *own, const groups_t *groups,
+                     lrd_rooms_t rooms)
+{
+    const lrd_max_memory_t *max = &o->settings->max_memory;
+    const int rank = lrd_comm_rank(o->comm);
+    const bool shared = o->backend->ops->reads_host_memory;
+    int sharing[LRD_MEMORY_BOUNDS];
+    lrd_room_reason_t why = {.text = "free memory of its device"};
+    size_t part;
+    for (int i = 0; i < own->host.n; i++)
+        sharing[i] = count_in(groups, lrd_comm_size(o->comm), own->host.bound[i].group);
+    const lrd_memory_bound_t *least = lrd_host_memory_least(&own->host, sharing, &part);
+    const int n = sharing[least - own->host.bound];
+    if (shared && n > 1)
+        snprintf(why.text, sizeof why.text, "%s, shared by %d ranks", least->name, n);
+    else if (shared)
+        snprintf(why.text, sizeof why.text, "%s", least->name);
+    rooms.free[rank] = (int64_t)(shared ? part : own->device_bytes);
+    rooms.limited[rank] = limit(max, lrd_comm_local_rank(o->comm), rooms.free[rank]);
+    rooms.host[rank] = limit(max, LRD_DEVICE_CPU, (int64_t)part);
+    if (rooms.why != NULL)
+        rooms.why[rank] = why;
+}
+
+/* Where the settings allow less than there is, that is why. */
+static void blame_settings(const lrd_rooms_options_t *o, lrd_rooms_t rooms)
+{
+    for (int r = 0; r < lrd_comm_size(o->comm) && rooms.why != NULL; r++) {
+        if (rooms.limited[r] < rooms.free[r])
+            rooms.why[r] = (lrd_room_reason_t){.text = "parallel.max_memory"};
+    }
 }
 
 /* The other ranks are not there: what they have is said, or is what this one has. */
@@ -82,7 +136,18 @@ static void imagine(const lrd_rooms_options_t *o, lrd_rooms_t rooms)
         rooms.host[r] = rooms.host[0];
         rooms.free[r] = o->memory != NULL ? o->memory[r < last ? r : last] : rooms.free[0];
         rooms.limited[r] = limit(max, r, rooms.free[r]);
+        if (rooms.why != NULL)
+            rooms.why[r] =
+                o->memory != NULL ? (lrd_room_reason_t){.text = "--memory"} : rooms.why[0];
     }
+}
+
+/* all[r] receives what rank r has there. Collective; offset[size + 1] is memory for it. */
+static lrd_status_t gather(lrd_comm_t *comm, void *all, size_t bytes, size_t *offset)
+{
+    for (int r = 0; r <= lrd_comm_size(comm); r++)
+        offset[r] = (size_t)r * bytes;
+    return lrd_comm_all_gather(comm, (char *)all + offset[lrd_comm_rank(comm)], all, offset);
 }
 
 lrd_status_t lrd_ranks_rooms(const lrd_rooms_options_t *o, lrd_rooms_t rooms)
@@ -90,19 +155,39 @@ lrd_status_t lrd_ranks_rooms(const lrd_rooms_options_t *o, lrd_rooms_t rooms)
     lrd_status_t status = LRD_OK;
     const int rank = lrd_comm_rank(o->comm), size = lrd_comm_size(o->comm);
     int64_t *const all[] = {rooms.free, rooms.limited, rooms.host};
+    own_t own = {.device_bytes = 0};
+    groups_t *groups = NULL;
     size_t *offset = NULL;
     LRD_NEW(offset, size + 1);
-    for (int r = 0; r <= size; r++)
-        offset[r] = (size_t)r * sizeof(int64_t);
-    LRD_TRY(find_own(o, rooms));
+    LRD_NEW(groups, size);
+    LRD_TRY(look(o, &own, &groups[rank]));
 out:
     status = lrd_agree(o->comm, status);
+    if (status == LRD_OK)
+        status = gather(o->comm, groups, sizeof *groups, offset);
+    for (int r = 0; r < size && o->imagined && status == LRD_OK; r++)
+        groups[r] = groups[rank]; /* all on this host */
+    if (status == LRD_OK)
+        find_own(o, &own, groups, rooms);
     for (int i = 0; i < 3 && status == LRD_OK; i++)
-        status = lrd_comm_all_gather(o->comm, &all[i][rank], all[i], offset);
+        status = gather(o->comm, all[i], sizeof(int64_t), offset);
+    if (rooms.why != NULL && status == LRD_OK)
+        status = gather(o->comm, rooms.why, sizeof *rooms.why, offset);
     if (o->imagined && status == LRD_OK)
         imagine(o, rooms);
+    if (status == LRD_OK)
+        blame_settings(o, rooms);
+    lrd_free(groups);
     lrd_free(offset);
     return status;
+}
+
+int lrd_ranks_least(const int64_t *room, int n_ranks)
+{
+    int least = 0;
+    for (int r = 1; r < n_ranks; r++)
+        least = room[r] < room[least] ? r : least;
+    return least;
 }
 
 int64_t lrd_ranks_room(const int64_t *room, int n_ranks, int n_stages, int stage)
@@ -216,7 +301,8 @@ lrd_status_t lrd_ranks_spill(const lrd_parallel_settings_t *x, const lrd_weights
         LRD_CHECK(on_host == leaving || x->offload_folder != NULL || lrd_weights_in_files(w),
                   LRD_ERR_CONFIG,
                   "stage %d keeps %lld of its %lld blocks off its device, and %.2f GiB of host "
-                  "memory (parallel.max_memory) hold %lld of them. The model's files have "
+                  "memory (its part of what is free, or parallel.max_memory; lora-dist info lists "
+                  "the limits) hold %lld of them. The model's files have "
                   "another dtype than the run: name a parallel.offload_folder for a copy that "
                   "has it",
                   stage, (long long)leaving, (long long)n, (double)room[stage].host / 0x1p30,

@@ -5,6 +5,7 @@
 #ifndef LRD_MODEL_RANKS_H
 #define LRD_MODEL_RANKS_H
 
+#include "base/host_memory.h"
 #include "comm/comm.h"
 #include "model/engine.h"
 #include "model/placement.h"
@@ -25,11 +26,18 @@ int lrd_ranks_chunks(const lrd_parallel_settings_t *settings);
 bool lrd_ranks_may_be(const lrd_parallel_settings_t *settings, const lrd_model_config_t *config,
                       int n_ranks, int n_stages);
 
-/* Bytes of each rank, [ranks]; owned by the caller. */
+/* "memory limit of the job or container (/sys/fs/cgroup/job_7/memory.max), shared by 4 ranks". */
+typedef struct lrd_room_reason {
+    char text[LRD_MEMORY_BOUND_NAME + 32];
+} lrd_room_reason_t;
+
+/* Bytes of each rank, [ranks]; owned by the caller. What several ranks share (a host's memory, a job's limit) is divided
+ * evenly among them. */
 typedef struct lrd_rooms {
     int64_t *free;    /* what there is */
     int64_t *limited; /* and no more than parallel.max_memory */
     int64_t *host;    /* host memory for weights that do not fit a device, by the same limits */
+    lrd_room_reason_t *why; /* what keeps `limited` from being more; NULL: nobody asks */
 } lrd_rooms_t;
 
 typedef struct lrd_rooms_options {
@@ -44,6 +52,9 @@ typedef struct lrd_rooms_options {
 
 /* Collective; failures are agreed on. */
 lrd_status_t lrd_ranks_rooms(const lrd_rooms_options_t *options, lrd_rooms_t rooms);
+
+/* The rank that has the least of all. */
+int lrd_ranks_least(const int64_t *room, int n_ranks);
 
 /* The least of the ranks that would hold this stage. */
 int64_t lrd_ranks_room(const int64_t *room, int n_ranks, int n_stages, int stage);

@@ -180,7 +180,7 @@ out:
 static lrd_status_t choose(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd_placement_t *p)
 {
     lrd_status_t status = LRD_OK;
-    const int n_ranks = lrd_comm_size(o->comm);
+    const int n_ranks = lrd_comm_size(o->comm), poorest = lrd_ranks_least(rooms.limited, n_ranks);
     LRD_TRY(choose_among(o, rooms.limited, false, p));
     if (p->begin != NULL)
         goto out;
@@ -193,11 +193,11 @@ static lrd_status_t choose(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd
     }
     LRD_CHECK(
         p->begin != NULL, LRD_ERR_CONFIG,
-        "the model does not fit: not into the %.2f GiB that the rank with the least has, nor "
+        "the model does not fit: not into the %.2f GiB that the rank with the least has (%s), nor "
         "spread over the %d rank%s as the settings allow (parallel.data, pipeline, max_memory). "
         "More ranks, a smaller --batch-size, shorter texts or --dtype bfloat16 or float16 need "
         "less memory on each",
-        (double)lrd_ranks_room(rooms.limited, n_ranks, 1, 0) / 0x1p30, n_ranks,
+        (double)rooms.limited[poorest] / 0x1p30, rooms.why[poorest].text, n_ranks,
         n_ranks == 1 ? "" : "s");
 out:
     return status;
@@ -281,6 +281,7 @@ lrd_status_t lrd_spread_open(const lrd_spread_options_t *o, lrd_grid_t *grid_out
     LRD_NEW(rooms.free, size);
     LRD_NEW(rooms.limited, size);
     LRD_NEW(rooms.host, size);
+    LRD_NEW(rooms.why, size);
 out:
     status = lrd_agree(o->comm, status);
     if (status == LRD_OK)
@@ -308,6 +309,7 @@ out:
     if (status == LRD_OK)
         o->engine->nccl = (lrd_aside_t){reserve(o, p.n_stages), lrd_grid_taken(grid_out)};
     lrd_placement_release(&p);
+    lrd_free(rooms.why);
     lrd_free(rooms.host);
     lrd_free(rooms.limited);
     lrd_free(rooms.free);

@@ -19,15 +19,12 @@ static lrd_status_t hash_file(lrd_sha256_t *hash, const lrd_safetensors_t *f)
     lrd_status_t status = LRD_OK;
     struct stat s;
     char text[128];
-    size_t header = f->map.size;
-    for (size_t i = 0; i < f->n_entries; i++)
-        header = f->entry[i].offset < header ? f->entry[i].offset : header;
     LRD_CHECK(stat(f->path, &s) == 0, LRD_ERR_IO, "%s: cannot be looked at", f->path);
     const int n = snprintf(text, sizeof text, "\n%zu %lld.%09ld ", f->map.size,
                            (long long)s.st_mtim.tv_sec, (long)s.st_mtim.tv_nsec);
     LRD_TRY(lrd_sha256_add(hash, text, (size_t)n));
     LRD_TRY(lrd_sha256_add(hash, lrd_path_base(f->path), strlen(lrd_path_base(f->path))));
-    LRD_TRY(lrd_sha256_add(hash, f->map.data, header));
+    LRD_TRY(lrd_sha256_add(hash, f->map.data, lrd_safetensors_data_begin(f)));
 out:
     return status;
 }

@@ -119,6 +119,8 @@ static lrd_status_t put_facts(hid_t file, const char *path, const lrd_adapter_t 
     LRD_TRY(lrd_h5_put_text(file, path, "settings", settings.data));
     LRD_TRY(lrd_h5_put_text(file, path, "data_key", c->data_key));
     LRD_TRY(lrd_h5_put_text(file, path, "machine", c->machine));
+    LRD_TRY(lrd_h5_put_text(file, path, "model_commit", c->base.commit));
+    LRD_TRY(lrd_h5_put_text(file, path, "model_fingerprint", c->base.fingerprint));
     LRD_TRY(lrd_h5_put_int(file, path, "n_params", adapter->n_params));
     LRD_TRY(describe_shape(adapter, hex));
     LRD_TRY(lrd_h5_put_text(file, path, "adapter_sha256", hex));
@@ -191,6 +193,19 @@ out:
     return status;
 }
 
+/* Checkpoints of before it was kept have neither. */
+static lrd_status_t get_base(hid_t file, const char *path, lrd_model_identity_t *base)
+{
+    lrd_status_t status = LRD_OK;
+    if (lrd_h5_has(file, "model_commit"))
+        LRD_TRY(copy_text(file, path, "model_commit", base->commit, sizeof base->commit));
+    if (lrd_h5_has(file, "model_fingerprint"))
+        LRD_TRY(copy_text(file, path, "model_fingerprint", base->fingerprint,
+                          sizeof base->fingerprint));
+out:
+    return status;
+}
+
 static lrd_status_t get_facts(hid_t file, const char *path, lrd_checkpoint_t *c)
 {
     lrd_status_t status = LRD_OK;
@@ -211,6 +226,7 @@ static lrd_status_t get_facts(hid_t file, const char *path, lrd_checkpoint_t *c)
               LRD_ERR_FORMAT, "%s: its counters contradict each other", path);
     LRD_TRY(copy_text(file, path, "data_key", c->data_key, sizeof c->data_key));
     LRD_TRY(copy_text(file, path, "machine", c->machine, sizeof c->machine));
+    LRD_TRY(get_base(file, path, &c->base));
     LRD_TRY(get_settings(file, path, &c->settings));
 out:
     return status;

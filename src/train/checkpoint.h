@@ -15,6 +15,7 @@
 
 #include "base/settings.h"
 #include "lora/adapter.h"
+#include "model/identity.h"
 #include "train/history.h"
 #include "train/optimizer.h"
 
@@ -25,10 +26,11 @@ typedef struct lrd_checkpoint {
     int64_t records_per_update;
     double loss_sum; /* of the updates since the last log entry */
     int64_t loss_count;
-    bool interrupted;         /* the run was asked to stop; it is not finished */
-    lrd_settings_t *settings; /* of the run; borrowed when writing, owned when read */
-    char data_key[80];        /* of the tokenized data set */
-    char machine[160];        /* what computed, for messages */
+    bool interrupted;          /* the run was asked to stop; it is not finished */
+    lrd_settings_t *settings;  /* of the run; borrowed when writing, owned when read */
+    char data_key[80];         /* of the tokenized data set */
+    char machine[160];         /* what computed, for messages */
+    lrd_model_identity_t base; /* empty in a checkpoint of before it was kept */
 } lrd_checkpoint_t;
 
 /* Writes <folder>/state.h5. */

@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* What the model card says below its title. */
 static lrd_status_t describe(const lrd_session_t *s, lrd_buf_t *text)
@@ -35,6 +36,12 @@ static lrd_history_facts_t facts_of(const lrd_session_t *s)
                                  .n_epochs = (s->n_updates + per_epoch - 1) / per_epoch};
 }
 
+/* Was the base named by its repository, not by a folder? */
+static bool is_named(const lrd_session_t *s)
+{
+    return strcmp(s->o.settings->model.name_or_path, s->o.model_folder) != 0;
+}
+
 /* All but the state, which lrd_gather_state has put there. */
 static lrd_status_t take_snapshot(lrd_session_t *s, bool interrupted)
 {
@@ -49,6 +56,7 @@ static lrd_status_t take_snapshot(lrd_session_t *s, bool interrupted)
     x->best_step =
         t->load_best_model_at_end && s->history.has_best ? s->history.best_global_step : -1;
     x->alone = s->starts_over;
+    x->revision = is_named(s) ? s->o.model_commit : NULL;
     s->starts_over = false;
     *c = (lrd_checkpoint_t){.optimizer = c->optimizer,
                             .step = s->history.global_step,
@@ -57,6 +65,7 @@ static lrd_status_t take_snapshot(lrd_session_t *s, bool interrupted)
                             .loss_sum = s->history.loss_sum,
                             .loss_count = s->history.loss_count,
                             .interrupted = interrupted,
+                            .base = s->base,
                             .settings = (lrd_settings_t *)s->o.settings};
     snprintf(c->data_key, sizeof c->data_key, "%s", s->data_key);
     snprintf(c->machine, sizeof c->machine, "%s", s->engine.machine);
@@ -87,7 +96,11 @@ out:
 
 lrd_status_t lrd_output_check(lrd_session_t *s)
 {
-    return lrd_comm_abort(s->o.comm, lrd_saver_poll(&s->saver));
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_saver_poll(&s->saver));
+    LRD_TRY(lrd_claim_check(s->claim));
+out:
+    return lrd_comm_abort(s->o.comm, status);
 }
 
 lrd_status_t lrd_output_settle(lrd_session_t *s)
@@ -109,6 +122,7 @@ static lrd_status_t write_final(lrd_session_t *s)
     const lrd_snapshot_t *x = &s->saver.snapshot;
     float *params = x->checkpoint.optimizer.params;
     char *best = NULL, *path = NULL, *partial = NULL;
+    LRD_TRY(lrd_claim_check(s->claim));
     LRD_TRY(take_snapshot(s, false));
     if (t->load_best_model_at_end && s->history.has_best) {
         LRD_ALLOC(best, lrd_checkpoint_path(t->output_dir, s->history.best_global_step));

@@ -9,7 +9,8 @@
  * rank 0's alone and ends the job. */
 lrd_status_t lrd_output_checkpoint(lrd_session_t *session, bool interrupted);
 
-/* Whether a checkpoint that is being written has failed meanwhile: that ends the job. */
+/* Whether a checkpoint that is being written has failed meanwhile, or output_dir is another run's now: that ends the
+ * job. */
 lrd_status_t lrd_output_check(lrd_session_t *session);
 
 /* The last checkpoint stands, or why it does not. Collective. */

@@ -269,8 +269,9 @@ out:
 static lrd_status_t choose(lrd_session_t *s, const lrd_fitting_ranks_t *given, const int64_t *host)
 {
     lrd_status_t status = LRD_OK;
+    const int size = lrd_comm_size(s->o.comm), poorest = lrd_ranks_least(s->rooms, size);
     int least, most;
-    LRD_TRY(lrd_ranks_stages(&s->o.settings->parallel, lrd_comm_size(s->o.comm), &least, &most));
+    LRD_TRY(lrd_ranks_stages(&s->o.settings->parallel, size, &least, &most));
     LRD_TRY(choose_among(s, given, false));
     if (s->placement.begin != NULL)
         goto out;
@@ -283,13 +284,12 @@ static lrd_status_t choose(lrd_session_t *s, const lrd_fitting_ranks_t *given, c
     }
     LRD_CHECK(
         s->placement.begin != NULL, LRD_ERR_CONFIG,
-        "the model does not fit: not into the %.2f GiB that the rank with the least has, nor "
+        "the model does not fit: not into the %.2f GiB that the rank with the least has (%s), nor "
         "spread over up to %d rank%s. More ranks with parallel.pipeline, smaller micro-batches "
         "(training.per_device_train_batch_size, max_tokens_per_micro_batch), a shorter "
         "data.max_length, training.gradient_checkpointing or model.dtype bfloat16 or float16 "
         "need less memory on each%s",
-        (double)lrd_ranks_room(given->room, lrd_comm_size(s->o.comm), 1, 0) / 0x1p30, most,
-        most == 1 ? "" : "s",
+        (double)s->rooms[poorest] / 0x1p30, s->room_why[poorest].text, most, most == 1 ? "" : "s",
         s->engine.direct ? "; parallel.transport mpi needs none for NCCL" : "");
 out:
     return status;
@@ -390,8 +390,10 @@ lrd_status_t lrd_planner_place(lrd_session_t *s)
     LRD_NEW(rooms.free, size);
     LRD_NEW(rooms.host, size);
     LRD_NEW(s->rooms, size);
+    LRD_NEW(s->room_why, size);
     LRD_NEW(times, size);
     rooms.limited = s->rooms;
+    rooms.why = s->room_why;
     for (int r = 0; r < size; r++)
         times[r] = lrd_pace_count(s);
 out:

@@ -137,6 +137,29 @@ out:
     return status;
 }
 
+/* Another base is another run. Its name may stay while what it stands for changes, and the other way round. */
+static lrd_status_t compare_base(const lrd_session_t *s, lrd_buf_t *refused)
+{
+    lrd_status_t status = LRD_OK;
+    const lrd_model_identity_t *before = &s->checkpoint.base, *now = &s->base;
+    const char *separator = refused->size > 0 ? "; " : "";
+    if (before->commit[0] != '\0' && now->commit[0] != '\0') {
+        if (strcmp(before->commit, now->commit) != 0)
+            LRD_TRY(lrd_buf_printf(refused,
+                                   "%sthe base model was commit %s, is commit %s (model.revision: "
+                                   "\"%s\" names that of the run)",
+                                   separator, before->commit, now->commit, before->commit));
+    } else if (before->fingerprint[0] != '\0' &&
+               strcmp(before->fingerprint, now->fingerprint) != 0) {
+        LRD_TRY(lrd_buf_printf(
+            refused, "%sthe base model in %s has another config.json or other weights%s%s",
+            separator, s->o.model_folder, before->commit[0] != '\0' ? " than commit " : "",
+            before->commit));
+    }
+out:
+    return status;
+}
+
 /* Whether the run goes on from what was read from `folder`. */
 static lrd_status_t may_go_on(const lrd_session_t *s, const char *folder, bool *goes_on_out)
 {
@@ -149,6 +172,7 @@ static lrd_status_t may_go_on(const lrd_session_t *s, const char *folder, bool *
         goto out;
     LRD_TRY(lrd_settings_compare(s->checkpoint.settings, s->o.settings, note_change, &changes));
     LRD_TRY(changes.status);
+    LRD_TRY(compare_base(s, &changes.refused));
     if (changes.refused.size > 0 && !is_asked && t->overwrite_output_dir) {
         *goes_on_out = false; /* it was another run, which may be overwritten */
         goto out;

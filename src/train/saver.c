@@ -42,9 +42,10 @@ lrd_status_t lrd_snapshot_write_adapter(const lrd_snapshot_t *s, const char *fol
 {
     lrd_status_t status = LRD_OK;
     char *path = NULL;
-    LRD_TRY(lrd_peft_write(
-        folder, s->adapter, s->lora, s->checkpoint.optimizer.params,
-        &(lrd_peft_card_t){.base_model = s->settings->model.name_or_path, .about = s->about.data}));
+    LRD_TRY(lrd_peft_write(folder, s->adapter, s->lora, s->checkpoint.optimizer.params,
+                           &(lrd_peft_card_t){.base_model = s->settings->model.name_or_path,
+                                              .revision = s->revision,
+                                              .about = s->about.data}));
     LRD_ALLOC(path, lrd_path_join(folder, lrd_history_file));
     LRD_TRY(lrd_file_write(path, s->history.data, s->history.size));
 out:

@@ -17,6 +17,7 @@ typedef struct lrd_snapshot {
     const lrd_settings_t *settings;  /* borrowed */
     const lrd_lora_settings_t *lora; /* borrowed */
     const lrd_adapter_t *adapter;    /* borrowed */
+    const char *revision;            /* of the base, for PEFT; borrowed; NULL: none */
     lrd_checkpoint_t checkpoint;     /* its arrays are the saver's */
     lrd_buf_t about, history;        /* of the model card; trainer_state.json */
     int64_t best_step;               /* a checkpoint to keep; negative: none */

@@ -48,6 +48,25 @@ out:
     return status;
 }
 
+/* What the run is of, and from here on output_dir is its. Rank 0's business. */
+static lrd_status_t claim_output(lrd_session_t *s)
+{
+    enum { FAREWELL_SECONDS = 5 }; /* ranks that have lost their launcher leave within seconds */
+    lrd_status_t status = LRD_OK;
+    const lrd_settings_t *x = s->o.settings;
+    if (lrd_comm_rank(s->o.comm) != 0)
+        goto out;
+    LRD_TRY(lrd_model_identify(s->o.model_folder, s->engine.weights, s->o.model_commit, &s->base));
+    LRD_TRY(lrd_claim_take(&(lrd_claim_options_t){.folder = x->training.output_dir,
+                                                  .host = lrd_comm_host(s->o.comm),
+                                                  .silent_seconds = x->parallel.timeout_seconds,
+                                                  .farewell_seconds = FAREWELL_SECONDS,
+                                                  .stop = s->o.stop},
+                           &s->claim));
+out:
+    return status;
+}
+
 static lrd_status_t prepare_files(lrd_session_t *s)
 {
     return lrd_engine_prepare_files(&s->engine, s->o.comm, s->placement.home,
@@ -338,6 +357,7 @@ lrd_status_t lrd_session_open(const lrd_session_options_t *options, lrd_session_
     LRD_TRY(lrd_ranks_alike(options->comm, s->engine.backend));
     LRD_TRY(lrd_devices_check(options->comm, s->engine.backend,
                               options->settings->parallel.ranks_per_device));
+    LRD_TRY(end_phase(s, claim_output(s)));
     LRD_TRY(end_phase(s, lrd_resume_find(s)));
     LRD_TRY(lrd_session_open_data(s));
     LRD_TRY(end_phase(s, lrd_session_open_answering(s)));
@@ -445,12 +465,14 @@ void lrd_session_close(lrd_session_t *s)
         s->o.answering->close(s->o.answering->context);
     lrd_free(s->eval_question);
     close_stage(s);
+    lrd_claim_release(s->claim); /* nothing is written any more */
     lrd_grid_disconnect(&s->grid);
     lrd_dataset_close(s->eval);
     lrd_dataset_close(s->train);
     lrd_history_release(&s->history);
     lrd_checkpoint_release(&s->checkpoint);
     lrd_engine_close(&s->engine);
+    lrd_free(s->room_why);
     lrd_free(s->rooms);
     lrd_placement_release(&s->placement);
     lrd_adapter_free(s->adapter);

@@ -1,7 +1,7 @@
 /* train/session.h -- everything that one rank of a run holds: model, data, memory,
  * in the order in which it is made.
  *
- *   model and device -> adapter's shape -> checkpoint to go on from -> data set -> who has which
+ *   model and device -> adapter's shape -> output_dir claimed -> checkpoint to go on from -> data set -> who has which
  *   layers -> loader -> stage, optimizer -> one memory plan -> memory -> weights and parameters loaded
  *
  * Each phase ends in lrd_agree: all ranks fail together, with one cause.
@@ -9,6 +9,7 @@
 #ifndef LRD_TRAIN_SESSION_H
 #define LRD_TRAIN_SESSION_H
 
+#include "base/claim.h"
 #include "base/file.h"
 #include "base/settings.h"
 #include "comm/comm.h"
@@ -16,6 +17,7 @@
 #include "data/loader.h"
 #include "model/engine.h"
 #include "model/pipeline.h"
+#include "model/ranks.h"
 #include "train/answering.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
@@ -27,7 +29,8 @@ typedef struct lrd_session_options {
     lrd_comm_t *comm;
     const lrd_settings_t *settings; /* checked */
     const char *model_folder;       /* that model.name_or_path names */
-    const char *adapter_folder;     /* that lora.adapter_name_or_path names, or NULL */
+    const char *model_commit; /* of the Hub, that is in that folder; NULL: it is of no repository */
+    const char *adapter_folder; /* that lora.adapter_name_or_path names, or NULL */
     const lrd_names_t
         *train_files; /* of the data set that data.train_file names; NULL: it is a file */
     const lrd_names_t *eval_files; /* likewise */
@@ -51,6 +54,7 @@ typedef struct lrd_session {
         graphs; /* passes are graphs where they come again: the backend has them, and the planner room for them */
     lrd_checkpointing_t recompute; /* what the planner made of training.gradient_checkpointing */
     int64_t *rooms;                /* [ranks] bytes that each may use */
+    lrd_room_reason_t *room_why;   /* [ranks] and why no more */
     lrd_grid_t grid;
     lrd_runs_t runs;     /* of layers on this rank */
     lrd_adapter_t *part; /* what of the adapter lies in them */
@@ -58,6 +62,8 @@ typedef struct lrd_session {
     bool resumes; /* the run goes on from `checkpoint`, whose arrays are freed after the upload */
     lrd_checkpoint_t checkpoint;
     lrd_history_t history;
+    lrd_claim_t *claim;        /* rank 0's, of output_dir */
+    lrd_model_identity_t base; /* rank 0's */
     bool starts_over; /* output_dir holds checkpoints of another run, until the first of this one */
     lrd_saver_t saver;           /* of rank 0 */
     lrd_dataset_t *train, *eval; /* eval: NULL without one */

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import unittest
 
@@ -51,6 +52,39 @@ class Names(HubCase):
         self.assertIn(b"base_model: org/model\n", read(os.path.join(named, "README.md")))
         self.assertEqual(len(self.gets("/get/")), 1)
         self.assertEqual(len(self.gets("/api/")), 1)  # one rank asks
+
+    def test_a_run_goes_on_with_the_commit_it_began_with(self):
+        commit = self.hub.repos["org/model"].refs["main"]
+        out = os.path.join(self.work, "out")
+
+        def go_on(*sets, **more):
+            return self.train("model.name_or_path=org/model", "training.output_dir=out", "training.max_steps=4", "training.save_steps=2",
+                              *sets, **more)
+
+        go_on()
+        whole = read(os.path.join(out, "adapter_model.safetensors"))
+        config = json.loads(read(os.path.join(out, "adapter_config.json")))
+        self.assertEqual((config["base_model_name_or_path"], config["revision"]), ("org/model", commit))
+        self.assertIn(b'from_pretrained("org/model", revision="%s")' % commit.encode(), read(os.path.join(out, "README.md")))
+        shutil.rmtree(os.path.join(out, "checkpoint-4"))
+        weights = bytearray(MODEL["model.safetensors"])
+        weights[-1] ^= 1
+        moved = self.hub.add("org/model", {**MODEL, "model.safetensors": bytes(weights)})
+        for ranks in (0, 2):
+            _, log = go_on("training.resume_from_checkpoint=true", ranks=ranks, code=2)
+            self.assertIn('the base model was commit %s, is commit %s (model.revision: "%s" names that of the run)' % (commit, moved, commit), log)
+        self.assertFalse(os.path.exists(os.path.join(out, "checkpoint-4")))
+        # What is said helps; so does the folder in the cache, and a copy of it.
+        folder = os.path.join(self.repo_folder("org/model"), "snapshots", commit)
+        shutil.copytree(folder, os.path.join(self.work, "copy"))
+        for sets in (["model.revision=" + commit], ["model.name_or_path=" + folder], ["model.name_or_path=copy"]):
+            _, log = go_on("training.resume_from_checkpoint=true", *sets)
+            self.assertIn("Going on from out/checkpoint-2", log)
+            self.assertEqual(read(os.path.join(out, "adapter_model.safetensors")), whole)
+            shutil.rmtree(os.path.join(out, "checkpoint-4"))
+        _, log = go_on("training.resume_from_checkpoint=true", "model.name_or_path=" + os.path.join(GOLDEN, "adapter", "..", "model"))
+        self.assertIn("Going on from out/checkpoint-2", log)  # the same files, of no repository
+        self.assertIsNone(json.loads(read(os.path.join(out, "adapter_config.json")))["revision"])
 
     def test_ranks_that_do_not_see_the_same_cache_have_the_same_commit(self):
         with open(os.path.join(self.work, "each.sh"), "w") as file:

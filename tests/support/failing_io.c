@@ -1,11 +1,12 @@
 /* A library to preload: calls that write to files fail, and reads come in pieces.
  *
- *   LRD_FAIL_WRITE=N    from the N-th call on that writes to a regular file, flushes one, or makes or
- *                       renames something, there is no space left (HDF5's calls count too)
+ *   LRD_FAIL_WRITE=N    from the N-th call on that writes to a regular file, flushes one, or makes, links
+ *                       or renames something, there is no space left (HDF5's calls count too)
  *   LRD_FAIL_ONCE=1     ... the N-th call alone
  *   LRD_KILL_WRITE=N    at the N-th such call the process is killed
  *   LRD_SHORT_READ=1    every read of a regular file gives at most half of what was asked for
  *   LRD_NETWORK_DISK=1  as file systems of clusters may be: none is locked, names are not exchanged
+ *   LRD_NO_LINKS=1      a file has one name, as on vfat
  *
  * At the end the number of calls is printed on standard error: "N writing calls". */
 #include <dlfcn.h>
@@ -92,6 +93,15 @@ int rename(const char *from, const char *to)
 int renameat(int from_folder, const char *from, int to_folder, const char *to)
 {
     return must_fail() ? -1 : NEXT(renameat)(from_folder, from, to_folder, to);
+}
+
+int link(const char *from, const char *to)
+{
+    if (getenv("LRD_NO_LINKS") != NULL) {
+        errno = EPERM;
+        return -1;
+    }
+    return must_fail() ? -1 : NEXT(link)(from, to);
 }
 
 static bool is_far(int reason)

@@ -63,6 +63,8 @@ problem() {
 # What stands in out after success, or failure, of training.
 check_output() {
   local partial=(out/**/*.partial*) names=(out/!(run).*) state
+  # A job that is ended, as by a kill, cannot give its folder back. The next run is not stopped by that.
+  [ "${ended:-no}" = no ] || mapfile -t names < <(find out -maxdepth 1 -name '*.*' ! -name 'run.*' | LC_ALL=C sort)
   [ ${#partial[@]} = 0 ] || problem "something half-written: ${partial[*]}"
   if [ ${#names[@]} != 0 ] && [ "${names[*]##*/}" != "README.md adapter_config.json adapter_model.safetensors trainer_state.json" ]; then
     problem "half an adapter: ${names[*]}"
@@ -164,7 +166,7 @@ SCRIPT
 
 # Allocations of one rank of two. Within an update that rank ends the job, elsewhere all ranks end with one code.
 sweep_rank() {
-  local number total codes
+  local number total codes ended
   export WHICH=$1
   what="rank $WHICH"
   launch=(mpirun -np 2 --bind-to none bash each_rank.sh)
@@ -179,11 +181,12 @@ sweep_rank() {
     rm -rf out codes
     mkdir out codes
     run "$number" "${launch[@]}" "$LRD_PROGRAM" "${train[@]}"
+    ended=no
     codes=$(cat codes/* 2> /dev/null | tr '\n' ' ')
     case "$code $codes" in
     "0 0 0 ") ;;
     "0 1 1 " | "0 2 2 ") code=${codes%% *} ;;
-    "1 1 " | "1 1 1 " | "1 ") ;; # the job was ended
+    "1 1 " | "1 1 1 " | "1 ") ended=yes ;; # the job was
     *) problem "ended badly; the ranks: $codes" ;;
     esac
     ((code == 0)) || check_message
