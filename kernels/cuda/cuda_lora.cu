@@ -320,9 +320,10 @@ __device__ static void expand(const finish_t<T, Out> &k, int64_t row, int64_t j0
     }
 }
 
-/* One chunk of row t: `v` is the adapter's part. */
+/* One chunk of row t: `v` is the adapter's part, `bias` 0 where there is none. */
 template <class T, class Out>
-__device__ static void finish_chunk(const finish_t<T, Out> &k, int64_t t, int64_t j, float *v)
+__device__ static void finish_chunk(const finish_t<T, Out> &k, int64_t t, int64_t j,
+                                    const float *bias, float *v)
 {
     const int64_t left = k.cols - j;
     float x[CHUNK];
@@ -335,11 +336,8 @@ __device__ static void finish_chunk(const finish_t<T, Out> &k, int64_t t, int64_
         for (int c = 0; c < CHUNK; c++)
             v[c] += x[c];
     }
-    if (k.bias != NULL) {
-        load_chunk(k.bias + j, left, k.wide, x);
-        for (int c = 0; c < CHUNK; c++)
-            v[c] += x[c];
-    }
+    for (int c = 0; c < CHUNK; c++)
+        v[c] += bias[c];
     if (k.derivative_at != NULL) {
         load_chunk(k.derivative_at + t * k.ld_derivative_at + j, left, k.wide, x);
         for (int c = 0; c < CHUNK; c++)
@@ -364,12 +362,15 @@ __global__ void __launch_bounds__(THREADS) finish_kernel(finish_t<T, Out> k)
     const int64_t j0 = (int64_t)blockIdx.x * COLUMNS, j = j0 + lane * CHUNK;
     const int64_t row = k.begin + ((int64_t)blockIdx.y * WARPS + warp) * FINISH_ROWS;
     float v[FINISH_ROWS][CHUNK] = {};
+    float bias[CHUNK] = {0};
     if (k.u != NULL)
         expand(k, row, j0, v);
+    if (k.bias != NULL && j < k.cols)
+        load_chunk(k.bias + j, k.cols - j, k.wide, bias);
     CUDA_UNROLL for (int i = 0; i < FINISH_ROWS; i++)
     {
         if (row + i < k.end && j < k.cols)
-            finish_chunk(k, row + i, j, v[i]);
+            finish_chunk(k, row + i, j, bias, v[i]);
     }
 }
 
