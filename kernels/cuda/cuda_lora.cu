@@ -102,7 +102,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) project_kernel(pro
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     const int64_t row = k.begin + ((int64_t)blockIdx.x * WARPS + warp) * PROJECT_ROWS;
     const int64_t r0 = (int64_t)blockIdx.y * RANKS;
-    float sum[PROJECT_ROWS][RANKS] = {};
+    float sum[PROJECT_ROWS * RANKS] = {};
     for (int64_t j0 = 0; j0 < k.cols; j0 += COLUMNS) {
         const int64_t j = j0 + lane * CHUNK;
         float x[PROJECT_ROWS][CHUNK];
@@ -120,18 +120,18 @@ template <class T> __global__ void __launch_bounds__(THREADS) project_kernel(pro
             load_split(tile[r], FACTOR_GAP, lane * CHUNK, f);
             for (int c = 0; c < CHUNK; c++)
                 for (int i = 0; i < PROJECT_ROWS; i++)
-                    sum[i][r] = fmaf(x[i][c], f[c], sum[i][r]);
+                    sum[i * RANKS + r] = fmaf(x[i][c], f[c], sum[i * RANKS + r]);
         }
     }
     /* All PROJECT_ROWS * RANKS sums over the warp, one to each lane. */
-    int own = exchange_sums<WARP>(sum[0], 16);
-    own += exchange_sums<WARP / 2>(sum[0], 8);
-    own += exchange_sums<WARP / 4>(sum[0], 4);
-    own += exchange_sums<WARP / 8>(sum[0], 2);
-    own += exchange_sums<WARP / 16>(sum[0], 1);
+    int own = exchange_sums<WARP>(sum, 16);
+    own += exchange_sums<WARP / 2>(sum, 8);
+    own += exchange_sums<WARP / 4>(sum, 4);
+    own += exchange_sums<WARP / 8>(sum, 2);
+    own += exchange_sums<WARP / 16>(sum, 1);
     const int i = own / RANKS, r = own % RANKS;
     if (row + i < k.end && r0 + r < k.f.rank)
-        k.out[(row + i) * k.ld_out + r0 + r] = k.scale * sum[0][0];
+        k.out[(row + i) * k.ld_out + r0 + r] = k.scale * sum[0];
 }
 
 lrd_status_t cuda_lora_project(lrd_stream_t *st, lrd_cmat_t x, int64_t begin, int64_t end,
@@ -187,7 +187,7 @@ template <class T> struct outer_t {
 };
 
 template <class T>
-__device__ static void outer_sums(const outer_t<T> &k, int64_t j, int64_t r0, float (*sum)[CHUNK])
+__device__ static void outer_sums(const outer_t<T> &k, int64_t j, int64_t r0, float *sum)
 {
     const int64_t tile = k.begin + (int64_t)blockIdx.y * CUDA_LORA_TILE, cols = k.shape.cols;
     const int64_t end = tile + CUDA_LORA_TILE < k.end ? tile + CUDA_LORA_TILE : k.end;
@@ -199,7 +199,7 @@ __device__ static void outer_sums(const outer_t<T> &k, int64_t j, int64_t r0, fl
         load_chunk(own_g, k.shape.rank - r0, k.wide_g, g);
         for (int r = 0; r < RANKS; r++)
             for (int c = 0; c < CHUNK; c++)
-                sum[r][c] = fmaf(g[r], x[c], sum[r][c]);
+                sum[r * CHUNK + c] = fmaf(g[r], x[c], sum[r * CHUNK + c]);
     }
 }
 
@@ -210,13 +210,13 @@ template <class T> __global__ void __launch_bounds__(THREADS) outer_kernel(outer
     __align__(16) __shared__ float part[WARPS][RANKS][OUTER_LD];
     const int64_t j0 = (int64_t)blockIdx.x * OUTER_COLUMNS, r0 = (int64_t)blockIdx.z * RANKS;
     const int chunk = (int)threadIdx.x % OUTER_CHUNKS, warp = (int)threadIdx.x / WARP;
-    float sum[RANKS][CHUNK] = {};
+    float sum[RANKS * CHUNK] = {};
     outer_sums(k, j0 + chunk * CHUNK, r0, sum);
     /* Lanes with equal chunk lie OUTER_CHUNKS apart: each of four gets two of the ranks. */
-    int first = exchange_sums<RANKS * CHUNK>(sum[0], OUTER_CHUNKS);
-    first += exchange_sums<RANKS * CHUNK / 2>(sum[0], 2 * OUTER_CHUNKS);
+    int first = exchange_sums<RANKS * CHUNK>(sum, OUTER_CHUNKS);
+    first += exchange_sums<RANKS * CHUNK / 2>(sum, 2 * OUTER_CHUNKS);
     for (int r = 0; r < RANKS / 4; r++)
-        store_split(part[warp][first / CHUNK + r], OUTER_GAP, chunk * CHUNK, sum[r]);
+        store_split(part[warp][first / CHUNK + r], OUTER_GAP, chunk * CHUNK, sum + r * CHUNK);
     __syncthreads();
     for (int i = (int)threadIdx.x; i < OUTER_COLUMNS * RANKS; i += THREADS) {
         const int r = k.shape.by_rank ? i % RANKS : i / OUTER_COLUMNS;
@@ -320,9 +320,10 @@ __device__ static void expand(const finish_t<T, Out> &k, int64_t row, int64_t j0
     }
 }
 
-/* One chunk of row t: `v` is the adapter's part. */
+/* One chunk of row t: `v` is the adapter's part, `bias` 0 where there is none. */
 template <class T, class Out>
-__device__ static void finish_chunk(const finish_t<T, Out> &k, int64_t t, int64_t j, float *v)
+__device__ static void finish_chunk(const finish_t<T, Out> &k, int64_t t, int64_t j,
+                                    const float *bias, float *v)
 {
     const int64_t left = k.cols - j;
     float x[CHUNK];
@@ -335,11 +336,8 @@ __device__ static void finish_chunk(const finish_t<T, Out> &k, int64_t t, int64_
         for (int c = 0; c < CHUNK; c++)
             v[c] += x[c];
     }
-    if (k.bias != NULL) {
-        load_chunk(k.bias + j, left, k.wide, x);
-        for (int c = 0; c < CHUNK; c++)
-            v[c] += x[c];
-    }
+    for (int c = 0; c < CHUNK; c++)
+        v[c] += bias[c];
     if (k.derivative_at != NULL) {
         load_chunk(k.derivative_at + t * k.ld_derivative_at + j, left, k.wide, x);
         for (int c = 0; c < CHUNK; c++)
@@ -364,12 +362,15 @@ __global__ void __launch_bounds__(THREADS) finish_kernel(finish_t<T, Out> k)
     const int64_t j0 = (int64_t)blockIdx.x * COLUMNS, j = j0 + lane * CHUNK;
     const int64_t row = k.begin + ((int64_t)blockIdx.y * WARPS + warp) * FINISH_ROWS;
     float v[FINISH_ROWS][CHUNK] = {};
+    float bias[CHUNK] = {0};
     if (k.u != NULL)
         expand(k, row, j0, v);
+    if (k.bias != NULL && j < k.cols)
+        load_chunk(k.bias + j, k.cols - j, k.wide, bias);
     CUDA_UNROLL for (int i = 0; i < FINISH_ROWS; i++)
     {
         if (row + i < k.end && j < k.cols)
-            finish_chunk(k, row + i, j, v[i]);
+            finish_chunk(k, row + i, j, bias, v[i]);
     }
 }
 
