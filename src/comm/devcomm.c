@@ -227,7 +227,6 @@ static lrd_status_t end_job(lrd_devcomm_t *d, lrd_status_t status)
 {
     if (status == LRD_OK)
         return LRD_OK;
-    status = explain(d, status);
     leave(d);
     return lrd_comm_abort(d->comm, status);
 }
@@ -254,7 +253,7 @@ static lrd_status_t wait_for_stream(lrd_stream_guard_t *guard, lrd_event_t *even
     }
 out:
     watch_set_waiting(first->comm->watch, false);
-    return end_job(d, status);
+    return end_job(d, explain(d, status));
 }
 
 /* Bytes that are free on the device; what they became less is the library's. */
@@ -411,6 +410,7 @@ static lrd_status_t settle(lrd_devcomm_t *d, const call_t *call, lrd_status_t be
     lrd_beat();
     if (status == LRD_OK)
         status = wait_until_ready(d);
+    status = explain(d, status);
     if (status == LRD_OK && call->is_first)
         count_taken(d, call->free_before);
     if (status == LRD_OK && call->lap != NULL)
