@@ -160,8 +160,13 @@ static lrd_status_t cuda_mem_alloc(lrd_backend_t *, lrd_memkind_t kind, size_t b
         char memory[96];
         cudaGetLastError(); /* it has been dealt with */
         describe_memory(memory);
-        CUDA_CHECK(false, LRD_ERR_NO_MEMORY, "out of %s memory: %.1f MiB asked for; %s",
-                   kind == LRD_MEM_PINNED ? "pinned" : "device", (double)bytes / 0x1p20, memory);
+        CUDA_CHECK(kind == LRD_MEM_DEVICE, LRD_ERR_NO_MEMORY,
+                   "out of pinned host memory: %.1f MiB asked for. Smaller micro-batches need "
+                   "less, and so do "
+                   "fewer blocks there (cpu in parallel.max_memory)",
+                   (double)bytes / 0x1p20);
+        CUDA_CHECK(false, LRD_ERR_NO_MEMORY, "out of device memory: %.1f MiB asked for; %s",
+                   (double)bytes / 0x1p20, memory);
     }
     CUDA_CALL(error);
     return LRD_OK;

@@ -105,26 +105,32 @@ out:
     return status;
 }
 
+/* They do differ. */
+static lrd_status_t compare(lrd_comm_t *comm, const char *facts)
+{
+    lrd_status_t status = LRD_OK;
+    const int size = lrd_comm_size(comm);
+    size_t *offset = NULL;
+    char *all = NULL;
+    LRD_NEW(offset, size + 1);
+out:
+    status = lrd_agree(comm, status);
+    if (status == LRD_OK)
+        status = lrd_comm_collect(comm, facts, strlen(facts), offset, &all);
+    if (status == LRD_OK)
+        status = check(&(world_t){all, offset, size});
+    lrd_free(all);
+    lrd_free(offset);
+    return status;
+}
+
 lrd_status_t lrd_alike_check(lrd_comm_t *comm, const char *facts)
 {
     lrd_status_t status = LRD_OK;
-    world_t w = {.size = lrd_comm_size(comm)};
-    size_t *offset = NULL;
-    char *all = NULL;
     bool same = true;
     LRD_TRY(lrd_comm_same(comm, facts, strlen(facts), &same));
-    if (same)
-        goto out;
-    offset = lrd_calloc((size_t)w.size + 1, sizeof *offset);
-    status =
-        offset != NULL ? LRD_OK : lrd_fail(LRD_ERR_NO_MEMORY, __FILE__, __LINE__, "out of memory");
-    LRD_TRY(lrd_agree(comm, status));
-    LRD_TRY(lrd_comm_collect(comm, facts, strlen(facts), offset, &all));
-    w.text = all;
-    w.offset = offset;
-    status = check(&w);
+    if (!same)
+        LRD_TRY(compare(comm, facts));
 out:
-    lrd_free(all);
-    lrd_free(offset);
     return status;
 }

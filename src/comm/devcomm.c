@@ -227,7 +227,6 @@ static lrd_status_t end_job(lrd_devcomm_t *d, lrd_status_t status)
 {
     if (status == LRD_OK)
         return LRD_OK;
-    status = explain(d, status);
     leave(d);
     return lrd_comm_abort(d->comm, status);
 }
@@ -254,7 +253,7 @@ static lrd_status_t wait_for_stream(lrd_stream_guard_t *guard, lrd_event_t *even
     }
 out:
     watch_set_waiting(first->comm->watch, false);
-    return end_job(d, status);
+    return end_job(d, explain(d, status));
 }
 
 /* Bytes that are free on the device; what they became less is the library's. */
@@ -411,6 +410,7 @@ static lrd_status_t settle(lrd_devcomm_t *d, const call_t *call, lrd_status_t be
     lrd_beat();
     if (status == LRD_OK)
         status = wait_until_ready(d);
+    status = explain(d, status);
     if (status == LRD_OK && call->is_first)
         count_taken(d, call->free_before);
     if (status == LRD_OK && call->lap != NULL)
@@ -429,7 +429,7 @@ static bool meets(lrd_devcomm_t *d, int kind)
 lrd_status_t lrd_devcomm_sum_f32(lrd_devcomm_t *d, const float *from, float *to, int64_t n)
 {
     lrd_status_t status = LRD_OK;
-    call_t call;
+    call_t call = {.lap = NULL};
     LRD_TRY(begin(d, meets(d, d->comm->size), &call));
     status = d->table->sum_f32(d->group, native(d->stream), from, to, (size_t)n);
     status = settle(d, &call, status);
@@ -440,7 +440,7 @@ out:
 lrd_status_t lrd_devcomm_all_gather_f32(lrd_devcomm_t *d, const float *mine, float *all, int64_t n)
 {
     lrd_status_t status = LRD_OK;
-    call_t call;
+    call_t call = {.lap = NULL};
     LRD_TRY(begin(d, meets(d, d->comm->size + 1), &call));
     status = d->table->all_gather_f32(d->group, native(d->stream), mine, all, (size_t)n);
     status = settle(d, &call, status);
@@ -453,7 +453,7 @@ lrd_status_t lrd_devcomm_exchange(lrd_devcomm_t *d, const lrd_device_message_t *
 {
     lrd_status_t status = LRD_OK;
     bool is_first = false;
-    call_t call;
+    call_t call = {.lap = NULL};
     for (int i = 0; i < n_send; i++)
         is_first = meets(d, send[i].rank) || is_first;
     for (int i = 0; i < n_receive; i++)

@@ -40,8 +40,8 @@ typedef struct lrd_answering {
     void (*leave)(void *context);
     size_t (*scratch_bytes)(void *context);
     size_t (*pinned_bytes)(void *context);
-    size_t (*graph_bytes)(
-        void *context); /* that graphs take on the device at most (model/graphs.h) */
+    /* What graphs take of the device at most (model/graphs.h). */
+    size_t (*graph_bytes)(void *context);
     void (*layout)(void *context, lrd_arena_t *model, lrd_arena_t *step);
     lrd_status_t (*prepare)(void *context, lrd_scratch_t scratch);
     /* Percentages, as the official script counts them. Collective; failures are agreed on. */

@@ -50,8 +50,8 @@ typedef struct lrd_session {
     const lrd_lora_settings_t *lora;  /* what the adapter is made by: theirs, or the run's own */
     lrd_adapter_t *adapter;           /* the whole of it */
     lrd_placement_t placement;
-    bool
-        graphs; /* passes are graphs where they come again: the backend has them, and the planner room for them */
+    /* Passes that come again are graphs: the backend has them, and the planner room for them. */
+    bool graphs;
     lrd_checkpointing_t recompute; /* what the planner made of training.gradient_checkpointing */
     int64_t *rooms;                /* [ranks] bytes that each may use */
     lrd_room_reason_t *room_why;   /* [ranks] and why no more */

@@ -26,8 +26,8 @@ typedef struct lrd_stepper {
     double *nll;               /* device [max_micro_batches]: this replica's, in its order */
     double *pinned;            /* [max_micro_batches] and, behind it, the clock */
     size_t pinned_bytes;
-    lrd_event_t *begun,
-        *ended;          /* timers around an update, where devices are connected; else NULL */
+    /* Timers around an update, where devices are connected; else NULL. */
+    lrd_event_t *begun, *ended;
     float **grads;       /* [runs] the sums of an update */
     double *news;        /* [max_micro_batches + 3 ranks]: the exchange */
     size_t *news_offset; /* [ranks + 1] */
@@ -43,10 +43,10 @@ typedef struct lrd_step_result {
     bool stop;              /* some rank was asked to stop */
     double busy;            /* the part of their time in which stages did not wait for each other */
     double waited; /* seconds in which this rank waited for others or exchanged with them */
-    double device_seconds,
-        device_waited; /* by its device's clock: of the update, and those of them in which
-                                             the device did that; 0 where devices are not connected */
-    bool dropped;      /* ... before its micro-batches were done: nothing has changed, no loss */
+    /* By its device's clock: seconds of the update, and those in which the device did that; 0 where devices are
+     * not connected. */
+    double device_seconds, device_waited;
+    bool dropped; /* ... before its micro-batches were done: nothing has changed, no loss */
 } lrd_step_result_t;
 
 /* Fills in what it allocates; the members above it are the caller's. */

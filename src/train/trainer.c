@@ -258,9 +258,9 @@ static void report_device(const trainer_t *t)
         lrd_error_clear(); /* the run is over, and well */
         return;
     }
-    lrd_info("Device memory that libraries took on rank 0: NCCL %.1f of at most %.1f MiB, graphs "
-             "%.1f of at most "
-             "%.1f; %.1f MiB went elsewhere (kernels, cuBLASLt, other programs)",
+    lrd_info("Device memory that libraries took on rank 0: NCCL %.1f of at most %.1f MiB, "
+             "graphs %.1f of at most %.1f; %.1f MiB went elsewhere (kernels, cuBLASLt, other "
+             "programs)",
              nccl / 0x1p20, (double)m->nccl.bound / 0x1p20, graphs / 0x1p20,
              (double)m->graphs.bound / 0x1p20,
              ((double)e->free_bytes - (double)free_bytes - own) / 0x1p20);
