@@ -97,6 +97,7 @@ each() { # FUNCTION ARGUMENT...: for each line of arguments; the first failure i
     return "$code"
 }
 ops() { printf '%s\n' norm linear attention cached head merge products rows sample single update | each family_of_ops; }
+equal_rows() { printf '%s\n' rows single | each family_of_ops; }
 family_of_ops() { run "test_ops_$1" --backend cuda; }
 golden() {
     local case dtype
@@ -126,7 +127,7 @@ tune() { # HIDDEN LAYERS HEADS VOCABULARY TOKENS
 compare() { # OUT OPTION...
     python3 "$root/bench/gpu_compare.py" --backend cuda --out "$1" "${@:2}"
 }
-export -f program run each ops family_of_ops golden golden_run two_ranks sanitize sanitize_one tune compare
+export -f program run each ops equal_rows family_of_ops golden golden_run two_ranks sanitize sanitize_one tune compare
 export root
 
 if command -v nvidia-smi >/dev/null; then nvidia-smi; fi
@@ -148,7 +149,7 @@ if ! $dry; then
     less=()
 fi
 dry_limit=2 # to start and not to fail at once
-part 30 "equal rows" bash -c 'run test_ops_rows --backend cuda'
+part 30 "equal rows" bash -c equal_rows
 part 90 "ops" bash -c ops
 part 90 "training runs" bash -c golden
 part 30 "two ranks on one device" bash -c two_ranks

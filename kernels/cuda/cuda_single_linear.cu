@@ -212,8 +212,8 @@ template <class T, int ROWS> __global__ void __launch_bounds__(THREADS, 2) few_r
         const int row = i / tiling::W_ROWS, n = i % tiling::W_ROWS;
         if (row >= a.rows || first + n >= a.n)
             continue;
-        float v = part[0][row * tiling::LD + n];
-        for (int w = 1; w < WARPS; w++)
+        float v = 0; /* whatever zeros a warp added beyond the end, a sum of -0 becomes 0 */
+        for (int w = 0; w < WARPS; w++)
             v += part[w][row * tiling::LD + n];
         finish<T>(a, row, first + n, v);
     }
