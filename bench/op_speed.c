@@ -302,7 +302,6 @@ static lrd_status_t time_head(bench_t *b)
                             .w = &(lrd_weight_t){lrd_const(w)},
                             .target = dev_target,
                             .n_targets = b->tokens,
-                            .inv_n_target = 1.0 / b->tokens,
                             .nll = nll,
                             .dh = b->dx});
 out:

@@ -207,7 +207,7 @@ static lrd_status_t upload(score_t *s, int64_t record, lrd_micro_batch_t *batch)
 {
     lrd_status_t status = LRD_OK;
     LRD_TRY(lrd_batch_pack(s->set, &record, 1, 0, &s->batch));
-    LRD_TRY(lrd_feed_upload(&s->feed, &s->batch, batch));
+    LRD_TRY(lrd_feed_upload(&s->feed, &s->batch, (lrd_ce_call_t){.number = 0}, batch));
 out:
     return status;
 }

@@ -11,6 +11,7 @@
  * so are events, which CUDA would take into the graph. */
 #include "emu_runtime.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -58,14 +59,17 @@ namespace
 struct counts_t {
     long waits;  /* for work that was not done */
     long drains; /* those of them that left no work on the device, which then waits for the host */
-    long launches; /* of kernels, products and copies */
+    long graphs; /* that were taken down */
+    long nodes, most_nodes; /* of those that there are, and were at once */
+    long launches;          /* of kernels, products, copies and graphs */
     ~counts_t()
     {
         const char *file = getenv("LRD_EMULATED_COUNTS");
         FILE *f = file != nullptr ? fopen(file, "a") : nullptr;
         if (f == nullptr)
             return;
-        fprintf(f, "waits %ld drains %ld launches %ld\n", waits, drains, launches);
+        fprintf(f, "waits %ld drains %ld graphs %ld nodes %ld launches %ld\n", waits, drains,
+                graphs, most_nodes, launches);
         fclose(f);
     }
 } counts;
@@ -417,9 +421,13 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
 {
     const cudaError_t error = emu_refuse_in_capture(nullptr);
-    if (error == cudaSuccess)
-        *exec = new emu_graph_exec{graph->work};
-    return error;
+    if (error != cudaSuccess)
+        return error;
+    *exec = new emu_graph_exec{graph->work};
+    counts.graphs++;
+    counts.nodes += (long)graph->work.size();
+    counts.most_nodes = std::max(counts.most_nodes, counts.nodes);
+    return cudaSuccess;
 }
 
 /* One call of the host, whatever it holds. */
@@ -440,6 +448,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
+    counts.nodes -= (long)exec->work.size();
     delete exec;
     return cudaSuccess;
 }
