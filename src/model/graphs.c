@@ -4,19 +4,25 @@
 
 #include <string.h>
 
+/* Of a pass that is remembered. */
 typedef struct entry {
     uint64_t *key; /* [n_words] */
     size_t n_words;
-    int64_t used;       /* when it was used last; 0: it is free */
-    lrd_graph_t *graph; /* NULL: the pass has run once */
+    int64_t used;       /* when it was asked for last; 0: it is free */
+    lrd_graph_t *graph; /* NULL: it has run as it stands */
 } entry_t;
+
+/* An event is recorded at every so many launches. */
+enum { MARK = 16 };
 
 struct lrd_graphs {
     lrd_stream_t *stream;
     int64_t now;
-    int n;
-    uint64_t *keys; /* [n][words of the longest] */
-    entry_t *entry; /* [n] */
+    int n, n_graphs; /* that may be kept, that there are */
+    uint64_t *keys;  /* [2 n][words of the longest] */
+    entry_t *entry;  /* [2 n] */
+    lrd_event_t *mark;
+    int64_t marked; /* `now` when it was recorded last */
 };
 
 lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, size_t n_words,
@@ -26,11 +32,12 @@ lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, size_t n_words,
     lrd_graphs_t *g = NULL;
     LRD_NEW(g, 1);
     g->stream = stream;
-    LRD_NEW(g->keys, (size_t)n * n_words);
-    LRD_NEW(g->entry, n);
+    LRD_NEW(g->keys, 2 * (size_t)n * n_words);
+    LRD_NEW(g->entry, 2 * n);
     g->n = n;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < 2 * n; i++)
         g->entry[i].key = g->keys + (size_t)i * n_words;
+    LRD_TRY(lrd_event_create(stream->backend, &g->mark));
     *graphs_out = g;
     g = NULL;
 out:
@@ -42,15 +49,18 @@ void lrd_graphs_destroy(lrd_graphs_t *g)
 {
     if (g == NULL)
         return;
-    (void)lrd_graphs_forget(g); /* whoever waited for results has heard of it */
+    if (g->entry != NULL)
+        (void)lrd_graphs_forget(g); /* whoever waited for results has heard of it */
+    lrd_event_destroy(g->mark);
     lrd_free(g->entry);
     lrd_free(g->keys);
     lrd_free(g);
 }
 
-/* Its place is free. The stream has been waited for. */
-static void clear(entry_t *e)
+/* Its place is free. No launch of its graph is under way. */
+static void clear(lrd_graphs_t *g, entry_t *e)
 {
+    g->n_graphs -= e->graph != NULL;
     lrd_graph_destroy(e->graph);
     e->graph = NULL;
     e->used = 0;
@@ -58,18 +68,15 @@ static void clear(entry_t *e)
 
 lrd_status_t lrd_graphs_forget(lrd_graphs_t *g)
 {
-    bool any = false;
-    for (int i = 0; i < g->n; i++)
-        any = any || g->entry[i].graph != NULL;
-    const lrd_status_t status = any ? lrd_stream_sync(g->stream) : LRD_OK;
-    for (int i = 0; i < g->n; i++)
-        clear(&g->entry[i]);
+    const lrd_status_t status = g->n_graphs > 0 ? lrd_stream_sync(g->stream) : LRD_OK;
+    for (int i = 0; i < 2 * g->n; i++)
+        clear(g, &g->entry[i]);
     return status;
 }
 
 static entry_t *find(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
 {
-    for (int i = 0; i < g->n; i++) {
+    for (int i = 0; i < 2 * g->n; i++) {
         entry_t *e = &g->entry[i];
         if (e->used > 0 && e->n_words == n_words && memcmp(e->key, key, n_words * sizeof *key) == 0)
             return e;
@@ -77,19 +84,33 @@ static entry_t *find(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
     return NULL;
 }
 
-/* A free place, or that of the pass which was not asked for the longest. */
-static lrd_status_t replace(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
+/* Of those with a graph, or of those without, which are free at first, the one that was not asked for the
+ * longest. */
+static entry_t *find_oldest(lrd_graphs_t *g, bool with_graph)
 {
-    lrd_status_t status = LRD_OK;
-    entry_t *e = &g->entry[0];
-    for (int i = 1; i < g->n; i++)
-        e = g->entry[i].used < e->used ? &g->entry[i] : e;
-    if (e->graph != NULL)
-        LRD_TRY(lrd_stream_sync(g->stream));
-    clear(e);
+    entry_t *oldest = NULL;
+    for (int i = 0; i < 2 * g->n; i++) {
+        entry_t *e = &g->entry[i];
+        if ((e->graph != NULL) == with_graph && (oldest == NULL || e->used < oldest->used))
+            oldest = e;
+    }
+    return oldest;
+}
+
+static void remember(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
+{
+    entry_t *e = find_oldest(g, false);
     memcpy(e->key, key, n_words * sizeof *key);
     e->n_words = n_words;
     e->used = ++g->now;
+}
+
+/* Its last launch is long past as a rule, and the stream is not waited for. */
+static lrd_status_t drop(lrd_graphs_t *g, entry_t *e)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(e->used <= g->marked ? lrd_event_sync(g->mark) : lrd_stream_sync(g->stream));
+    clear(g, e);
 out:
     return status;
 }
@@ -101,6 +122,19 @@ static lrd_status_t take_down(lrd_graphs_t *g, entry_t *e, lrd_graphs_pass_t *pa
     status = pass(context);
     const lrd_status_t ended = lrd_graph_end(g->stream, status == LRD_OK ? &e->graph : NULL);
     status = status == LRD_OK ? ended : status;
+    g->n_graphs += e->graph != NULL;
+out:
+    return status;
+}
+
+static lrd_status_t launch(lrd_graphs_t *g, const entry_t *e)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_graph_launch(g->stream, e->graph));
+    if (g->now - g->marked >= MARK) {
+        LRD_TRY(lrd_event_record(g->stream, g->mark));
+        g->marked = g->now;
+    }
 out:
     return status;
 }
@@ -111,13 +145,20 @@ lrd_status_t lrd_graphs_run(lrd_graphs_t *g, const uint64_t *key, size_t n_words
     lrd_status_t status = LRD_OK;
     entry_t *e = find(g, key, n_words);
     if (e == NULL) {
-        LRD_TRY(replace(g, key, n_words));
+        remember(g, key, n_words);
         return pass(context);
     }
+    const int64_t before = e->used;
     e->used = ++g->now;
-    if (e->graph == NULL)
+    if (e->graph == NULL) {
+        entry_t *oldest = g->n_graphs == g->n ? find_oldest(g, true) : NULL;
+        if (oldest != NULL && oldest->used > before)
+            return pass(context);
+        if (oldest != NULL)
+            LRD_TRY(drop(g, oldest));
         LRD_TRY(take_down(g, e, pass, context));
-    LRD_TRY(lrd_graph_launch(g->stream, e->graph));
+    }
+    LRD_TRY(launch(g, e));
 out:
     return status;
 }

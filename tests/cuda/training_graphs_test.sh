@@ -3,7 +3,7 @@
 # bit as without both, from records of many lengths and few targets, with dropout and evaluations; and an update and an
 # evaluation take as many calls of the host as predicted, whatever the number of layers is, once sizes have come twice.
 #
-#   training_graphs_test.sh bytes [LAYOUT]...   a layout: RANKS:STAGES:DTYPE
+#   training_graphs_test.sh bytes RUN...   a run: RANKS:STAGES:DTYPE[:SETTING=VALUE]
 #   training_graphs_test.sh calls
 set -euo pipefail
 source "$(dirname "$0")/../support/shell_support.sh"
@@ -39,15 +39,16 @@ train() {
     sed -n '1s/.*launches //p' counts
 }
 
-# bytes RANKS STAGES DTYPE
+# bytes RANKS STAGES DTYPE [SETTING=VALUE]
 bytes() {
-    local name=$1-$2-$3 with without
+    local name=$1-$2-$3$4 with without
     local several=(lora.target_modules=all-linear lora.lora_dropout=0.1 model.dtype="$3" parallel.pipeline="$2"
         training.per_device_train_batch_size=2 training.gradient_accumulation_steps=null training.global_batch_size=8
-        training.num_train_epochs=2 data.eval_file=eval.jsonl training.eval_steps=2 training.per_device_eval_batch_size=3)
+        training.num_train_epochs=2 data.eval_file=eval.jsonl training.eval_steps=2 training.per_device_eval_batch_size=3
+        ${4:+"$4"})
     with=$(train "$1" "with-$name" two different -1 "${several[@]}")
     without=$(LRD_CUDA_GRAPHS=0 train "$1" "without-$name" two different -1 "${several[@]}")
-    echo "$1 ranks, $2 stages, $3: $with calls of the host with graphs, $without without"
+    echo "$1 ranks, $2 stages, $3 $4: $with calls of the host with graphs, $without without"
     for file in adapter_model.safetensors trainer_state.json; do
         cmp "with-$name/$file" "without-$name/$file" || fail "$name: another $file with graphs"
     done
@@ -80,9 +81,9 @@ write_model one 1 32 2 64
 write_model two 2 32 2 64
 case $1 in
 bytes)
-    for layout in "${@:2}"; do
-        IFS=: read -r ranks stages dtype <<<"$layout"
-        bytes "$ranks" "$stages" "$dtype"
+    for run in "${@:2}"; do
+        IFS=: read -r ranks stages dtype setting <<<"$run"
+        bytes "$ranks" "$stages" "$dtype" "$setting"
     done
     ;;
 calls) calls ;;
