@@ -41,7 +41,7 @@ struct lrd_generator {
     int32_t *use_begin;     /* [slots + 1] */
     lrd_relay_t relay;
     lrd_graphs_t *graphs; /* of steps that come again */
-    uint64_t *key;        /* [5 + 3 slots] */
+    uint64_t *key;        /* [lrd_generator_key_words(slots)] */
 };
 
 /* Words of the longest key of a step. */
@@ -50,8 +50,9 @@ static inline size_t lrd_generator_key_words(int32_t slots)
     return 5 + 3 * (size_t)slots;
 }
 
-/* The model's part of a step: from the pinned arrays of a batch to next_host[i], the token of its row i of n_rows,
- * where the head is. The batch may have become larger. Synchronizes; collective on the row where layers are spread. */
+/* The model's part of a step: from the pinned arrays of a batch to next_host[i], the token of its row i of
+ * n_rows, where the head is. The batch may have become larger. Synchronizes; collective on the row where
+ * layers are spread. */
 lrd_status_t lrd_generator_compute(lrd_generator_t *g, lrd_micro_batch_t *batch, int64_t n_rows);
 
 #endif /* LRD_INFER_GENERATOR_PARTS_H */

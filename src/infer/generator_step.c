@@ -1,8 +1,8 @@
 /* The model's part of a step of generation, as graphs where the backend has them. */
 #include "infer/generator_parts.h"
 
-/* Steps are told of caches of up to so many tokens, twice as many, and so on, and pieces of prompts are filled
- * up to a multiple of so many rows, so that they come again. */
+/* Steps are told of caches of up to so many tokens, twice as many, and so on, and those with pieces of prompts
+ * are filled up to a multiple of so many rows, so that they come again. */
 enum { SHORTEST = 256, ROWS = 128 };
 
 typedef struct step {

@@ -8,7 +8,8 @@
  * Padded micro-batches come in a few sizes, so that their passes come again (model/graphs.h): the tokens are
  * filled up to a multiple of 128, which the tiles of products are anyway, with the micro-batch's own
  * beginning once more, as sequences without targets, whose gradients are zeros; the number of sequences is
- * filled up with empty ones. The head is told of 32, 64 or a multiple of 128 targets, of which some are not. */
+ * filled up with empty ones. The head is told of 32, 64 or a multiple of 128 targets, as many or more than
+ * there are. */
 #ifndef LRD_MODEL_FEED_H
 #define LRD_MODEL_FEED_H
 
@@ -42,8 +43,9 @@ void lrd_feed_close(lrd_feed_t *feed); /* {0} is fine */
 /* Device memory (category "buffers"). */
 void lrd_feed_layout(lrd_feed_t *feed, lrd_arena_t *arena);
 
-/* Uploads a batch, and what the head is told of it; *out points to device memory for what is enqueued until the next upload. Waits until
- * the last batch but one has been copied. Padded, it has more tokens and sequences than the batch. LRD_ERR_ARG: the batch is larger than announced. */
+/* Uploads a batch, and what the head is told of it; *out points to device memory for what is enqueued until
+ * the next upload. Waits until the last batch but one has been copied. Padded, it has more tokens and
+ * sequences than the batch. LRD_ERR_ARG: the batch is larger than announced. */
 lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_ce_call_t call,
                              lrd_micro_batch_t *out);
 

@@ -30,8 +30,8 @@ typedef struct lrd_relay_pass {
     lrd_status_t (*begin)(void *context); /* what is enqueued first on each rank; NULL: nothing */
     lrd_relay_head_t *head;
     void *context; /* of both */
-    /* Where the pass is kept that lies between two messages, in the order of the layers: it comes again with the
-     * same key, whose first word is the relay's. NULL: it does not. */
+    /* Keeps what lies between two messages, which comes again with the same key; the key's first word is
+     * the relay's. NULL: it does not come again. */
     lrd_graphs_t *graphs;
     uint64_t *key;
     size_t n_words;

@@ -35,7 +35,7 @@ train() {
     done
     rm -f counts
     LRD_EMULATED_COUNTS=$out/counts "${launch[@]}" "$LRD_PROGRAM" --config config.yaml "${settings[@]}" --backend cuda \
-        >text 2>log || fail "$2: $(tail -3 log)"
+        >text 2>log || fail "$2: $(grep error log || tail -3 log)"
     sed -n '1s/.*launches //p' counts
 }
 
