@@ -421,7 +421,6 @@ static lrd_status_t use_head(cases_t *k)
                            .w = &(lrd_weight_t){lrd_const(k->table)},
                            .target = target,
                            .n_targets = k->s->tokens,
-                           .inv_n_target = 1.0 / k->s->tokens,
                            .nll = nll,
                            .dh = k->dx});
 out:

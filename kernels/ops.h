@@ -29,7 +29,7 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
-#include "kernels/products.h"
+#include "kernels/product_options.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -73,6 +73,7 @@ struct lrd_event {
 /* Work that was taken down once and is asked for again in one call. Extended likewise. */
 typedef struct lrd_graph {
     lrd_backend_t *backend;
+    size_t n_nodes; /* ops, copies and what they consist of */
 } lrd_graph_t;
 
 typedef enum lrd_memkind {
@@ -275,16 +276,24 @@ typedef struct lrd_step_state {
     int32_t reserved;
 } lrd_step_state_t;
 
-/* nll[0] = sum over targets of -log softmax(h W^T)[target]; [T, V] is never stored.
+/* What differs from one micro-batch to the next. Lives on the device, so that the same call of linear_ce
+ * can be made again for another one (lrd_graph_begin). */
+typedef struct lrd_ce_call {
+    double inv_n_target; /* 1 / targets of the whole update, over all ranks */
+    int64_t number;      /* of the micro-batch */
+} lrd_ce_call_t;
+
+/* nll[number] = sum over targets of -log softmax(h W^T)[target]; [T, V] is never stored.
  * dh = loss_scale * inv_n_target * gradient of that sum; rows without a target get zero, at no cost. */
 typedef struct lrd_linear_ce {
-    lrd_cmat_t h;                  /* [T, C] */
-    const lrd_weight_t *w;         /* [V, C] */
-    const int32_t *target;         /* [T] in 0 .. V-1; negative: not a target */
-    int64_t n_targets;             /* as many of the T are targets; 0: the host does not know */
-    double inv_n_target;           /* 1 / targets of the whole update, over all ranks */
+    lrd_cmat_t h;          /* [T, C] */
+    const lrd_weight_t *w; /* [V, C] */
+    const int32_t *target; /* [T] in 0 .. V-1; negative: not a target */
+    /* No more of the T are targets, 0: the host does not know; it decides the cost, not the result. */
+    int64_t n_targets;
+    const lrd_ce_call_t *call;     /* NULL: inv_n_target 1, number 0 */
     const lrd_step_state_t *state; /* loss_scale; NULL for 1 */
-    double *nll;                   /* [1] */
+    double *nll;                   /* [number + 1] */
     float *token_nll;              /* [T] optional; 0 where there is no target */
     lrd_mat_t dh;                  /* [T, C] optional: absent for evaluation */
 } lrd_linear_ce_t;

@@ -174,8 +174,8 @@ static void gradient_tile(void *context, const product_tile_t *tile)
 static void tile_backward(head_t *h)
 {
     const lrd_linear_ce_t *a = h->a;
-    const float g =
-        (float)(a->inv_n_target * (a->state != NULL ? (double)a->state->loss_scale : 1.0));
+    const float g = (float)((a->call != NULL ? a->call->inv_n_target : 1.0) *
+                            (a->state != NULL ? (double)a->state->loss_scale : 1.0));
     memset(h->dh, 0, (size_t)(h->tile_rows * h->c) * sizeof(float));
     for (int64_t v0 = 0; v0 < h->v; v0 += HEAD_BLOCK) {
         const int64_t n = smaller(h->v - v0, HEAD_BLOCK);
@@ -253,7 +253,7 @@ lrd_status_t cpu_linear_ce(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_li
         if (backward)
             tile_backward(&h);
     }
-    *a->nll = nll;
+    a->nll[a->call != NULL ? a->call->number : 0] = nll;
 out:
     return status;
 }

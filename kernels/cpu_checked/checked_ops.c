@@ -165,6 +165,7 @@ static void see_linear_ce(visit_t *v, const lrd_linear_ce_t *a)
     SEE_CMAT(a->h);
     SEE_CMAT(a->w->w);
     SEE(a->target, a->h.rows);
+    SEE(a->call, 1);
     SEE(a->state, 1);
     SEE(a->nll, 1);
     SEE(a->token_nll, a->h.rows);

@@ -277,18 +277,18 @@ static lrd_status_t cuda_graph_begin(lrd_stream_t *st)
 
 static lrd_status_t instantiate(lrd_backend_t *be, cudaGraph_t taken, lrd_graph_t **graph_out)
 {
+    size_t nodes = 0;
+    CUDA_CALL(cudaGraphGetNodes(taken, NULL, &nodes));
     cuda_graph_t *g = (cuda_graph_t *)calloc(1, sizeof *g);
     CUDA_CHECK(g != NULL, LRD_ERR_NO_MEMORY, "out of memory");
-    g->base.backend = be;
+    g->base = (lrd_graph_t){be, nodes};
     const cudaError_t error = cudaGraphInstantiate(&g->graph, taken, 0);
     if (error != cudaSuccess)
         free(g);
     if (error == cudaErrorMemoryAllocation) {
         char memory[96];
-        size_t nodes = 0;
         cudaGetLastError(); /* it has been dealt with */
         describe_memory(memory);
-        cudaGraphGetNodes(taken, NULL, &nodes);
         CUDA_CHECK(false, LRD_ERR_NO_MEMORY,
                    "out of device memory for graphs: one of %zu nodes; %s. Leave it more with "
                    "parallel.max_memory, or do without graphs: LRD_CUDA_GRAPHS=0 on all ranks",

@@ -104,7 +104,7 @@ struct softmax_t {
     double *nll;
     float *token_nll;
     const lrd_step_state_t *state;
-    double inv_n_target;
+    const lrd_ce_call_t *call;
     bool wide;
 };
 
@@ -167,7 +167,8 @@ __global__ void __launch_bounds__(THREADS) cross_entropy_kernel(softmax_t k)
     }
     if (!backward)
         return;
-    const float g = (float)(k.inv_n_target * (k.state != NULL ? (double)k.state->loss_scale : 1.0));
+    const float g = (float)((k.call != NULL ? k.call->inv_n_target : 1.0) *
+                            (k.state != NULL ? (double)k.state->loss_scale : 1.0));
     const float factor = (float)((double)g / sum);
     T *out = (T *)x;
     for (int64_t j0 = 0; j0 < k.v; j0 += THREADS * CHUNK) {
@@ -185,14 +186,14 @@ __global__ void __launch_bounds__(THREADS) cross_entropy_kernel(softmax_t k)
 }
 
 __global__ void __launch_bounds__(THREADS)
-    sum_nll_kernel(const double *nll, const int32_t *n_rows, double *out)
+    sum_nll_kernel(const double *nll, const int32_t *n_rows, const lrd_ce_call_t *call, double *out)
 {
     double sum = 0;
     for (int32_t i = (int32_t)threadIdx.x; i < *n_rows; i += THREADS)
         sum += nll[i];
     sum = block_sum(sum);
     if (threadIdx.x == 0)
-        *out = sum;
+        out[call != NULL ? call->number : 0] = sum;
 }
 
 template <class T>
@@ -226,7 +227,7 @@ static lrd_status_t run_tile(lrd_stream_t *st, const lrd_linear_ce_t *a, const h
                          h->nll,
                          a->token_nll,
                          a->state,
-                         a->inv_n_target,
+                         a->call,
                          is_wide(h->logits, v)};
     CUDA_TRY(cuda_launch(st, "gather_kernel", gather_kernel<T>, dim3((unsigned)rows), THREADS, 0,
                          (const T *)a->h.data, a->h.ld, h->row, h->n_rows, first, (T *)h->h, c,
@@ -258,7 +259,7 @@ static lrd_status_t run(lrd_stream_t *st, const lrd_linear_ce_t *a, const head_t
     for (int64_t first = 0; first < n_rows; first += h->tile)
         CUDA_TRY(run_tile<T>(st, a, h, first, cuda_smaller(h->tile, n_rows - first)));
     return cuda_launch(st, "sum_nll_kernel", sum_nll_kernel, 1, THREADS, 0, h->nll, h->n_rows,
-                       a->nll);
+                       a->call, a->nll);
 }
 
 lrd_status_t cuda_linear_ce(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_linear_ce_t *a)

@@ -89,7 +89,10 @@ static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
 static lrd_stage_limits_t find_limits(const score_t *s)
 {
     const int64_t longest = lrd_dataset_info(s->set)->longest_tokens;
-    return (lrd_stage_limits_t){.tokens = longest, .sequences = 1, .max_seqlen = longest};
+    return (lrd_stage_limits_t){.tokens = longest,
+                                .sequences = 1,
+                                .max_seqlen = longest,
+                                .graphs = lrd_has_graphs(s->engine.backend)};
 }
 
 /* lrd_spread_options_t.measure */
@@ -152,6 +155,7 @@ static lrd_status_t open_stage(score_t *s)
     LRD_TRY(lrd_relay_open(s->stage, &s->relay));
     s->relay.grid = &s->grid;
     LRD_TRY(lrd_feed_open(s->engine.stream, limits.tokens, 1, &s->feed));
+    s->feed.padded = limits.graphs;
     lrd_engine_plan(&s->engine, layout, s, lrd_stage_scratch_bytes(s->stage));
     LRD_TRY(lrd_engine_allocate(&s->engine));
     s->stage->scratch = s->engine.memory.scratch;
@@ -207,7 +211,7 @@ static lrd_status_t upload(score_t *s, int64_t record, lrd_micro_batch_t *batch)
 {
     lrd_status_t status = LRD_OK;
     LRD_TRY(lrd_batch_pack(s->set, &record, 1, 0, &s->batch));
-    LRD_TRY(lrd_feed_upload(&s->feed, &s->batch, batch));
+    LRD_TRY(lrd_feed_upload(&s->feed, &s->batch, (lrd_ce_call_t){.number = 0}, batch));
 out:
     return status;
 }
@@ -261,7 +265,8 @@ static lrd_status_t score_record(score_t *s, int64_t record, double *nll_out)
     lrd_status_t status = LRD_OK;
     lrd_micro_batch_t batch;
     LRD_TRY(upload(s, record, &batch));
-    LRD_TRY(lrd_relay_run(&s->relay, &batch, find_loss, s));
+    LRD_TRY(lrd_relay_run(&s->relay,
+                          &(lrd_relay_pass_t){.batch = &batch, .head = find_loss, .context = s}));
     LRD_TRY(lrd_stream_sync(s->engine.stream));
     if (s->grid.n_stages > 1)
         LRD_TRY(lrd_comm_broadcast(s->grid.row, s->pinned, sizeof(double), s->grid.n_stages - 1));
@@ -347,7 +352,8 @@ static lrd_status_t write_logits(score_t *s, int64_t record, int replica)
         sizeof(float);
     if (s->grid.replica == replica) {
         LRD_TRY(upload(s, record, &batch));
-        LRD_TRY(lrd_relay_run(&s->relay, &batch, find_logits, s));
+        LRD_TRY(lrd_relay_run(
+            &s->relay, &(lrd_relay_pass_t){.batch = &batch, .head = find_logits, .context = s}));
         LRD_TRY(lrd_stream_sync(s->engine.stream));
     }
     LRD_TRY(pass_logits(s, lrd_grid_rank(&s->grid, replica, s->grid.n_stages - 1), bytes));
@@ -364,6 +370,7 @@ static lrd_status_t write_all_logits(score_t *s)
     const int64_t n = lrd_dataset_info(s->set)->n_records;
     if (s->cli->logits_out == NULL)
         goto out;
+    s->feed.padded = false; /* a row of logits for each token of a record, no more */
     LRD_TRY(lrd_comm_broadcast(s->grid.world, s->order, (size_t)n * sizeof *s->order, 0));
     for (int64_t i = 0; i < n; i++)
         LRD_TRY(write_logits(s, (int64_t)s->order[i], (int)(i % s->grid.n_replicas)));

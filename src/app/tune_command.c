@@ -190,7 +190,6 @@ static lrd_status_t run_head(tune_t *t)
                                              .w = &w,
                                              .target = target,
                                              .n_targets = rows,
-                                             .inv_n_target = 1.0 / (double)rows,
                                              .nll = nll,
                                              .dh = matrix(t, t->y, rows, c)}));
     LRD_TRY(lrd_stream_sync(t->st));

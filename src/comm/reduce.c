@@ -20,7 +20,7 @@ struct lrd_reduce {
     int *n_nodes;                   /* [size] maximal nodes of each rank in this update */
     lrd_tree_t tree;
     int64_t n_leaves, next_leaf;
-    int free_slot[LRD_TREE_DEPTH], n_free, leaf_slot;
+    int free_slot[LRD_TREE_DEPTH], n_free; /* but for the last slot, where leaves are made */
 };
 
 static size_t slice_bytes(const lrd_reduce_t *r)
@@ -153,20 +153,39 @@ void lrd_reduce_begin(lrd_reduce_t *r, int64_t n_leaves, int64_t *first_out, int
     r->n_leaves = n_leaves;
     r->next_leaf = *first_out = lrd_share_begin(n_leaves, r->rank, r->size);
     *last_out = lrd_share_begin(n_leaves, r->rank + 1, r->size);
-    r->n_free = r->n_slots;
-    for (int i = 0; i < r->n_slots; i++)
-        r->free_slot[i] = r->n_slots - 1 - i;
+    r->n_free = r->n_slots - 1;
+    for (int i = 0; i < r->n_free; i++)
+        r->free_slot[i] = r->n_free - 1 - i;
+}
+
+static int leaf_slot(const lrd_reduce_t *r)
+{
+    return r->n_slots - 1;
+}
+
+/* The last leaf makes room, if nothing was added to it. */
+static lrd_status_t vacate(lrd_reduce_t *r)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_tree_node_t *last = r->tree.n > 0 ? &r->tree.node[r->tree.n - 1] : NULL;
+    if (last == NULL || last->slot != leaf_slot(r))
+        goto out;
+    LRD_CHECK(r->n_free > 0, LRD_ERR_INTERNAL,
+              "no gradient buffer is free at micro-batch %ld of %ld", (long)r->next_leaf,
+              (long)r->n_leaves);
+    last->slot = r->free_slot[--r->n_free];
+    LRD_TRY(lrd_copy(r->o.stream, LRD_COPY_D2D, slot_at(r, last->slot), slot_at(r, leaf_slot(r)),
+                     slot_bytes(r)));
+out:
+    return status;
 }
 
 lrd_status_t lrd_reduce_leaf(lrd_reduce_t *r, float **buffer_out)
 {
     lrd_status_t status = LRD_OK;
-    LRD_CHECK(r->n_free > 0, LRD_ERR_INTERNAL,
-              "no gradient buffer is free at micro-batch %ld of %ld", (long)r->next_leaf,
-              (long)r->n_leaves);
-    r->leaf_slot = r->free_slot[--r->n_free];
-    LRD_TRY(lrd_zero(r->o.stream, slot_at(r, r->leaf_slot), slot_bytes(r)));
-    *buffer_out = slot_at(r, r->leaf_slot);
+    LRD_TRY(vacate(r));
+    LRD_TRY(lrd_zero(r->o.stream, slot_at(r, leaf_slot(r)), slot_bytes(r)));
+    *buffer_out = slot_at(r, leaf_slot(r));
 out:
     return status;
 }
@@ -180,10 +199,11 @@ lrd_status_t lrd_reduce_leaf_done(lrd_reduce_t *r)
 {
     lrd_status_t status = LRD_OK;
     int dst, src;
-    lrd_tree_push(&r->tree, (lrd_tree_node_t){0, r->next_leaf++, r->leaf_slot});
+    lrd_tree_push(&r->tree, (lrd_tree_node_t){0, r->next_leaf++, leaf_slot(r)});
     while (lrd_tree_merge(&r->tree, &dst, &src)) {
         LRD_TRY(add(r, slot_at(r, dst), slot_at(r, src), r->slot));
-        r->free_slot[r->n_free++] = src;
+        if (src != leaf_slot(r))
+            r->free_slot[r->n_free++] = src;
     }
 out:
     return status;

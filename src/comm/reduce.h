@@ -1,7 +1,8 @@
 /* comm/reduce.h -- the sum of the micro-batches' gradients over all ranks, once an update.
  *
  *   begin(M)           M micro-batches in the update, this rank has a contiguous share of them
- *     buffer = leaf()  zeroed; the backward pass accumulates one micro-batch's gradient into it
+ *     buffer = leaf()  zeroed; the backward pass accumulates one micro-batch's gradient into it. Always
+ *                      the same, so that a pass may be repeated as it was (lrd_graph_begin)
  *     leaf_done()      again for each micro-batch of the share
  *   end(&sum)          all ranks hold the same bits
  *

@@ -1,55 +1,14 @@
 #include "infer/generator.h"
 
 #include "base/mem.h"
-#include "model/graphs.h"
+#include "infer/generator_parts.h"
 
 #include <string.h>
 
 /* Tokens of a step: pieces of prompts fill what single tokens leave. */
 enum { STEP_TOKENS = 512 };
 
-/* Steps of single tokens are told for caches of up to so many tokens, twice as many, and so on, so that
- * they come again. */
-enum { SHORTEST = 256, GRAPHS = 8 };
-
-/* A sequence in work. */
-typedef struct slot {
-    bool used;
-    size_t request;
-    int32_t past;  /* tokens in its cache */
-    int32_t n_new; /* tokens that it brings in this step */
-    bool wants;    /* its last row's logits are wanted */
-} slot_t;
-
-/* The arrays of a step, one behind the other in pinned and in device memory. */
-typedef struct arrays {
-    lrd_sample_row_t *row;                                 /* [slots] of the logits */
-    int32_t *token, *cu_seqlens, *cache_len, *slot, *last; /* [tokens], [slots + 1], [slots] x 3 */
-    size_t bytes;
-} arrays_t;
-
-struct lrd_generator {
-    lrd_stage_t *stage;
-    lrd_stream_t *stream;
-    lrd_generator_limits_t limits;
-    int64_t vocab;
-    int32_t eos[8];
-    size_t n_eos;
-    slot_t *slots;  /* [slots] */
-    int32_t *order; /* [slots] those in work, grouped by adapter */
-    arrays_t host;  /* pinned; behind it next [slots] and, with penalty, seen [words] */
-    arrays_t device;
-    uint8_t *pinned;
-    size_t pinned_bytes;
-    int32_t *next_host, *next_device; /* [slots + 1] tokens that were chosen, and a word behind */
-    uint32_t *seen_host, *seen_device;
-    float *logits;          /* device [slots][vocab] */
-    lrd_adapter_use_t *use; /* [slots] */
-    int32_t *use_begin;     /* [slots + 1] */
-    lrd_relay_t relay;
-    lrd_graphs_t *graphs; /* of steps of single tokens */
-    uint64_t *key;        /* [3 + 3 slots] */
-};
+enum { GRAPHS = 16 }; /* that are kept */
 
 lrd_sampling_t lrd_sampling_default(void)
 {
@@ -129,8 +88,9 @@ lrd_status_t lrd_generator_create(lrd_weights_t *weights, lrd_stream_t *stream,
     LRD_NEW(g->order, n);
     LRD_NEW(g->use, n);
     LRD_NEW(g->use_begin, n + 1);
-    LRD_NEW(g->key, 3 + 3 * n);
-    LRD_TRY(lrd_graphs_create(stream, GRAPHS, 3 + 3 * (size_t)n, &g->graphs));
+    LRD_NEW(g->key, lrd_generator_key_words(limits.slots));
+    LRD_TRY(lrd_graphs_create(stream, GRAPHS, weights->config->n_layers,
+                              lrd_generator_key_words(limits.slots), &g->graphs));
     const size_t arrays = arrays_at(NULL, tokens, n).bytes, next = align((size_t)(n + 1) * 4);
     const size_t slopes = (size_t)weights->config->n_heads * sizeof(float);
     g->pinned_bytes = arrays + next + align(seen_words(g) * 4 + slopes);
@@ -202,8 +162,7 @@ size_t lrd_generator_pinned_bytes(const lrd_generator_t *g)
 
 size_t lrd_generator_graph_bytes(const lrd_generator_t *g)
 {
-    const int64_t n_blocks = g->stage->config->n_layers;
-    return lrd_stage_has_graphs(g->stage) ? lrd_graphs_reserve(g->graphs, n_blocks) : 0;
+    return lrd_stage_has_graphs(g->stage) ? lrd_graphs_reserve(g->graphs) : 0;
 }
 
 lrd_status_t lrd_generator_prepare(lrd_generator_t *g, lrd_scratch_t scratch)
@@ -396,36 +355,6 @@ static int64_t pack(const run_t *r, int32_t n_seqs, int32_t n_single, lrd_micro_
     return n_rows;
 }
 
-/* The model's part of a step. */
-typedef struct pass {
-    lrd_generator_t *g;
-    const lrd_micro_batch_t *batch;
-    int64_t n_rows; /* of logits */
-} pass_t;
-
-/* The head's run: logits, and a token for each row. */
-static lrd_status_t choose(void *context, const lrd_micro_batch_t *batch)
-{
-    lrd_status_t status = LRD_OK;
-    const pass_t *c = context;
-    lrd_generator_t *g = c->g;
-    const int64_t v = g->vocab;
-    const lrd_mat_t logits = {g->logits, c->n_rows, v, v, LRD_F32};
-    if (c->n_rows == 0) /* pieces of long prompts only */
-        return lrd_stage_take_in(g->stage, batch);
-    LRD_TRY(lrd_stage_next(g->stage, batch, g->device.last, c->n_rows, logits));
-    LRD_TRY(lrd_sample(g->stream, g->stage->scratch,
-                       &(lrd_sample_t){.logits = lrd_const(logits),
-                                       .row = g->device.row,
-                                       .seen = g->limits.penalty ? g->seen_device : NULL,
-                                       .n_slots = g->limits.slots,
-                                       .token = g->next_device}));
-    LRD_TRY(lrd_copy(g->stream, LRD_COPY_D2H, g->next_host, g->next_device,
-                     (size_t)c->n_rows * sizeof(int32_t)));
-out:
-    return status;
-}
-
 static bool is_cancelled(const run_t *r)
 {
     return r->listener != NULL && r->listener->cancel != NULL && *r->listener->cancel != 0;
@@ -441,56 +370,6 @@ static lrd_status_t tell(const run_t *r, int64_t n_rows)
     LRD_TRY(lrd_comm_broadcast(grid->row, g->next_host, (size_t)(n_rows + 1) * sizeof(int32_t),
                                grid->n_stages - 1));
     LRD_CHECK(g->next_host[n_rows] == 0, LRD_ERR_INTERRUPTED, "interrupted");
-out:
-    return status;
-}
-
-/* Enqueues a step, from its arrays to the tokens. */
-static lrd_status_t enqueue(void *context)
-{
-    lrd_status_t status = LRD_OK;
-    pass_t *p = context;
-    lrd_generator_t *g = p->g;
-    LRD_TRY(lrd_copy(g->stream, LRD_COPY_H2D, g->device.row, g->host.row, g->host.bytes));
-    LRD_TRY(lrd_relay_run(&g->relay, p->batch, choose, p));
-out:
-    return status;
-}
-
-/* Every sequence brings a single token: a step that the same sequences will ask for again. */
-static bool comes_again(const lrd_generator_t *g, const lrd_micro_batch_t *batch)
-{
-    return lrd_stage_has_graphs(g->stage) && !is_spread(g) && batch->n_single == batch->n_seqs;
-}
-
-/* What changes from one such step to the next lies in the arrays; the rest is its key. */
-static lrd_status_t enqueue_again(lrd_generator_t *g, lrd_micro_batch_t *batch)
-{
-    size_t n = 0;
-    int64_t most = SHORTEST;
-    while (most < batch->max_len)
-        most *= 2;
-    batch->max_len = most < g->limits.capacity ? (int32_t)most : g->limits.capacity;
-    g->key[n++] = (uint64_t)batch->n_seqs;
-    g->key[n++] = (uint64_t)batch->max_len;
-    g->key[n++] = (uint64_t)batch->n_uses;
-    for (int32_t i = 0; i < batch->n_uses; i++) {
-        g->key[n++] = (uintptr_t)batch->use[i].adapter;
-        g->key[n++] = (uintptr_t)batch->use[i].params;
-        g->key[n++] = (uint64_t)batch->use_begin[i];
-    }
-    return lrd_graphs_run(g->graphs, g->key, n, enqueue, &(pass_t){g, batch, batch->n_seqs});
-}
-
-/* The model's part of a step: next_host[i] is the token of row i. */
-static lrd_status_t compute(const run_t *r, lrd_micro_batch_t *batch, int64_t n_rows)
-{
-    lrd_status_t status = LRD_OK;
-    lrd_generator_t *g = r->g;
-    LRD_TRY(comes_again(g, batch) ? enqueue_again(g, batch) : enqueue(&(pass_t){g, batch, n_rows}));
-    LRD_TRY(lrd_stream_sync(g->stream));
-    if (is_spread(g))
-        LRD_TRY(tell(r, n_rows));
 out:
     return status;
 }
@@ -543,7 +422,9 @@ static lrd_status_t step(run_t *r)
     share_tokens(r);
     const int32_t n_single = group(r, true, 0), n_seqs = group(r, false, n_single);
     const int64_t n_rows = pack(r, n_seqs, n_single, &batch);
-    LRD_TRY(compute(r, &batch, n_rows));
+    LRD_TRY(lrd_generator_compute(g, &batch, n_rows));
+    if (is_spread(g))
+        LRD_TRY(tell(r, n_rows));
     int64_t row = 0;
     for (int32_t i = 0; i < n_seqs; i++) {
         slot_t *x = &g->slots[g->order[i]];

@@ -74,10 +74,11 @@ typedef struct lrd_adapter_use {
 typedef struct lrd_micro_batch {
     const int32_t *token;      /* [T] */
     const int32_t *target;     /* [T], negative: none; NULL when no loss is asked for */
+    const lrd_ce_call_t *call; /* what the head is told; NULL as target */
     const uint64_t *row_key;   /* [T]; NULL without dropout */
     const int32_t *cu_seqlens; /* [S + 1] */
     int64_t n_tokens;
-    int64_t n_targets; /* rows of `target` that are one; 0: not known */
+    int64_t n_targets; /* no more rows of `target` are one; 0: not known */
     int32_t n_seqs, max_seqlen;
 
     const int32_t *cache_len; /* [S]; NULL: no cache, attention inside the sequences alone */

@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-/* Offsets of the arrays for a number of tokens and sequences; the widest elements first. */
+/* Offsets of the arrays for a number of tokens and sequences; the widest elements first, the head's call
+ * at the beginning. */
 typedef struct places {
     size_t row_key, token, target, cu_seqlens, end;
 } places_t;
@@ -10,7 +11,7 @@ typedef struct places {
 static places_t places_of(int64_t tokens, int64_t sequences)
 {
     const size_t t = (size_t)tokens, s = (size_t)sequences;
-    places_t p = {0};
+    places_t p = {.row_key = sizeof(lrd_ce_call_t)};
     p.token = p.row_key + t * sizeof(uint64_t);
     p.target = p.token + t * sizeof(int32_t);
     p.cu_seqlens = p.target + t * sizeof(int32_t);
@@ -34,6 +35,16 @@ int64_t lrd_feed_longest(int64_t longest, int64_t tokens)
     while (most < longest)
         most *= 2;
     return smaller(most, tokens);
+}
+
+/* Of how many targets the head is told: so few numbers that they come again, and so close to the true one
+ * that its products are no larger in their tiles. */
+static int64_t bound_targets(int64_t targets, int64_t tokens)
+{
+    int64_t unit = LRD_FEED_TARGETS;
+    while (unit < targets && unit < LRD_FEED_TOKENS)
+        unit *= 2;
+    return smaller(targets > 0 ? round_up(targets, unit) : unit, tokens);
 }
 
 lrd_status_t lrd_feed_open(lrd_stream_t *stream, int64_t max_tokens, int64_t max_sequences,
@@ -121,11 +132,13 @@ static int64_t pad(const lrd_batch_t *batch, int64_t tokens, const arrays_t *a)
     return n;
 }
 
-lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_micro_batch_t *out)
+lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_ce_call_t call,
+                             lrd_micro_batch_t *out)
 {
     lrd_status_t status = LRD_OK;
     const bool padded = feed->padded && batch->n_tokens > 0;
     int64_t tokens = batch->n_tokens, sequences = batch->n_sequences, most = longest(batch);
+    int64_t targets = batch->n_targets;
     LRD_CHECK(
         batch->n_tokens <= feed->max_tokens && batch->n_sequences <= feed->max_sequences,
         LRD_ERR_ARG,
@@ -139,8 +152,10 @@ lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_mic
     uint8_t *pinned = feed->pinned + (size_t)slot * feed->bytes;
     const arrays_t a = arrays_at(pinned, &p);
     LRD_TRY(lrd_event_sync(feed->sent[slot])); /* the pinned memory is used again */
+    memcpy(pinned, &call, sizeof call);
     put(batch, &a);
     if (padded) {
+        targets = bound_targets(targets, tokens);
         sequences = pad(batch, tokens, &a);
         most = lrd_feed_longest(most, tokens);
     }
@@ -152,8 +167,9 @@ lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_mic
         .target = (const int32_t *)(feed->device + p.target),
         .row_key = (const uint64_t *)(feed->device + p.row_key),
         .cu_seqlens = (const int32_t *)(feed->device + p.cu_seqlens),
+        .call = (const lrd_ce_call_t *)feed->device,
         .n_tokens = tokens,
-        .n_targets = batch->n_targets,
+        .n_targets = targets,
         .n_seqs = (int32_t)sequences,
         .max_seqlen = (int32_t)most,
     };

@@ -4,50 +4,57 @@
 
 #include <string.h>
 
+/* Of a pass that is remembered. */
 typedef struct entry {
     uint64_t *key; /* [n_words] */
     size_t n_words;
-    int64_t used;       /* when it was used last; 0: it is free */
-    lrd_graph_t *graph; /* NULL: the pass has run once */
-    size_t bytes;       /* that the device had less of */
+    int64_t used;       /* when it was asked for last; 0: it is free */
+    lrd_graph_t *graph; /* NULL: it has run as it stands */
+    size_t bytes;       /* that the device had less of when it was launched first */
 } entry_t;
+
+/* An event is recorded at every so many launches. */
+enum { MARK = 16 };
 
 struct lrd_graphs {
     lrd_stream_t *stream;
     int64_t now;
-    int n;
-    uint64_t *keys;     /* [n][words of the longest] */
-    entry_t *entry;     /* [n] */
+    int n, n_graphs;            /* that may be kept, that there are */
+    size_t most_nodes, n_nodes; /* when another graph may be made, that there are */
+    size_t largest;             /* nodes of a graph */
+    uint64_t *keys;             /* [2 n][words of the longest] */
+    entry_t *entry;             /* [2 n] */
+    lrd_event_t *mark;
+    int64_t marked;     /* `now` when it was recorded last */
     size_t held, taken; /* bytes of all entries, and the most that they were */
 };
 
-/* What a graph takes: CUDA says little, a library of NVIDIA's (cccl) counts 10 KiB for a node. The way back through a
- * block has some 50 nodes (adapters on all linears, dropout, all formed again), and some more where it begins and ends. */
-enum { NODE_BYTES = 12 << 10, NODES_OF_BLOCK = 64, NODES_BESIDE = 64 };
+/* What a node takes: CUDA says little, a library of NVIDIA's (cccl) counts 10 KiB. A block has 9 nodes on the way
+ * forward and 16 back with adapters on its query_key_value, 15 and 36 with them on all linears (15 more where it is
+ * formed again): at most, and so many on average of all graphs, of which heads and ends of updates have few. */
+enum {
+    NODE_BYTES = 12 << 10,
+    MOST_OF_BLOCK = 64,
+    MOST_BESIDE = 64,
+    MEAN_OF_BLOCK = 12,
+    MEAN_BESIDE = 16
+};
 
-size_t lrd_graphs_reserve(const lrd_graphs_t *g, int64_t n_blocks)
-{
-    const int64_t nodes = n_blocks * NODES_OF_BLOCK + NODES_BESIDE;
-    return g != NULL ? (size_t)(g->n * nodes * NODE_BYTES) : 0;
-}
-
-size_t lrd_graphs_taken(const lrd_graphs_t *g)
-{
-    return g != NULL ? g->taken : 0;
-}
-
-lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, size_t n_words,
+lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, size_t n_words,
                                lrd_graphs_t **graphs_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_graphs_t *g = NULL;
     LRD_NEW(g, 1);
     g->stream = stream;
-    LRD_NEW(g->keys, (size_t)n * n_words);
-    LRD_NEW(g->entry, n);
+    LRD_NEW(g->keys, 2 * (size_t)n * n_words);
+    LRD_NEW(g->entry, 2 * n);
     g->n = n;
-    for (int i = 0; i < n; i++)
+    g->most_nodes = (size_t)(n * (n_blocks * MEAN_OF_BLOCK + MEAN_BESIDE));
+    g->largest = (size_t)(n_blocks * MOST_OF_BLOCK + MOST_BESIDE);
+    for (int i = 0; i < 2 * n; i++)
         g->entry[i].key = g->keys + (size_t)i * n_words;
+    LRD_TRY(lrd_event_create(stream->backend, &g->mark));
     *graphs_out = g;
     g = NULL;
 out:
@@ -55,19 +62,33 @@ out:
     return status;
 }
 
+size_t lrd_graphs_reserve(const lrd_graphs_t *g)
+{
+    return g != NULL ? (g->most_nodes + g->largest) * NODE_BYTES : 0;
+}
+
+size_t lrd_graphs_taken(const lrd_graphs_t *g)
+{
+    return g != NULL ? g->taken : 0;
+}
+
 void lrd_graphs_destroy(lrd_graphs_t *g)
 {
     if (g == NULL)
         return;
-    (void)lrd_graphs_forget(g); /* whoever waited for results has heard of it */
+    if (g->entry != NULL)
+        (void)lrd_graphs_forget(g); /* whoever waited for results has heard of it */
+    lrd_event_destroy(g->mark);
     lrd_free(g->entry);
     lrd_free(g->keys);
     lrd_free(g);
 }
 
-/* Its place is free. The stream has been waited for. */
+/* Its place is free. No launch of its graph is under way. */
 static void clear(lrd_graphs_t *g, entry_t *e)
 {
+    g->n_graphs -= e->graph != NULL;
+    g->n_nodes -= e->graph != NULL ? e->graph->n_nodes : 0;
     lrd_graph_destroy(e->graph);
     g->held -= e->bytes;
     e->graph = NULL;
@@ -77,18 +98,15 @@ static void clear(lrd_graphs_t *g, entry_t *e)
 
 lrd_status_t lrd_graphs_forget(lrd_graphs_t *g)
 {
-    bool any = false;
-    for (int i = 0; i < g->n; i++)
-        any = any || g->entry[i].graph != NULL;
-    const lrd_status_t status = any ? lrd_stream_sync(g->stream) : LRD_OK;
-    for (int i = 0; i < g->n; i++)
+    const lrd_status_t status = g->n_graphs > 0 ? lrd_stream_sync(g->stream) : LRD_OK;
+    for (int i = 0; i < 2 * g->n; i++)
         clear(g, &g->entry[i]);
     return status;
 }
 
 static entry_t *find(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
 {
-    for (int i = 0; i < g->n; i++) {
+    for (int i = 0; i < 2 * g->n; i++) {
         entry_t *e = &g->entry[i];
         if (e->used > 0 && e->n_words == n_words && memcmp(e->key, key, n_words * sizeof *key) == 0)
             return e;
@@ -96,19 +114,33 @@ static entry_t *find(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
     return NULL;
 }
 
-/* A free place, or that of the pass which was not asked for the longest. */
-static lrd_status_t replace(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
+/* Of those with a graph, or of those without, which are free at first, the one that was not asked for the
+ * longest. */
+static entry_t *find_oldest(lrd_graphs_t *g, bool with_graph)
 {
-    lrd_status_t status = LRD_OK;
-    entry_t *e = &g->entry[0];
-    for (int i = 1; i < g->n; i++)
-        e = g->entry[i].used < e->used ? &g->entry[i] : e;
-    if (e->graph != NULL)
-        LRD_TRY(lrd_stream_sync(g->stream));
-    clear(g, e);
+    entry_t *oldest = NULL;
+    for (int i = 0; i < 2 * g->n; i++) {
+        entry_t *e = &g->entry[i];
+        if ((e->graph != NULL) == with_graph && (oldest == NULL || e->used < oldest->used))
+            oldest = e;
+    }
+    return oldest;
+}
+
+static void remember(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
+{
+    entry_t *e = find_oldest(g, false);
     memcpy(e->key, key, n_words * sizeof *key);
     e->n_words = n_words;
     e->used = ++g->now;
+}
+
+/* Its last launch is long past as a rule, and the stream is not waited for. */
+static lrd_status_t drop(lrd_graphs_t *g, entry_t *e)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(e->used <= g->marked ? lrd_event_sync(g->mark) : lrd_stream_sync(g->stream));
+    clear(g, e);
 out:
     return status;
 }
@@ -120,6 +152,20 @@ static lrd_status_t take_down(lrd_graphs_t *g, entry_t *e, lrd_graphs_pass_t *pa
     status = pass(context);
     const lrd_status_t ended = lrd_graph_end(g->stream, status == LRD_OK ? &e->graph : NULL);
     status = status == LRD_OK ? ended : status;
+    g->n_graphs += e->graph != NULL;
+    g->n_nodes += e->graph != NULL ? e->graph->n_nodes : 0;
+out:
+    return status;
+}
+
+static lrd_status_t launch(lrd_graphs_t *g, const entry_t *e)
+{
+    lrd_status_t status = LRD_OK;
+    LRD_TRY(lrd_graph_launch(g->stream, e->graph));
+    if (g->now - g->marked >= MARK) {
+        LRD_TRY(lrd_event_record(g->stream, g->mark));
+        g->marked = g->now;
+    }
 out:
     return status;
 }
@@ -139,7 +185,7 @@ static lrd_status_t launch_first(lrd_graphs_t *g, entry_t *e, lrd_graphs_pass_t 
     lrd_status_t status = LRD_OK;
     const size_t free_before = count_free(g);
     LRD_TRY(take_down(g, e, pass, context));
-    LRD_TRY(lrd_graph_launch(g->stream, e->graph));
+    LRD_TRY(launch(g, e));
     const size_t free_now = count_free(g);
     e->bytes = free_before > free_now ? free_before - free_now : 0;
     g->held += e->bytes;
@@ -148,19 +194,38 @@ out:
     return status;
 }
 
+/* Room for another graph, of those that were not asked for since `time`. */
+static lrd_status_t make_room(lrd_graphs_t *g, int64_t time, bool *made_out)
+{
+    lrd_status_t status = LRD_OK;
+    while (g->n_graphs == g->n || g->n_nodes >= g->most_nodes) {
+        entry_t *oldest = find_oldest(g, true);
+        *made_out = oldest->used <= time;
+        if (!*made_out)
+            goto out;
+        LRD_TRY(drop(g, oldest));
+    }
+    *made_out = true;
+out:
+    return status;
+}
+
 lrd_status_t lrd_graphs_run(lrd_graphs_t *g, const uint64_t *key, size_t n_words,
                             lrd_graphs_pass_t *pass, void *context)
 {
     lrd_status_t status = LRD_OK;
+    bool room;
     entry_t *e = find(g, key, n_words);
     if (e == NULL) {
-        LRD_TRY(replace(g, key, n_words));
+        remember(g, key, n_words);
         return pass(context);
     }
+    const int64_t before = e->used;
     e->used = ++g->now;
-    if (e->graph == NULL)
-        return launch_first(g, e, pass, context);
-    LRD_TRY(lrd_graph_launch(g->stream, e->graph));
+    if (e->graph != NULL)
+        return launch(g, e);
+    LRD_TRY(make_room(g, before, &room));
+    status = room ? launch_first(g, e, pass, context) : pass(context);
 out:
     return status;
 }

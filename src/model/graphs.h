@@ -2,7 +2,10 @@
  *
  * A pass is known by its key: every value of the host that its ops and copies are given, pointers
  * included. The first time it runs as it stands, the second time it is taken down, and from then on it is
- * one launch. Only where the backend has graphs (lrd_has_graphs).
+ * one launch. Where as many graphs are kept as may be, it takes the place of the one that was not asked for
+ * the longest, if that was not since it was asked for itself; else it runs as it stands. So passes that come
+ * once cost no graph its place, and of more passes in turn than are kept some are graphs all the time. Only
+ * where the backend has graphs (lrd_has_graphs).
  */
 #ifndef LRD_MODEL_GRAPHS_H
 #define LRD_MODEL_GRAPHS_H
@@ -14,9 +17,9 @@ typedef struct lrd_graphs lrd_graphs_t;
 /* Enqueues the pass. It must do the same whenever it is called with the same key, and wait for nothing. */
 typedef lrd_status_t lrd_graphs_pass_t(void *context);
 
-/* Borrows the stream. n: how many are kept at once; a new one takes the place of that which was not asked
- * for the longest. n_words: of the longest key. The caller destroys it. */
-lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, size_t n_words,
+/* Borrows the stream. n: how many graphs are kept at once, of passes through n_blocks blocks at most (fewer, if
+ * they are larger than usual). n_words: of the longest key. The caller destroys it. */
+lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, size_t n_words,
                                lrd_graphs_t **graphs_out);
 void lrd_graphs_destroy(lrd_graphs_t *graphs); /* NULL is fine; waits for the stream */
 
@@ -24,9 +27,8 @@ void lrd_graphs_destroy(lrd_graphs_t *graphs); /* NULL is fine; waits for the st
 lrd_status_t lrd_graphs_run(lrd_graphs_t *graphs, const uint64_t *key, size_t n_words,
                             lrd_graphs_pass_t *pass, void *context);
 
-/* Device memory that the graphs of passes through so many blocks take at most, and the most that they have taken at
- * once. graphs NULL: 0. */
-size_t lrd_graphs_reserve(const lrd_graphs_t *graphs, int64_t n_blocks);
+/* Device memory that they take at most, and the most that they have taken at once. NULL: 0. */
+size_t lrd_graphs_reserve(const lrd_graphs_t *graphs);
 size_t lrd_graphs_taken(const lrd_graphs_t *graphs);
 
 /* Forgets all passes, whatever it returns: memory that they use is going to be freed, or used otherwise.

@@ -280,7 +280,8 @@ static lrd_status_t hold(lrd_pipeline_t *p, const lrd_pipeline_work_t *w, int64_
         goto out;
     p->held_number = -1;
     LRD_TRY(w->pack(w->context, micro_batch, &p->batch));
-    LRD_TRY(lrd_feed_upload(p->o.feed, &p->batch, &p->held));
+    LRD_TRY(lrd_feed_upload(p->o.feed, &p->batch, (lrd_ce_call_t){w->inv_n_target, micro_batch},
+                            &p->held));
     p->held_number = micro_batch;
 out:
     return status;
@@ -291,12 +292,10 @@ static lrd_status_t go_forward(lrd_pipeline_t *p, const lrd_pipeline_work_t *w,
 {
     lrd_status_t status = LRD_OK;
     lrd_stage_t *s = p->o.stage;
-    lrd_stage_loss_t loss = w->loss;
-    loss.nll += a->micro_batch;
     const bool saving = w->training && run_of(p, a->chunk) >= p->lowest;
     if (receives(p, a->chunk, false))
         LRD_TRY(take_in(p, in, lrd_stage_input(s, &p->held, a->chunk, place)));
-    LRD_TRY(lrd_stage_forward(s, &p->held, a->chunk, place, saving, &loss));
+    LRD_TRY(lrd_stage_forward(s, &p->held, a->chunk, place, saving, &w->loss));
     if (sends(p, a->chunk, false))
         LRD_TRY(send_on(p, a, lrd_stage_output(s, &p->held)));
 out:

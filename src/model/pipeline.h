@@ -37,7 +37,8 @@ typedef struct lrd_pipeline_work {
     /* Looked at between micro-batches where the replica is one rank, LRD_ERR_INTERRUPTED; NULL: never.
      * Stages that wait for each other finish what they have begun. */
     const lrd_stop_t *stop;
-    lrd_stage_loss_t loss; /* nll: device [n_micro_batches], written with the head alone */
+    lrd_stage_loss_t loss; /* nll: [n_micro_batches], written with the head alone */
+    double inv_n_target;   /* training: 1 / targets of the whole update */
     void *context;
     lrd_status_t (*pack)(void *context, int64_t micro_batch, lrd_batch_t *batch_out);
     /* Training: before a run's backward pass, where its gradients go: sets stage->grads and

@@ -34,8 +34,53 @@ static lrd_device_message_t message_of(lrd_mat_t x, int rank)
     return (lrd_device_message_t){x.data, x.rows * x.cols, x.dtype, rank};
 }
 
-/* What the run below has made, from the rank that has it. */
-static lrd_status_t receive(lrd_relay_t *relay, const lrd_micro_batch_t *batch, int run)
+/* What lies between two messages: a run of layers, with the copies from and to pinned memory. */
+typedef struct part {
+    const lrd_relay_t *relay;
+    const lrd_relay_pass_t *pass;
+    int run;
+} part_t;
+
+static bool goes_through_host(const lrd_relay_t *relay)
+{
+    return relay->grid->row_devices == NULL;
+}
+
+static lrd_status_t enqueue(void *context)
+{
+    lrd_status_t status = LRD_OK;
+    const part_t *p = context;
+    const lrd_relay_t *relay = p->relay;
+    lrd_stage_t *s = relay->stage;
+    const lrd_span_t run = s->weights->runs.run[p->run];
+    if (p->run == 0 && p->pass->begin != NULL)
+        LRD_TRY(p->pass->begin(p->pass->context));
+    if (!run.embed && goes_through_host(relay)) {
+        const lrd_mat_t in = lrd_stage_input(s, p->pass->batch, p->run, 0);
+        LRD_TRY(lrd_copy(s->stream, LRD_COPY_H2D, in.data, relay->data, bytes_of(&in)));
+    }
+    if (run.head)
+        return p->pass->head(p->pass->context, p->pass->batch);
+    LRD_TRY(lrd_stage_forward(s, p->pass->batch, p->run, 0, false, NULL));
+    if (goes_through_host(relay)) {
+        const lrd_mat_t made = lrd_stage_output(s, p->pass->batch);
+        LRD_TRY(lrd_copy(s->stream, LRD_COPY_D2H, relay->data, made.data, bytes_of(&made)));
+    }
+out:
+    return status;
+}
+
+static lrd_status_t run_part(part_t *p)
+{
+    const lrd_relay_pass_t *pass = p->pass;
+    if (pass->graphs == NULL)
+        return enqueue(p);
+    pass->key[0] = (uint64_t)p->run;
+    return lrd_graphs_run(pass->graphs, pass->key, pass->n_words, enqueue, p);
+}
+
+/* What the run below has made, from the rank that has it: where the run expects it, or in pinned memory. */
+static lrd_status_t receive(const lrd_relay_t *relay, const lrd_micro_batch_t *batch, int run)
 {
     lrd_status_t status = LRD_OK;
     const lrd_grid_t *g = relay->grid;
@@ -43,16 +88,15 @@ static lrd_status_t receive(lrd_relay_t *relay, const lrd_micro_batch_t *batch, 
     const lrd_mat_t x = lrd_stage_input(relay->stage, batch, run, 0);
     const lrd_device_message_t direct = message_of(x, from);
     lrd_message_t message = {.pending = false};
-    if (g->row_devices != NULL)
+    if (!goes_through_host(relay))
         return lrd_devcomm_exchange(g->row_devices, NULL, 0, &direct, 1);
     LRD_TRY(lrd_comm_receive(g->row, relay->data, bytes_of(&x), from, 0, &message));
     LRD_TRY(lrd_comm_wait(g->row, &message));
-    LRD_TRY(lrd_copy(relay->stage->stream, LRD_COPY_H2D, x.data, relay->data, bytes_of(&x)));
 out:
     return status;
 }
 
-static lrd_status_t send_on(lrd_relay_t *relay, const lrd_micro_batch_t *batch)
+static lrd_status_t send_on(const lrd_relay_t *relay, const lrd_micro_batch_t *batch)
 {
     lrd_status_t status = LRD_OK;
     const lrd_grid_t *g = relay->grid;
@@ -60,32 +104,27 @@ static lrd_status_t send_on(lrd_relay_t *relay, const lrd_micro_batch_t *batch)
     const lrd_mat_t x = lrd_stage_output(relay->stage, batch);
     const lrd_device_message_t direct = message_of(x, to);
     lrd_message_t message = {.pending = false};
-    if (g->row_devices != NULL) {
+    if (!goes_through_host(relay))
         LRD_TRY(lrd_devcomm_exchange(g->row_devices, &direct, 1, NULL, 0));
-        return lrd_stream_sync(relay->stage->stream); /* MPI, which comes next, watches no device */
-    }
-    LRD_TRY(lrd_copy(relay->stage->stream, LRD_COPY_D2H, relay->data, x.data, bytes_of(&x)));
-    LRD_TRY(lrd_stream_sync(relay->stage->stream));
+    LRD_TRY(lrd_stream_sync(relay->stage->stream)); /* MPI, which comes next, watches no device */
+    if (!goes_through_host(relay))
+        goto out;
     LRD_TRY(lrd_comm_send(g->row, relay->data, bytes_of(&x), to, 0, &message));
     LRD_TRY(lrd_comm_wait(g->row, &message));
 out:
     return status;
 }
 
-lrd_status_t lrd_relay_run(lrd_relay_t *relay, const lrd_micro_batch_t *batch,
-                           lrd_relay_head_t *head, void *context)
+lrd_status_t lrd_relay_run(lrd_relay_t *relay, const lrd_relay_pass_t *pass)
 {
     lrd_status_t status = LRD_OK;
     const lrd_runs_t *runs = &relay->stage->weights->runs;
     for (int r = 0; r < runs->n; r++) {
         if (!runs->run[r].embed)
-            LRD_TRY(receive(relay, batch, r));
-        if (runs->run[r].head) {
-            LRD_TRY(head(context, batch));
-            continue;
-        }
-        LRD_TRY(lrd_stage_forward(relay->stage, batch, r, 0, false, NULL));
-        LRD_TRY(send_on(relay, batch));
+            LRD_TRY(receive(relay, pass->batch, r));
+        LRD_TRY(run_part(&(part_t){relay, pass, r}));
+        if (!runs->run[r].head)
+            LRD_TRY(send_on(relay, pass->batch));
     }
 out:
     return status;

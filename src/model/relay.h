@@ -24,9 +24,21 @@ typedef lrd_status_t lrd_relay_head_t(void *context, const lrd_micro_batch_t *ba
 lrd_status_t lrd_relay_open(lrd_stage_t *stage, lrd_relay_t *relay_out);
 void lrd_relay_close(lrd_relay_t *relay); /* {0} is fine; before the stage */
 
+/* A micro-batch on its way. */
+typedef struct lrd_relay_pass {
+    const lrd_micro_batch_t *batch;
+    lrd_status_t (*begin)(void *context); /* what is enqueued first on each rank; NULL: nothing */
+    lrd_relay_head_t *head;
+    void *context; /* of both */
+    /* Keeps what lies between two messages, which comes again with the same key; the key's first word is
+     * the relay's. NULL: it does not come again. */
+    lrd_graphs_t *graphs;
+    uint64_t *key;
+    size_t n_words;
+} lrd_relay_pass_t;
+
 /* Enqueues what comes after the last message. A failure inside is this rank's alone: the others of the row
  * wait, so pass it to lrd_comm_abort. Collective on the grid's row. */
-lrd_status_t lrd_relay_run(lrd_relay_t *relay, const lrd_micro_batch_t *batch,
-                           lrd_relay_head_t *head, void *context);
+lrd_status_t lrd_relay_run(lrd_relay_t *relay, const lrd_relay_pass_t *pass);
 
 #endif /* LRD_MODEL_RELAY_H */

@@ -30,8 +30,8 @@ typedef struct lrd_stage_limits {
     /* What is not kept, and computed again on the way back: nothing, the attention's half of each block
      * up to its output, or all of a block but its input. */
     lrd_checkpointing_t recompute;
-    /* Passes of a training are launched as graphs where the backend has them: micro-batches of the same
-     * sizes come again, and adapter, dropout, seed and memory stay what they are. */
+    /* Passes are launched as graphs where the backend has them: micro-batches of the same sizes come
+     * again (model/feed.h), and adapter, dropout, seed and memory stay what they are. */
     bool graphs;
     /* Generation: sequences that are kept at once, tokens of each, and the largest rank of the
      * adapters that micro-batches may name; slots == 0: there is none. */
@@ -90,10 +90,8 @@ struct lrd_stage {
 
 /* What the head makes of a micro-batch. */
 typedef struct lrd_stage_loss {
-    double inv_n_target;           /* 1 / targets of the whole update */
     const lrd_step_state_t *state; /* device, or NULL: no loss scale */
-    double *nll;                   /* device [1] */
-    float *token_nll;              /* device [T], or NULL */
+    double *nll;                   /* device [micro-batches]: each at its number */
 } lrd_stage_loss_t;
 
 /* Host side only: borrows everything it is given. The caller destroys it. */
@@ -116,6 +114,11 @@ lrd_status_t lrd_stage_prepare(lrd_stage_t *stage, float *pinned);
 /* Passes of this stage may be graphs (model/graphs.h): nothing but their ops is enqueued in them, no weights that
  * travel. */
 bool lrd_stage_has_graphs(const lrd_stage_t *stage);
+
+/* Enqueues a part of what the stage's stream does, as a graph if the stage keeps any. The key
+ * (lrd_graphs_run) is told from others by its length or its first word. */
+lrd_status_t lrd_stage_run_part(lrd_stage_t *stage, lrd_graphs_pass_t *enqueue, void *context,
+                                const uint64_t *key, size_t n_words);
 
 /* Where the input of a run [T, C] is expected; a run with the embedding makes it itself. */
 lrd_mat_t lrd_stage_input(const lrd_stage_t *stage, const lrd_micro_batch_t *batch, int run,

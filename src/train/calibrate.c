@@ -195,10 +195,11 @@ out:
 static lrd_status_t run_once(trial_t *t, laps_t *laps)
 {
     lrd_status_t status = LRD_OK;
-    const lrd_stage_loss_t loss = {.inv_n_target = 1.0 / fmax(1, t->load.targets), .nll = t->nll};
+    const lrd_stage_loss_t loss = {.nll = t->nll};
+    const lrd_ce_call_t call = {.inv_n_target = 1.0 / fmax(1, t->load.targets)};
     const lrd_mat_t out = t->stage->out;
     double at = lrd_clock_seconds();
-    LRD_TRY(lrd_feed_upload(&t->feed, &t->batch, &t->held));
+    LRD_TRY(lrd_feed_upload(&t->feed, &t->batch, call, &t->held));
     for (int r = EMBED; r < N_RUNS; r++) {
         LRD_TRY(lrd_stage_forward(t->stage, &t->held, r, 0, true, &loss));
         LRD_TRY(lap(t, &at, &laps->forward[r]));

@@ -225,10 +225,7 @@ static size_t count_pinned(const lrd_session_t *s)
 
 static size_t reserve_graphs(const lrd_session_t *s)
 {
-    int64_t n_blocks = 0;
-    for (int r = 0; r < s->runs.n; r++)
-        n_blocks = largest(n_blocks, s->runs.run[r].last - s->runs.run[r].first);
-    return (lrd_stage_has_graphs(s->stage) ? lrd_graphs_reserve(s->stage->graphs, n_blocks) : 0) +
+    return (lrd_stage_has_graphs(s->stage) ? lrd_graphs_reserve(s->stage->graphs) : 0) +
            (s->answering ? s->o.answering->graph_bytes(s->o.answering->context) : 0);
 }
 

@@ -82,7 +82,6 @@ static lrd_status_t run_micro_batches(lrd_stepper_t *s, int64_t n)
 {
     lrd_status_t status = LRD_OK;
     const lrd_update_t *u = s->update;
-    const double inv_n_target = u->n_targets > 0 ? 1.0 / (double)u->n_targets : 0.0;
     int64_t first, last;
     for (int r = 0; r < s->optimizer->n_runs; r++) {
         if (s->reduce[r] != NULL)
@@ -93,7 +92,8 @@ static lrd_status_t run_micro_batches(lrd_stepper_t *s, int64_t n)
         &(lrd_pipeline_work_t){.n_micro_batches = n,
                                .training = true,
                                .stop = s->stop,
-                               .loss = {inv_n_target, s->optimizer->state, s->nll, NULL},
+                               .loss = {s->optimizer->state, s->nll},
+                               .inv_n_target = u->n_targets > 0 ? 1.0 / (double)u->n_targets : 0,
                                .context = s,
                                .pack = pack,
                                .leaf = leaf,
@@ -206,14 +206,49 @@ out:
     return status;
 }
 
+/* The end of an update. */
+typedef struct end {
+    lrd_stepper_t *stepper;
+    int64_t n_losses; /* that this rank has */
+} end_t;
+
+static lrd_step_state_t *clock_of(const lrd_stepper_t *s)
+{
+    return (lrd_step_state_t *)(s->pinned + s->max_micro_batches);
+}
+
+/* From the sums of gradients to the clock on the host. */
+static lrd_status_t end_update(void *context)
+{
+    lrd_status_t status = LRD_OK;
+    const end_t *e = context;
+    lrd_stepper_t *s = e->stepper;
+    lrd_stream_t *st = s->stage->stream;
+    LRD_TRY(lrd_optimizer_step(s->optimizer, s->grads, s->stage->scratch));
+    if (e->n_losses > 0)
+        LRD_TRY(
+            lrd_copy(st, LRD_COPY_D2H, s->pinned, s->nll, (size_t)e->n_losses * sizeof(double)));
+    LRD_TRY(lrd_copy(st, LRD_COPY_D2H, clock_of(s), s->optimizer->state, sizeof(lrd_step_state_t)));
+out:
+    return status;
+}
+
+/* As a graph where all of it is on this device: step number, learning rate and loss scale lie there. */
+static lrd_status_t run_end(lrd_stepper_t *s, int64_t n_losses)
+{
+    end_t e = {s, n_losses};
+    const uint64_t key[] = {(uintptr_t)s, (uint64_t)n_losses, (uintptr_t)s->grads[0]};
+    return s->grid->n_stages == 1
+               ? lrd_stage_run_part(s->stage, end_update, &e, key, sizeof key / sizeof key[0])
+               : end_update(&e);
+}
+
 lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update,
                              lrd_step_result_t *result_out)
 {
     lrd_status_t status = LRD_OK;
-    lrd_stream_t *st = s->stage->stream;
     const lrd_grid_t *g = s->grid;
     lrd_step_result_t result = {.stop = false};
-    lrd_step_state_t *clock = (lrd_step_state_t *)(s->pinned + s->max_micro_batches);
     double nll, begun;
     s->update = update;
     s->first = lrd_share_begin(update->n_micro_batches, g->replica, g->n_replicas);
@@ -231,19 +266,16 @@ lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update,
     begun = lrd_clock_seconds();
     LRD_TRY(reduce(s));
     result.waited += lrd_clock_seconds() - begun;
-    LRD_TRY(lrd_optimizer_step(s->optimizer, s->grads, s->stage->scratch));
-    if (s->stage->weights->has_head)
-        LRD_TRY(lrd_copy(st, LRD_COPY_D2H, s->pinned, s->nll, (size_t)n * sizeof(double)));
-    LRD_TRY(lrd_copy(st, LRD_COPY_D2H, clock, s->optimizer->state, sizeof *clock));
+    LRD_TRY(run_end(s, s->stage->weights->has_head ? n : 0));
     if (is_connected(s))
-        LRD_TRY(lrd_event_record(st, s->ended));
-    LRD_TRY(lrd_stream_sync(st));
+        LRD_TRY(lrd_event_record(s->stage->stream, s->ended));
+    LRD_TRY(lrd_stream_sync(s->stage->stream));
     LRD_TRY(read_clock(s, &result));
     begun = lrd_clock_seconds();
     LRD_TRY(exchange(s, update->n_micro_batches, n, *s->stop != 0, &nll, &result));
     result.waited += lrd_clock_seconds() - begun;
     result.loss = update->n_targets > 0 ? nll / (double)update->n_targets : 0.0;
-    result.clock = *clock;
+    result.clock = *clock_of(s);
     *result_out = result;
 out:
     return status;

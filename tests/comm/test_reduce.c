@@ -54,10 +54,11 @@ static void run_update(lrd_reduce_t *r, lrd_stream_t *st, float *pinned, int64_t
                        float *sum)
 {
     int64_t first, last;
-    float *buffer;
+    float *buffer, *before = NULL;
     lrd_reduce_begin(r, n_leaves, &first, &last);
-    for (int64_t m = first; m < last; m++) {
+    for (int64_t m = first; m < last; m++, before = buffer) {
         assert_ok(lrd_reduce_leaf(r, &buffer));
+        assert_true(before == NULL || before == buffer);
         leaf(n_leaves, m, pinned);
         assert_ok(lrd_copy(st, LRD_COPY_H2D, buffer, pinned, N * sizeof(float)));
         assert_ok(lrd_stream_sync(st));

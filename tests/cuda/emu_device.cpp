@@ -11,6 +11,7 @@
  * so are events, which CUDA would take into the graph. */
 #include "emu_runtime.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -64,14 +65,17 @@ namespace
 struct counts_t {
     long waits;  /* for work that was not done */
     long drains; /* those of them that left no work on the device, which then waits for the host */
-    long launches; /* of kernels, products and copies */
+    long graphs; /* that were taken down */
+    long nodes, most_nodes; /* of those that there are, and were at once */
+    long launches;          /* of kernels, products, copies and graphs */
     ~counts_t()
     {
         const char *file = getenv("LRD_EMULATED_COUNTS");
         FILE *f = file != nullptr ? fopen(file, "a") : nullptr;
         if (f == nullptr)
             return;
-        fprintf(f, "waits %ld drains %ld launches %ld\n", waits, drains, launches);
+        fprintf(f, "waits %ld drains %ld graphs %ld nodes %ld launches %ld\n", waits, drains,
+                graphs, most_nodes, launches);
         fclose(f);
     }
 } counts;
@@ -459,6 +463,9 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     if (!emu_take(made.bytes()))
         return emu_report(cudaErrorMemoryAllocation);
     *exec = new emu_graph_exec(made);
+    counts.graphs++;
+    counts.nodes += (long)graph->work.size();
+    counts.most_nodes = std::max(counts.most_nodes, counts.nodes);
     return cudaSuccess;
 }
 
@@ -488,6 +495,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
     emu_give_back(exec->bytes());
+    counts.nodes -= (long)exec->work.size();
     delete exec;
     return cudaSuccess;
 }

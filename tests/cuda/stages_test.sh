@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Layers spread over ranks on the emulated device, a device for each: a golden case with dropout and clipping leaves the bytes
-# of one rank on the same device, on 2 and 3 stages and on 2 x 2; and score, generate and eval print what one rank prints.
+# of one rank on the same device, on 2 and 3 stages and on 2 x 2; and score, generate and eval print what one rank prints, and
+# what it prints without graphs.
 #
 #   stages_test.sh train CASE [SETTING=VALUE]...   one device, then each layout
 #   stages_test.sh ask RANKS...
@@ -39,7 +40,7 @@ train() { # CASE [SETTING=VALUE]...
 }
 
 ask() { # RANKS...
-    local almanac=$LRD_SOURCE_DIR/examples/almanac n kind
+    local almanac=$LRD_SOURCE_DIR/examples/almanac n ranks kind
     cd "$out"
     cat >config.yaml <<END
 model: {name_or_path: $almanac/model}
@@ -50,13 +51,15 @@ END
     "$LRD_PROGRAM" --config config.yaml --backend cpu 2>log || fail "no adapter: $(cat log)"
     echo '{"input_ids": [5, 900, 31, 7, 2000, 11, 4]}' >records.jsonl
     printf '%s\n' '{"prompt": "Where is the bell?", "adapter": "a"}' '{"prompt": "Who keeps it?", "adapter": null}' >prompts.jsonl
-    for n in 1 "$@"; do
-        local stages=(--set "parallel.pipeline=$n") model=(--model "$almanac/model")
-        on "$n" score "${model[@]}" --adapter adapter --data records.jsonl --logits-out "$n.logits" "${stages[@]}" \
+    for n in 1 "$@" plain; do # plain: one rank, without graphs
+        ranks=${n/plain/1}
+        [[ $n != plain ]] || export LRD_CUDA_GRAPHS=0
+        local stages=(--set "parallel.pipeline=$ranks") model=(--model "$almanac/model")
+        on "$ranks" score "${model[@]}" --adapter adapter --data records.jsonl --logits-out "$n.logits" "${stages[@]}" \
             >"$n.score" 2>log || fail "score on $n: $(cat log)"
-        on "$n" generate "${model[@]}" --adapter a=adapter --prompt-file prompts.jsonl --max-new-tokens 4 "${stages[@]}" \
+        on "$ranks" generate "${model[@]}" --adapter a=adapter --prompt-file prompts.jsonl --max-new-tokens 4 "${stages[@]}" \
             >"$n.generate" 2>log || fail "generate on $n: $(cat log)"
-        on "$n" eval --config config.yaml --adapter adapter --limit 2 --max-new-tokens 3 --output "$n.predictions" \
+        on "$ranks" eval --config config.yaml --adapter adapter --limit 2 --max-new-tokens 3 --output "$n.predictions" \
             "${stages[@]}" >"$n.eval" 2>log || fail "eval on $n: $(cat log)"
         for kind in score logits generate predictions eval; do
             [[ -s $n.$kind ]] && cmp "1.$kind" "$n.$kind" || fail "$n stages: another $kind"

@@ -70,7 +70,6 @@ static void run_head(lrd_stream_t *st, lrd_scratch_t scratch, block_t *b, lrd_dt
                             &(lrd_linear_ce_t){.h = lrd_const(norm),
                                                .w = &head_weight,
                                                .target = target,
-                                               .inv_n_target = 1.0 / T,
                                                .nll = (double *)nll.data,
                                                .token_nll = token_nll.data,
                                                .dh = dh}));
@@ -269,7 +268,6 @@ static outputs_t forward_rows(machine_t *m, lrd_dtype_t d, int32_t n)
                             &(lrd_linear_ce_t){.h = first_rows(x, n),
                                                .w = &head_weight,
                                                .target = target,
-                                               .inv_n_target = 1,
                                                .nll = &nll,
                                                .token_nll = o.token_nll.data}));
     assert_ok(lrd_gelu_forward(m->st, m->scratch, &(lrd_gelu_fwd_t){first_rows(qkv, n), o.gelu}));

@@ -42,11 +42,12 @@ static void check_head(lrd_dtype_t d, const head_case_t *x)
     const lrd_mat_t dev_dh = op_empty(t, c, d, x->pad);
     const lrd_weight_t weight = {lrd_const(dev_w)};
     const lrd_step_state_t clock = {.loss_scale = x->loss_scale};
+    const lrd_ce_call_t call = {.inv_n_target = 0.25}, other = {.inv_n_target = 0.25, .number = 3};
     float *token_nll = op_device((size_t)t * 4);
     const lrd_linear_ce_t op = {.h = lrd_const(dev_h),
                                 .w = &weight,
                                 .target = op_upload(target, (size_t)t * 4),
-                                .inv_n_target = 0.25,
+                                .call = op_upload(&call, sizeof call),
                                 .state = x->loss_scale > 0 ? op_upload(&clock, sizeof clock) : NULL,
                                 .nll = op_device(8),
                                 .token_nll = token_nll,
@@ -64,13 +65,23 @@ static void check_head(lrd_dtype_t d, const head_case_t *x)
         for (int64_t j = 0; target[i] < 0 && j < c; j++)
             assert_true(got.v[i * c + j] == 0); /* zero, not nearly */
     }
-    lrd_linear_ce_t told = op; /* the same, to the bit, when the host counts the targets */
+    lrd_linear_ce_t told =
+        op; /* the same, to the bit, when the host counts the targets, or bounds them */
     for (int64_t i = 0; i < t; i++)
         told.n_targets += target[i] >= 0;
-    told.dh = op_empty(t, c, d, x->pad);
-    assert_ok(lrd_linear_ce(op_st, op_scratch, &told));
-    assert_memory_equal(op_get(told.dh).v, got.v, (size_t)(t * c) * sizeof *got.v);
-    check_losses("linear_ce with a count", &told, want, NULL, t);
+    for (int more = 0; more < 2; more++, told.n_targets = (told.n_targets + t + 1) / 2) {
+        told.dh = op_empty(t, c, d, x->pad);
+        assert_ok(lrd_linear_ce(op_st, op_scratch, &told));
+        assert_memory_equal(op_get(told.dh).v, got.v, (size_t)(t * c) * sizeof *got.v);
+        check_losses("linear_ce with a count", &told, want, NULL, t);
+    }
+    lrd_linear_ce_t numbered = op;
+    numbered.call = op_upload(&other, sizeof other);
+    double *losses = op_device((size_t)(other.number + 1) * sizeof *losses);
+    numbered.nll = losses;
+    assert_ok(lrd_linear_ce(op_st, op_scratch, &numbered));
+    numbered.nll = losses + other.number;
+    check_losses("linear_ce with a number", &numbered, want, NULL, t);
     lrd_linear_ce_t without = op;
     without.dh = (lrd_mat_t){0};
     without.token_nll = NULL;
@@ -110,7 +121,6 @@ static void test_extremes(void **state)
     const lrd_linear_ce_t op = {.h = lrd_const(dev_h),
                                 .w = &weight,
                                 .target = op_upload(target, sizeof target),
-                                .inv_n_target = 1,
                                 .nll = op_device(8),
                                 .dh = dev_dh};
     double got;

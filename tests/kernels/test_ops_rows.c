@@ -89,7 +89,6 @@ static void run_first(const model_t *m, int32_t n, lrd_mat_t *out)
                             &(lrd_linear_ce_t){.h = first(m->x, n),
                                                .w = &head,
                                                .target = m->target,
-                                               .inv_n_target = 1,
                                                .nll = op_device(8),
                                                .token_nll = out[TOKEN_LOSS].data}));
 }

@@ -53,6 +53,16 @@ static lrd_batch_t make_batch(const int32_t *length, int64_t n)
                          .n_targets = cu[n]};
 }
 
+/* Of how many targets the head of a padded batch is told. */
+static int64_t bound(int64_t targets, int64_t tokens)
+{
+    static const int64_t bounds[] = {32, 64, 128, 256, 384};
+    int i = 0;
+    while (bounds[i] < targets)
+        i++;
+    return bounds[i] < tokens ? bounds[i] : tokens;
+}
+
 /* The rows of the batch are there, and its beginning again behind them without targets, cut into
  * sequences at the same places; then empty ones. */
 static void check(const lrd_batch_t *b, bool padded)
@@ -60,12 +70,13 @@ static void check(const lrd_batch_t *b, bool padded)
     lrd_micro_batch_t m;
     feed.padded = padded;
     memset(memory, 0xff, feed.bytes);
-    assert_ok(lrd_feed_upload(&feed, b, &m));
+    assert_ok(lrd_feed_upload(&feed, b, (lrd_ce_call_t){0.5, 3}, &m));
     int64_t tokens = b->n_tokens;
     if (padded && tokens > 0)
         tokens = tokens <= 128 ? 128 : tokens <= 256 ? 256 : MAX_TOKENS;
     assert_int_equal(m.n_tokens, tokens);
-    assert_int_equal(m.n_targets, b->n_targets);
+    assert_int_equal(m.n_targets, padded ? bound(b->n_targets, tokens) : b->n_targets);
+    assert_true(m.call->inv_n_target == 0.5 && m.call->number == 3);
     assert_int_equal(m.cu_seqlens[m.n_seqs], tokens);
     assert_true((const uint8_t *)(m.cu_seqlens + m.n_seqs + 1) <= memory + feed.bytes);
     for (int64_t t = 0; t < tokens; t++) {
@@ -103,9 +114,11 @@ static void test_arrives(void **state)
                  {(int32_t[]){100, 29}, 2}, {(int32_t[]){200, 70}, 2}, {ones, MAX_SEQUENCES},
                  {(int32_t[]){150, 150}, 2}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        const lrd_batch_t b = make_batch(cases[i].length, cases[i].n);
+        lrd_batch_t b = make_batch(cases[i].length, cases[i].n);
         check(&b, false);
         check(&b, true);
+        for (b.n_targets = 0; b.n_targets < b.n_tokens; b.n_targets = 2 * b.n_targets + 1)
+            check(&b, true);
     }
 }
 
@@ -126,7 +139,8 @@ static void test_too_large(void **state)
     lrd_micro_batch_t m;
     lrd_batch_t b = make_batch((int32_t[]){150, 150}, 2);
     b.n_tokens++;
-    assert_fails(lrd_feed_upload(&feed, &b, &m), LRD_ERR_ARG, "a micro-batch of 301 tokens");
+    assert_fails(lrd_feed_upload(&feed, &b, (lrd_ce_call_t){0}, &m), LRD_ERR_ARG,
+                 "a micro-batch of 301 tokens");
 }
 
 int main(void)

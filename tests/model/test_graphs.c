@@ -47,7 +47,7 @@ static int setup(void **state)
     const size_t bytes = (N_PASSES + 1) * BYTES;
     assert_ok(lrd_mem_alloc(be, LRD_MEM_PINNED, bytes, (void **)&pinned));
     assert_ok(lrd_mem_alloc(be, LRD_MEM_DEVICE, bytes, (void **)&device));
-    assert_ok(lrd_graphs_create(stream, KEPT, 2, &graphs));
+    assert_ok(lrd_graphs_create(stream, KEPT, 1, 2, &graphs));
     return 0;
 }
 
@@ -102,6 +102,32 @@ static void test_many(void **state)
     }
 }
 
+/* How many of these passes are enqueued, which is not done for those that are graphs. */
+static int count(int first, int last)
+{
+    n_enqueued = 0;
+    for (int i = first; i < last; i++)
+        ask(i);
+    return n_enqueued;
+}
+
+/* Passes that come once take no place, nor does one that comes less often than all that are kept; one that comes
+ * more often does. */
+static void test_places(void **state)
+{
+    (void)state;
+    assert_ok(lrd_graphs_forget(graphs));
+    count(0, KEPT);
+    assert_int_equal(count(0, KEPT), KEPT);
+    assert_int_equal(count(KEPT, N_PASSES), N_PASSES - KEPT);
+    assert_int_equal(count(0, KEPT), 0);
+    for (int k = 0; k < 3; k++)
+        assert_int_equal(count(0, KEPT + 1), 1);
+    ask(KEPT);
+    assert_int_equal(count(1, KEPT + 1), 0);
+    assert_int_equal(count(0, 1), 1);
+}
+
 /* A pass that fails while it is taken down leaves the stream usable. */
 static void test_failure(void **state)
 {
@@ -122,6 +148,7 @@ int main(int argc, char **argv)
         return lrd_test_skip("wants a backend that has graphs");
     backend = argv[1];
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_one), cmocka_unit_test(test_many),
+                                       cmocka_unit_test(test_places),
                                        cmocka_unit_test(test_failure)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

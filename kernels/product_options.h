@@ -1,7 +1,7 @@
-/* kernels/products.h -- how a back end is to compute products with weights: ways, and their choice. Part of
- * kernels/ops.h, and of its version. */
-#ifndef LRD_KERNELS_PRODUCTS_H
-#define LRD_KERNELS_PRODUCTS_H
+/* kernels/product_options.h -- how a backend is to compute products with weights, and what tuning has found
+ * for a machine. A part of the contract: kernels/ops.h. */
+#ifndef LRD_KERNELS_PRODUCT_OPTIONS_H
+#define LRD_KERNELS_PRODUCT_OPTIONS_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -33,4 +33,4 @@ typedef struct lrd_product_options {
     bool tf32, tunes;
 } lrd_product_options_t;
 
-#endif /* LRD_KERNELS_PRODUCTS_H */
+#endif /* LRD_KERNELS_PRODUCT_OPTIONS_H */
