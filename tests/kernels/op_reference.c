@@ -111,9 +111,9 @@ static int64_t at(const ref_attention_t *a, int64_t t, int h, int p, int c)
     return ((t * a->n_heads + h) * 3 + p) * a->head_dim + c;
 }
 
-/* Probabilities of query i over keys first .. i. */
-static void probabilities(const ref_attention_t *a, ref_mat_t qkv, int h, int64_t first, int64_t i,
-                          double *p)
+/* Probabilities of query i over keys first .. i; the log-sum-exp of its scores. */
+static double probabilities(const ref_attention_t *a, ref_mat_t qkv, int h, int64_t first,
+                            int64_t i, double *p)
 {
     double largest = -INFINITY, sum = 0;
     for (int64_t j = first; j <= i; j++) {
@@ -127,15 +127,18 @@ static void probabilities(const ref_attention_t *a, ref_mat_t qkv, int h, int64_
         sum += p[j - first] = exp(p[j - first] - largest);
     for (int64_t j = first; j <= i; j++)
         p[j - first] /= sum;
+    return largest + log(sum) - (double)a->slope[h] * (double)(i - first);
 }
 
-void ref_attention(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t out)
+void ref_attention(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t out, ref_mat_t lse)
 {
     double *p = malloc((size_t)(qkv.rows + 1) * sizeof *p);
     for (int s = 0; s < a->n_seqs; s++) {
         for (int64_t i = a->cu_seqlens[s]; i < a->cu_seqlens[s + 1]; i++) {
             for (int h = 0; h < a->n_heads; h++) {
-                probabilities(a, qkv, h, a->cu_seqlens[s], i, p);
+                const double l = probabilities(a, qkv, h, a->cu_seqlens[s], i, p);
+                if (lse.v != NULL)
+                    lse.v[h * lse.cols + i] = l;
                 for (int c = 0; c < a->head_dim; c++) {
                     double sum = 0;
                     for (int64_t j = a->cu_seqlens[s]; j <= i; j++)

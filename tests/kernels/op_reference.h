@@ -39,7 +39,8 @@ typedef struct ref_attention {
     const float *slope;
     double scale;
 } ref_attention_t;
-void ref_attention(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t out);
+/* lse (may be {0}): [H, T] log-sum-exp of score rows, less the ALiBi of the query's own place. */
+void ref_attention(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t out, ref_mat_t lse);
 void ref_attention_backward(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t dout,
                             ref_mat_t dqkv);
 
