@@ -122,6 +122,32 @@ __device__ static __forceinline__ void load_queries(const attn_backward_t<T> &a,
         copy_word_aside(m.delta + at + i, h.delta + first + i, i < n);
 }
 
+/* A warp's rows of a tensor that stays as the left side of products: held in registers, or read every time. */
+template <class T, int D, int BANDS, bool held> struct staying_rows_t {
+    left_side_t<T, D, BANDS> rows;
+
+    __device__ __forceinline__ explicit staying_rows_t(const T *tile)
+    {
+        rows.read(tile, tile_ld<T>(D));
+    }
+    template <int N> __device__ __forceinline__ void multiply(float (*acc)[4], const T *b) const
+    {
+        warp_product_t<T, N, D, true, BANDS>::add(acc, rows, b, tile_ld<T>(D));
+    }
+};
+
+template <class T, int D, int BANDS> struct staying_rows_t<T, D, BANDS, false> {
+    const T *tile;
+
+    __device__ __forceinline__ explicit staying_rows_t(const T *rows) : tile(rows)
+    {
+    }
+    template <int N> __device__ __forceinline__ void multiply(float (*acc)[4], const T *b) const
+    {
+        warp_product_t<T, N, D, true, BANDS>::add(acc, tile, tile_ld<T>(D), b, tile_ld<T>(D));
+    }
+};
+
 /* s = P, dp = dS of one element from its scores. */
 __device__ static __forceinline__ void backward_element(float *s, float *dp, attn_score_t score,
                                                         float behind, float lse, float delta)
@@ -158,32 +184,6 @@ template <int N> __device__ static __forceinline__ void scale_sums(float (*acc)[
         CUDA_UNROLL for (int i = 0; i < 4; i++) acc[n][i] *= factor;
     }
 }
-
-/* A warp's rows of a tensor that stays as the left side of products: held in registers, or read every time. */
-template <class T, int D, int BANDS, bool held> struct staying_rows_t {
-    left_side_t<T, D, BANDS> rows;
-
-    __device__ __forceinline__ explicit staying_rows_t(const T *tile)
-    {
-        rows.read(tile, tile_ld<T>(D));
-    }
-    template <int N> __device__ __forceinline__ void multiply(float (*acc)[4], const T *b) const
-    {
-        warp_product_t<T, N, D, true, BANDS>::add(acc, rows, b, tile_ld<T>(D));
-    }
-};
-
-template <class T, int D, int BANDS> struct staying_rows_t<T, D, BANDS, false> {
-    const T *tile;
-
-    __device__ __forceinline__ explicit staying_rows_t(const T *rows) : tile(rows)
-    {
-    }
-    template <int N> __device__ __forceinline__ void multiply(float (*acc)[4], const T *b) const
-    {
-        warp_product_t<T, N, D, true, BANDS>::add(acc, tile, tile_ld<T>(D), b, tile_ld<T>(D));
-    }
-};
 
 template <class T, int D>
 __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_keys_kernel(attn_backward_t<T> a)
@@ -297,7 +297,6 @@ __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_queries_kernel(att
     const int n_keys = item.first + n_rows, ld = tile_ld<T>(D);
     const int lane = (int)threadIdx.x % WARP, warp_row = (int)threadIdx.x / WARP * BANDS * 16;
     const int first = item.first + warp_row;
-    T *const q = m.q + warp_row * ld, *const dout = m.dout + warp_row * ld;
     float dq[BANDS * D / 8][4] = {}, lse[BANDS * 2], delta[BANDS * 2];
     CUDA_UNROLL for (int r = 0; r < BANDS * 2; r++)
     {
@@ -314,6 +313,10 @@ __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_queries_kernel(att
     load_tile<ROWS, D, ATTN_THREADS>(m.dout, h.dout + item.first * a.ld_dout, a.ld_dout, n_rows,
                                      a.d, a.wide_dout);
     load(m.v, h.v, 0);
+    copies_wait();
+    __syncthreads();
+    const staying_rows_t<T, D, BANDS, (D <= 64)> q(m.q + warp_row * ld);
+    const staying_rows_t<T, D, BANDS, false> dout(m.dout + warp_row * ld);
     for (int key = 0; key < n_keys; key += STEP) {
         const bool busy = warp_row < n_rows && key < first + BANDS * 16;
         float s[BANDS * STEP / 8][4] = {}, dp[BANDS * STEP / 8][4] = {};
@@ -321,7 +324,7 @@ __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_queries_kernel(att
         __syncthreads(); /* the values are there, and nobody reads the keys any more */
         load(m.k, h.k, key);
         if (busy)
-            warp_product_t<T, STEP, D, true, BANDS>::add(dp, dout, ld, m.v, ld);
+            dout.template multiply<STEP>(dp, m.v);
         copies_wait();
         __syncthreads(); /* the keys are there, and nobody reads the values any more */
         if (key + STEP < n_keys)
@@ -329,7 +332,7 @@ __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_queries_kernel(att
         if (!busy)
             continue;
         const float behind = (float)(first + lane / 4 - key - lane % 4 * 2);
-        warp_product_t<T, STEP, D, true, BANDS>::add(s, q, ld, m.k, ld);
+        q.template multiply<STEP>(s, m.k);
         if (key + STEP - 1 > first)
             attn_mask<STEP, BANDS, false>(s, behind);
         backward_by_queries<STEP, BANDS>(s, dp, h.score, behind, lse, delta);
@@ -340,8 +343,8 @@ __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_queries_kernel(att
     if (warp_row >= n_rows)
         return;
     scale_sums<BANDS * D / 8>(dq, a.scale);
-    store_rows<T, D, BANDS>(dq, q, h.dq + first * a.ld_dqkv, a.ld_dqkv, n_rows - warp_row, a.d,
-                            a.wide_dqkv);
+    store_rows<T, D, BANDS>(dq, m.q + warp_row * ld, h.dq + first * a.ld_dqkv, a.ld_dqkv,
+                            n_rows - warp_row, a.d, a.wide_dqkv);
 }
 
 static float *take_delta(cuda_arena_t *arena, int64_t tokens, int64_t heads)
