@@ -130,15 +130,13 @@ static double probabilities(const ref_attention_t *a, ref_mat_t qkv, int h, int6
     return largest + log(sum) - (double)a->slope[h] * (double)(i - first);
 }
 
-void ref_attention(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t out, ref_mat_t lse)
+void ref_attention(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t out)
 {
     double *p = malloc((size_t)(qkv.rows + 1) * sizeof *p);
     for (int s = 0; s < a->n_seqs; s++) {
         for (int64_t i = a->cu_seqlens[s]; i < a->cu_seqlens[s + 1]; i++) {
             for (int h = 0; h < a->n_heads; h++) {
-                const double l = probabilities(a, qkv, h, a->cu_seqlens[s], i, p);
-                if (lse.v != NULL)
-                    lse.v[h * lse.cols + i] = l;
+                probabilities(a, qkv, h, a->cu_seqlens[s], i, p);
                 for (int c = 0; c < a->head_dim; c++) {
                     double sum = 0;
                     for (int64_t j = a->cu_seqlens[s]; j <= i; j++)
@@ -146,6 +144,18 @@ void ref_attention(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t out, ref_m
                     out.v[i * out.cols + h * a->head_dim + c] = sum;
                 }
             }
+        }
+    }
+    free(p);
+}
+
+void ref_attention_lse(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t lse)
+{
+    double *p = malloc((size_t)(qkv.rows + 1) * sizeof *p);
+    for (int s = 0; s < a->n_seqs; s++) {
+        for (int64_t i = a->cu_seqlens[s]; i < a->cu_seqlens[s + 1]; i++) {
+            for (int h = 0; h < a->n_heads; h++)
+                lse.v[h * lse.cols + i] = probabilities(a, qkv, h, a->cu_seqlens[s], i, p);
         }
     }
     free(p);

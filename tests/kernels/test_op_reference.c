@@ -44,7 +44,7 @@ typedef struct subject {
 static double attention_value(void *context)
 {
     const subject_t *s = context;
-    ref_attention(s->attention, s->x, s->y, (ref_mat_t){0});
+    ref_attention(s->attention, s->x, s->y);
     return inner(s->y, s->g);
 }
 

@@ -81,7 +81,8 @@ static void check_attention(lrd_dtype_t d, const attention_case_t *x)
     lrd_attn_fwd_t without = fwd; /* evaluation keeps no lse */
     without.lse = NULL;
     assert_ok(lrd_attn_forward(op_st, op_scratch, &without));
-    ref_attention(&ref, qkv, out, lse);
+    ref_attention(&ref, qkv, out);
+    ref_attention_lse(&ref, qkv, lse);
     const double n = (double)(x->dim + longest);
     check_real("attention without lse", OP_ATTENTION, d, n, dev_out, out, real);
     assert_ok(lrd_attn_forward(op_st, op_scratch, &fwd));

@@ -155,7 +155,7 @@ static void check_cached(lrd_dtype_t d, const cached_case_t *x)
     const ref_attention_t ref = {c.begin, x->n_seqs, x->heads,
                                  x->dim,  slope,     (double)(float)(1 / sqrt(x->dim))};
     ref_mat_t want = op_zeros(t, hd);
-    ref_attention(&ref, c.qkv, want, (ref_mat_t){0});
+    ref_attention(&ref, c.qkv, want);
     op_near("attention against a cache", OP_ATTENTION, d, (double)(x->dim + 131), whole, want);
     same_bits("without a cache", whole, without_cache(&c));
     feed(&c, 13, 2, pieces);
