@@ -108,6 +108,16 @@ template <class T, int D> __device__ static attn_tiles_t<T, D> lay_out_tiles(uns
     return m;
 }
 
+/* Sums [BANDS][D / 8][4], a factor for each of the lane's rows. */
+template <int D, int BANDS>
+__device__ static __forceinline__ void scale_rows(float (*o)[4], const float *factor)
+{
+    CUDA_UNROLL for (int n = 0; n < BANDS * D / 8; n++)
+    {
+        CUDA_UNROLL for (int i = 0; i < 4; i++) o[n][i] *= factor[n / (D / 8) * 2 + i / 2];
+    }
+}
+
 /* o / sum to memory, and the log-sum-exp. row: of the warp's first among the new tokens. */
 template <class T, int D, int BANDS>
 __device__ static void store_output(const attn_t<T> &a, attn_item_t item, int n_new, int row,
@@ -115,19 +125,16 @@ __device__ static void store_output(const attn_t<T> &a, attn_item_t item, int n_
 {
     const int lane = (int)threadIdx.x % WARP;
     const int64_t t0 = a.cu_seqlens[item.sequence];
+    float factor[BANDS * 2];
     CUDA_UNROLL for (int r = 0; r < BANDS * 2; r++)
     {
-        const float sum = quad_sum(x.sum[r]), factor = 1.0f / sum;
+        const float sum = quad_sum(x.sum[r]);
         const int at = row + lane / 4 + r * 8;
-        CUDA_UNROLL for (int n = 0; n < D / 8; n++)
-        {
-            float *const pair = o[r / 2 * (D / 8) + n] + r % 2 * 2;
-            pair[0] *= factor;
-            pair[1] *= factor;
-        }
+        factor[r] = 1.0f / sum;
         if (a.lse != NULL && lane % 4 == 0 && at < n_new)
             a.lse[item.head * a.tokens + t0 + at] = fmaf(x.most[r] * scale, LN_2, logf(sum));
     }
+    scale_rows<D, BANDS>(o, factor);
     store_rows<T, D, BANDS>(o, tile, a.out + (t0 + row) * a.ld_out + (int64_t)item.head * a.d,
                             a.ld_out, n_new - row, a.d, a.wide_out);
 }
@@ -151,7 +158,11 @@ __global__ void __launch_bounds__(ATTN_THREADS) attn_forward_kernel(attn_t<T> a)
     T *const q = m.q + warp_row * ld, *const p = m.p + warp_row * tile_ld<T>(KEYS);
     float o[BANDS * D / 8][4] = {};
     softmax_t<BANDS> x;
-    CUDA_UNROLL for (int r = 0; r < BANDS * 2; r++) x.most[r] = -INFINITY, x.sum[r] = 0;
+    CUDA_UNROLL for (int r = 0; r < BANDS * 2; r++)
+    {
+        x.most[r] = -INFINITY;
+        x.sum[r] = 0;
+    }
     const auto load = [&](T *tile, const T *from, int key) {
         load_tile<KEYS, D, ATTN_THREADS>(tile, from + key * h.ld_kv, h.ld_kv, n_keys - key, a.d,
                                          a.wide);
@@ -174,10 +185,7 @@ __global__ void __launch_bounds__(ATTN_THREADS) attn_forward_kernel(attn_t<T> a)
                 attn_mask<KEYS, BANDS, false>(s, behind);
             softmax_tile<KEYS, BANDS>(s, &x, shrink, score, behind);
             weights.take(s, p);
-            CUDA_UNROLL for (int n = 0; n < BANDS * D / 8; n++)
-            {
-                CUDA_UNROLL for (int i = 0; i < 4; i++) o[n][i] *= shrink[n / (D / 8) * 2 + i / 2];
-            }
+            scale_rows<D, BANDS>(o, shrink);
         }
         copies_wait();
         __syncthreads(); /* the values are there, and nobody reads the keys any more */

@@ -21,13 +21,8 @@ template <> struct attn_tiling_t<float> {
 /* The backward by keys has twice as many sums, which leave room for a second band in small heads only; with one band a
  * warp keeps its keys and values in registers as far as there are some (HELD, of the two). */
 template <class T, int D> struct attn_keys_tiling_t {
-    enum {
-        BANDS = D <= 64 ? 2 : 1,
-        ROWS = ATTN_WARPS * BANDS * 16,
-        HELD = D <= 64   ? 0
-               : D <= 96 ? 2
-                         : 1
-    };
+    enum { BANDS = D <= 64 ? 2 : 1, ROWS = ATTN_WARPS * BANDS * 16 };
+    enum { HELD = D <= 64 ? 0 : (D <= 96 ? 2 : 1) };
 };
 template <int D> struct attn_keys_tiling_t<float, D> {
     enum { BANDS = 1, ROWS = ATTN_WARPS * BANDS * 16, HELD = 0 };

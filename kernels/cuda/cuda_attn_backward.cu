@@ -185,6 +185,23 @@ template <int N> __device__ static __forceinline__ void scale_sums(float (*acc)[
     }
 }
 
+/* Of a warp's keys, through the rows that these had. first: of the block. */
+template <class T, int D, int BANDS>
+__device__ static __forceinline__ void store_key_gradients(const attn_backward_t<T> &a,
+                                                           const backward_head_t<T> &h,
+                                                           const keys_tiles_t<T, D> &m, int first,
+                                                           int warp_row, float (*dk)[4],
+                                                           const float (*dv)[4])
+{
+    const int at = first + warp_row, n_rows = h.length - at;
+    T *const to = h.dq + a.d + at * a.ld_dqkv;
+    scale_sums<BANDS * D / 8>(dk, a.scale);
+    store_rows<T, D, BANDS>(dk, m.k + warp_row * tile_ld<T>(D), to, a.ld_dqkv, n_rows, a.d,
+                            a.wide_dqkv);
+    store_rows<T, D, BANDS>(dv, m.v + warp_row * tile_ld<T>(D), to + a.d, a.ld_dqkv, n_rows, a.d,
+                            a.wide_dqkv);
+}
+
 template <class T, int D>
 __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_keys_kernel(attn_backward_t<T> a)
 {
@@ -231,12 +248,7 @@ __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_keys_kernel(attn_b
     }
     if (warp_row >= n_rows)
         return;
-    scale_sums<BANDS * D / 8>(dk, a.scale);
-    T *const to = h.dq + a.d + first * a.ld_dqkv;
-    store_rows<T, D, BANDS>(dk, m.k + warp_row * ld, to, a.ld_dqkv, n_rows - warp_row, a.d,
-                            a.wide_dqkv);
-    store_rows<T, D, BANDS>(dv, m.v + warp_row * ld, to + a.d, a.ld_dqkv, n_rows - warp_row, a.d,
-                            a.wide_dqkv);
+    store_key_gradients<T, D, BANDS>(a, h, m, item.first, warp_row, dk, dv);
 }
 
 /* Shared memory of the backward by queries: rows of two tensors that stay, a tile of values, one of keys; dS in
@@ -282,6 +294,18 @@ __device__ static __forceinline__ void backward_by_queries(float (*s)[4], float 
     }
 }
 
+/* Of the lane's rows in a warp's bands from `first` on; behind the end the last one's. */
+template <int BANDS>
+__device__ static __forceinline__ void read_column(const float *column, int first, int length,
+                                                   float *out)
+{
+    CUDA_UNROLL for (int r = 0; r < BANDS * 2; r++)
+    {
+        const int row = first + (int)threadIdx.x % WARP / 4 + r * 8;
+        out[r] = column[row < length ? row : length - 1];
+    }
+}
+
 template <class T, int D>
 __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_queries_kernel(attn_backward_t<T> a)
 {
@@ -298,12 +322,8 @@ __global__ void __launch_bounds__(ATTN_THREADS) attn_backward_queries_kernel(att
     const int lane = (int)threadIdx.x % WARP, warp_row = (int)threadIdx.x / WARP * BANDS * 16;
     const int first = item.first + warp_row;
     float dq[BANDS * D / 8][4] = {}, lse[BANDS * 2], delta[BANDS * 2];
-    CUDA_UNROLL for (int r = 0; r < BANDS * 2; r++)
-    {
-        const int row = first + lane / 4 + r * 8, there = row < h.length ? row : h.length - 1;
-        lse[r] = h.lse[there];
-        delta[r] = h.delta[there];
-    }
+    read_column<BANDS>(h.lse, first, h.length, lse);
+    read_column<BANDS>(h.delta, first, h.length, delta);
     const auto load = [&](T *tile, const T *from, int key) {
         load_tile<STEP, D, ATTN_THREADS>(tile, from + key * a.ld_qkv, a.ld_qkv, n_keys - key, a.d,
                                          a.wide_qkv);
