@@ -218,6 +218,8 @@ typedef struct lrd_gelu_fwd {
 typedef struct lrd_attn_fwd {
     lrd_cmat_t qkv;            /* [T, H*3*D], BLOOM order: head, then q|k|v, then D */
     const int32_t *cu_seqlens; /* [S + 1] token offsets, non-decreasing, from 0 to at most T */
+    /* max_seqlen: the longest. Only a back end without graphs may look at it: a graph meets other packings of as
+     * many tokens into as many sequences than the one that it was captured with. */
     int32_t n_seqs, max_seqlen;
     int32_t n_heads, head_dim;
     const float *slope; /* [H] ALiBi slopes */

@@ -1,15 +1,14 @@
 /* Causal attention with ALiBi inside packed sequences, and against a cache of keys and values.
  *
- * A block of threads has 64 queries of one head of one sequence and takes the keys before them in
+ * A block of threads has a tile of queries of one head of one sequence and takes the keys before them in
  * tiles, from the first on, with a running maximum and sum. What a query gets depends on its
- * own sequence and place alone: tiles begin at the sequence's first key, and keys after the query
+ * own sequence and place alone: tiles of keys begin at the sequence's first, and keys after the query
  * contribute exact zeros. So attention with a cache, in pieces or token by token, has the same bits. Single
  * rows go another way (cuda_single.h).
  */
 #include "kernels/cuda/cuda_attention.h"
 
 #include "kernels/cuda/cuda_single.h"
-#include "kernels/cuda/cuda_tile.cuh"
 
 /* Where a sequence's tensors are: packed rows, or slots of a cache. */
 template <class T> struct attn_t {
@@ -19,9 +18,9 @@ template <class T> struct attn_t {
     const int32_t *cu_seqlens, *cache_len, *slot;
     const float *slope;
     int64_t ld_qkv, ld_out, tokens, capacity;
-    int d, heads;
+    int d, heads, n_seqs;
     float scale;
-    bool wide;
+    bool wide, wide_out;
 };
 
 /* One head of one sequence; rows of q are new tokens, rows of k and v are positions. */
@@ -53,168 +52,161 @@ __device__ static attn_head_t<T> find_head(const attn_t<T> &a, int sequence, int
     return h;
 }
 
-/* A warp's running softmax; lane l has rows l / 4 and l / 4 + 8, as two entries. */
-struct softmax_t {
-    float most[2], sum[2];
+/* A warp's running softmax; lane l has rows l / 4 and l / 4 + 8 of each band, as two entries. most: of scores before
+ * their scale; sum: of the lane's own columns. */
+template <int BANDS> struct softmax_t {
+    float most[BANDS * 2], sum[BANDS * 2];
 };
 
-__device__ static __forceinline__ float quad_max(float x)
+/* Scores [BANDS][KEYS / 8][4] of one tile to exponentials; `shrink` is what earlier sums are multiplied with. behind:
+ * from the lane's first key to its first row. */
+template <int KEYS, int BANDS>
+__device__ static __forceinline__ void softmax_tile(float (*s)[4], softmax_t<BANDS> *x,
+                                                    float *shrink, attn_score_t score, float behind)
 {
-    x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, 1));
-    return fmaxf(x, __shfl_xor_sync(FULL_WARP, x, 2));
-}
-
-__device__ static __forceinline__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(FULL_WARP, x, 1);
-    return x + __shfl_xor_sync(FULL_WARP, x, 2);
-}
-
-/* Scores of one tile to exponentials; `shrink` is what earlier sums are multiplied with. position: of
- * the lane's first row in its sequence; first_key: of the tile. */
-template <int KEYS>
-__device__ static __forceinline__ void softmax_tile(float (*s)[4], softmax_t *x, float *shrink,
-                                                    float scale, float slope, int position,
-                                                    int first_key)
-{
-    const int col = first_key + (int)threadIdx.x % 4 * 2;
-    float most[2] = {x->most[0], x->most[1]}, sum[2] = {0, 0};
-    CUDA_UNROLL for (int n = 0; n < KEYS / 8; n++)
+    CUDA_UNROLL for (int row = 0; row < BANDS * 2; row++)
     {
-        CUDA_UNROLL for (int i = 0; i < 4; i++)
+        float most = x->most[row], sum = 0;
+        CUDA_UNROLL for (int e = 0; e < KEYS / 4; e++)
         {
-            const int behind = position + i / 2 * 8 - (col + n * 8 + i % 2);
-            s[n][i] = behind >= 0 ? s[n][i] * scale - slope * (float)behind : -INFINITY;
-            most[i / 2] = fmaxf(most[i / 2], s[n][i]);
+            const int n = row / 2 * (KEYS / 8) + e / 2, i = row % 2 * 2 + e % 2;
+            s[n][i] = fmaf(-score.ratio, behind + attn_further<KEYS, false>(n, i), s[n][i]);
+            most = fmaxf(most, s[n][i]);
         }
-    }
-    CUDA_UNROLL for (int r = 0; r < 2; r++)
-    {
-        most[r] = quad_max(most[r]);
-        shrink[r] = expf(x->most[r] - most[r]);
-        x->most[r] = most[r];
-    }
-    CUDA_UNROLL for (int n = 0; n < KEYS / 8; n++)
-    {
-        CUDA_UNROLL for (int i = 0; i < 4; i++)
+        most = quad_max(most);
+        /* Rounded alike, so that a maximum that stays gives 2^0. */
+        const float base = __fmul_rn(most, score.scale);
+        shrink[row] = fast_exp2(__fmul_rn(x->most[row], score.scale) - base);
+        x->most[row] = most;
+        CUDA_UNROLL for (int e = 0; e < KEYS / 4; e++)
         {
-            s[n][i] = expf(s[n][i] - most[i / 2]);
-            sum[i / 2] += s[n][i];
+            const int n = row / 2 * (KEYS / 8) + e / 2, i = row % 2 * 2 + e % 2;
+            s[n][i] = fast_exp2(fmaf(s[n][i], score.scale, -base));
+            sum += s[n][i];
         }
+        x->sum[row] = fmaf(x->sum[row], shrink[row], sum);
     }
-    CUDA_UNROLL for (int r = 0; r < 2; r++) x->sum[r] = x->sum[r] * shrink[r] + quad_sum(sum[r]);
 }
 
-/* Shared memory: queries, tiles of keys and of values, one or two of each, exponentials. */
+/* Shared memory: queries, a tile of keys, one of values; exponentials in float32. */
 template <class T, int D> struct attn_tiles_t {
-    enum { KEYS = attn_tiling_t<T>::KEYS, STAGES = attn_tiling_t<T>::STAGES };
     T *q, *k, *v, *p;
 };
 
 template <class T, int D> __host__ static constexpr size_t attn_shared_bytes()
 {
-    typedef attn_tiles_t<T, D> tiles;
-    return tile_bytes<T>(ATTN_ROWS, D) + 2 * tiles::STAGES * tile_bytes<T>(tiles::KEYS, D) +
-           tile_bytes<T>(ATTN_ROWS, tiles::KEYS);
+    typedef attn_tiling_t<T> tiling;
+    return tile_bytes<T>(tiling::ROWS, D) + 2 * tile_bytes<T>(tiling::KEYS, D) +
+           sums_bytes<T>(tiling::ROWS, tiling::KEYS);
 }
 
 template <class T, int D> __device__ static attn_tiles_t<T, D> lay_out_tiles(unsigned char *shared)
 {
+    typedef attn_tiling_t<T> tiling;
     attn_tiles_t<T, D> m;
     m.q = (T *)shared;
-    m.k = m.q + ATTN_ROWS * tile_ld<T>(D);
-    m.v = m.k + m.STAGES * m.KEYS * tile_ld<T>(D);
-    m.p = m.v + m.STAGES * m.KEYS * tile_ld<T>(D);
+    m.k = m.q + tiling::ROWS * tile_ld<T>(D);
+    m.v = m.k + tiling::KEYS * tile_ld<T>(D);
+    m.p = m.v + tiling::KEYS * tile_ld<T>(D);
     return m;
 }
 
-template <class T, int D>
-__device__ static void load_keys(const attn_t<T> &a, const attn_head_t<T> &h,
-                                 const attn_tiles_t<T, D> &m, int first, int n_keys)
+/* Sums [BANDS][D / 8][4], a factor for each of the lane's rows. */
+template <int D, int BANDS>
+__device__ static __forceinline__ void scale_rows(float (*o)[4], const float *factor)
 {
-    const int at = first % (m.STAGES * m.KEYS) * tile_ld<T>(D);
-    const int n = n_keys - first < m.KEYS ? n_keys - first : (int)m.KEYS;
-    load_tile(m.k + at, m.KEYS, D, h.k + first * h.ld_kv, h.ld_kv, n, a.d, a.wide);
-    load_tile(m.v + at, m.KEYS, D, h.v + first * h.ld_kv, h.ld_kv, n, a.d, a.wide);
+    CUDA_UNROLL for (int n = 0; n < BANDS * D / 8; n++)
+    {
+        CUDA_UNROLL for (int i = 0; i < 4; i++) o[n][i] *= factor[n / (D / 8) * 2 + i / 2];
+    }
 }
 
 /* o / sum to memory, and the log-sum-exp. row: of the warp's first among the new tokens. */
-template <class T, int D>
-__device__ static void store_rows(const attn_t<T> &a, int sequence, int head, int n_new, int row,
-                                  const float (*o)[4], const softmax_t &x)
+template <class T, int D, int BANDS>
+__device__ static void store_output(const attn_t<T> &a, attn_item_t item, int n_new, int row,
+                                    float (*o)[4], const softmax_t<BANDS> &x, float scale, T *tile)
 {
     const int lane = (int)threadIdx.x % WARP;
-    const int64_t t0 = a.cu_seqlens[sequence];
-    CUDA_UNROLL for (int r = 0; r < 2; r++)
+    const int64_t t0 = a.cu_seqlens[item.sequence];
+    float factor[BANDS * 2];
+    CUDA_UNROLL for (int r = 0; r < BANDS * 2; r++)
     {
+        const float sum = quad_sum(x.sum[r]);
         const int at = row + lane / 4 + r * 8;
-        if (at >= n_new)
-            continue;
-        T *out = a.out + (t0 + at) * a.ld_out + (int64_t)head * a.d;
-        const float factor = 1.0f / x.sum[r];
-        CUDA_UNROLL for (int n = 0; n < D / 8; n++)
-        {
-            for (int i = 0; i < 2; i++) {
-                const int col = n * 8 + lane % 4 * 2 + i;
-                if (col < a.d)
-                    from_f32(o[n][r * 2 + i] * factor, &out[col]);
-            }
-        }
-        if (a.lse != NULL && lane % 4 == 0)
-            a.lse[head * a.tokens + t0 + at] = x.most[r] + logf(x.sum[r]);
+        factor[r] = 1.0f / sum;
+        if (a.lse != NULL && lane % 4 == 0 && at < n_new)
+            a.lse[item.head * a.tokens + t0 + at] = fmaf(x.most[r] * scale, LN_2, logf(sum));
     }
+    scale_rows<D, BANDS>(o, factor);
+    store_rows<T, D, BANDS>(o, tile, a.out + (t0 + row) * a.ld_out + (int64_t)item.head * a.d,
+                            a.ld_out, n_new - row, a.d, a.wide_out);
 }
 
 template <class T, int D>
 __global__ void __launch_bounds__(ATTN_THREADS) attn_forward_kernel(attn_t<T> a)
 {
     CUDA_DYNAMIC_SHARED(shared);
-    constexpr int KEYS = attn_tiling_t<T>::KEYS, STAGES = attn_tiling_t<T>::STAGES;
-    const int sequence = (int)blockIdx.z, head = (int)blockIdx.y;
-    const int first = (int)(gridDim.x - 1 - blockIdx.x) * ATTN_ROWS; /* the longest begin first */
-    const attn_head_t<T> h = find_head(a, sequence, head);
-    if (first >= h.n_new)
+    constexpr int KEYS = attn_tiling_t<T>::KEYS, BANDS = attn_tiling_t<T>::BANDS,
+                  ROWS = attn_tiling_t<T>::ROWS;
+    const attn_item_t item = attn_find_item(a.cu_seqlens, a.n_seqs, a.heads, ROWS, true);
+    const attn_head_t<T> h = find_head(a, item.sequence, item.head);
+    if (item.first >= h.n_new)
         return;
     const attn_tiles_t<T, D> m = lay_out_tiles<T, D>(shared);
-    const int n_rows = h.n_new - first < ATTN_ROWS ? h.n_new - first : (int)ATTN_ROWS;
-    const int n_keys = h.past + first + n_rows, ld = tile_ld<T>(D), ld_p = tile_ld<T>(KEYS);
-    const int warp_row = (int)threadIdx.x / WARP * 16, lane = (int)threadIdx.x % WARP;
-    float o[D / 8][4] = {};
-    softmax_t x = {{-INFINITY, -INFINITY}, {0, 0}};
-    load_tile(m.q, ATTN_ROWS, D, h.q + first * a.ld_qkv, a.ld_qkv, n_rows, a.d, a.wide);
-    const auto load = [&](int at) { load_keys(a, h, m, at, n_keys); };
-    if (STAGES > 1)
-        load(0);
-    for (int key = 0; key < n_keys; key += KEYS) {
-        const int at = key % (STAGES * KEYS) * ld;
-        float s[KEYS / 8][4] = {}, shrink[2];
-        turn_to_tile<STAGES>(key, KEYS, n_keys, load);
-        if (first + warp_row >= h.n_new)
-            continue; /* a single new token keeps one warp busy, not four */
-        warp_product_t<T, KEYS, D, true>::add(s, m.q + warp_row * ld, ld, m.k + at, ld);
-        softmax_tile<KEYS>(s, &x, shrink, a.scale, a.slope[head],
-                           h.past + first + warp_row + lane / 4, key);
-        CUDA_UNROLL for (int n = 0; n < D / 8; n++)
-        {
-            for (int i = 0; i < 4; i++)
-                o[n][i] *= shrink[i / 2];
-        }
-        store_fragments<T, KEYS>(s, m.p + warp_row * ld_p, ld_p);
-        __syncwarp();
-        warp_product_t<T, D, KEYS, false>::add(o, m.p + warp_row * ld_p, ld_p, m.v + at, ld);
-        __syncwarp(); /* before the next tile's exponentials */
+    const attn_score_t score = attn_score_of(a.slope[item.head], a.scale);
+    const int n_rows = h.n_new - item.first < ROWS ? h.n_new - item.first : (int)ROWS;
+    const int n_keys = h.past + item.first + n_rows, ld = tile_ld<T>(D);
+    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    const int warp_row = warp * BANDS * 16, position = h.past + item.first + warp_row;
+    T *const q = m.q + warp_row * ld, *const p = m.p + warp_row * tile_ld<T>(KEYS);
+    float o[BANDS * D / 8][4] = {};
+    softmax_t<BANDS> x;
+    CUDA_UNROLL for (int r = 0; r < BANDS * 2; r++)
+    {
+        x.most[r] = -INFINITY;
+        x.sum[r] = 0;
     }
-    store_rows<T, D>(a, sequence, head, h.n_new, first + warp_row, o, x);
+    const auto load = [&](T *tile, const T *from, int key) {
+        load_tile<KEYS, D, ATTN_THREADS>(tile, from + key * h.ld_kv, h.ld_kv, n_keys - key, a.d,
+                                         a.wide);
+    };
+    load_tile<ROWS, D, ATTN_THREADS>(m.q, h.q + item.first * a.ld_qkv, a.ld_qkv, n_rows, a.d,
+                                     a.wide);
+    load(m.k, h.k, 0);
+    for (int key = 0; key < n_keys; key += KEYS) {
+        /* Rows that are there, and keys that one of them sees. */
+        const bool busy = warp_row < n_rows && key < position + BANDS * 16;
+        left_side_t<T, KEYS, BANDS> weights;
+        copies_wait();
+        __syncthreads(); /* the keys are there, and nobody reads the values any more */
+        load(m.v, h.v, key);
+        if (busy) {
+            const float behind = (float)(position + lane / 4 - key - lane % 4 * 2);
+            float s[BANDS * KEYS / 8][4] = {}, shrink[BANDS * 2];
+            warp_product_t<T, KEYS, D, true, BANDS>::add(s, q, ld, m.k, ld);
+            if (key + KEYS - 1 > position)
+                attn_mask<KEYS, BANDS, false>(s, behind);
+            softmax_tile<KEYS, BANDS>(s, &x, shrink, score, behind);
+            weights.take(s, p);
+            scale_rows<D, BANDS>(o, shrink);
+        }
+        copies_wait();
+        __syncthreads(); /* the values are there, and nobody reads the keys any more */
+        if (key + KEYS < n_keys)
+            load(m.k, h.k, key + KEYS);
+        if (busy)
+            warp_product_t<T, D, KEYS, false, BANDS>::add(o, weights, m.v, ld);
+    }
+    if (warp_row < n_rows)
+        store_output<T, D, BANDS>(a, item, h.n_new, item.first + warp_row, o, x, score.scale, q);
 }
 
-template <class T>
-static lrd_status_t launch_forward(lrd_stream_t *st, attn_t<T> a, int64_t longest, int64_t n_seqs)
+template <class T> static lrd_status_t launch_forward(lrd_stream_t *st, attn_t<T> a)
 {
-    const dim3 grid((unsigned)cuda_ceil_div(longest, ATTN_ROWS), (unsigned)a.heads,
-                    (unsigned)n_seqs);
+    const unsigned blocks = attn_blocks(a.tokens, a.n_seqs, a.heads, attn_tiling_t<T>::ROWS);
     CUDA_DISPATCH_HEAD(a.d, {
-        return cuda_launch(st, "attn_forward_kernel", attn_forward_kernel<T, D>, grid, ATTN_THREADS,
-                           attn_shared_bytes<T, D>(), a);
+        return cuda_launch(st, "attn_forward_kernel", attn_forward_kernel<T, D>, dim3(blocks),
+                           ATTN_THREADS, attn_shared_bytes<T, D>(), a);
     });
 }
 
@@ -234,8 +226,10 @@ lrd_status_t cuda_attn_forward(lrd_stream_t *st, lrd_scratch_t, const lrd_attn_f
         k.d = a->head_dim;
         k.heads = a->n_heads;
         k.scale = a->scale;
+        k.n_seqs = a->n_seqs;
         k.wide = is_wide(k.qkv, k.ld_qkv);
-        return launch_forward(st, k, a->max_seqlen, a->n_seqs);
+        k.wide_out = is_wide(k.out, k.ld_out);
+        return launch_forward(st, k);
     });
 }
 
@@ -287,13 +281,16 @@ lrd_status_t cuda_attn_cached(lrd_stream_t *st, lrd_scratch_t scratch, const lrd
         k.slope = a->slope;
         k.ld_qkv = a->qkv.ld;
         k.ld_out = a->out.ld;
+        k.tokens = a->qkv.rows;
         k.capacity = s->capacity;
         k.d = s->head_dim;
         k.heads = s->n_heads;
         k.scale = a->scale;
+        k.n_seqs = n_seqs;
         k.wide = is_wide(k.qkv, k.ld_qkv) && is_wide(k.cache, 0);
+        k.wide_out = is_wide(k.out, k.ld_out);
         CUDA_TRY(cuda_launch(st, "enter_kernel", enter_kernel<T>,
                              dim3((unsigned)longest, (unsigned)n_seqs), ATTN_THREADS, 0, k, cache));
-        return launch_forward(st, k, longest, n_seqs);
+        return launch_forward(st, k);
     });
 }

@@ -29,14 +29,6 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-int64_t lrd_feed_longest(int64_t longest, int64_t tokens)
-{
-    int64_t most = LRD_FEED_TOKENS;
-    while (most < longest)
-        most *= 2;
-    return smaller(most, tokens);
-}
-
 /* Of how many targets the head is told: so few numbers that they come again, and so close to the true one
  * that its products are no larger in their tiles. */
 static int64_t bound_targets(int64_t targets, int64_t tokens)
@@ -137,7 +129,7 @@ lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_ce_
 {
     lrd_status_t status = LRD_OK;
     const bool padded = feed->padded && batch->n_tokens > 0;
-    int64_t tokens = batch->n_tokens, sequences = batch->n_sequences, most = longest(batch);
+    int64_t tokens = batch->n_tokens, sequences = batch->n_sequences;
     int64_t targets = batch->n_targets;
     LRD_CHECK(
         batch->n_tokens <= feed->max_tokens && batch->n_sequences <= feed->max_sequences,
@@ -157,7 +149,6 @@ lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_ce_
     if (padded) {
         targets = bound_targets(targets, tokens);
         sequences = pad(batch, tokens, &a);
-        most = lrd_feed_longest(most, tokens);
     }
     LRD_TRY(lrd_copy(feed->stream, LRD_COPY_H2D, feed->device, pinned,
                      places_of(tokens, sequences).end));
@@ -171,7 +162,7 @@ lrd_status_t lrd_feed_upload(lrd_feed_t *feed, const lrd_batch_t *batch, lrd_ce_
         .n_tokens = tokens,
         .n_targets = targets,
         .n_seqs = (int32_t)sequences,
-        .max_seqlen = (int32_t)most,
+        .max_seqlen = (int32_t)longest(batch),
     };
 out:
     return status;

@@ -32,9 +32,6 @@ typedef struct lrd_feed {
     bool padded; /* the owner's choice; false at first */
 } lrd_feed_t;
 
-/* What ops are told of the longest sequence of padded micro-batches: a power of two, or all tokens. */
-int64_t lrd_feed_longest(int64_t longest, int64_t tokens);
-
 /* Allocates pinned memory: pinned_bytes. */
 lrd_status_t lrd_feed_open(lrd_stream_t *stream, int64_t max_tokens, int64_t max_sequences,
                            lrd_feed_t *feed_out);

@@ -5,7 +5,7 @@
 #include "model/stage.h"
 
 /* Of the longest key of a pass. */
-enum { LRD_STAGE_KEY_WORDS = 12 };
+enum { LRD_STAGE_KEY_WORDS = 11 };
 
 /* The block keeps its activations for the backward pass. */
 static inline bool lrd_stage_keeps(const lrd_stage_t *s, int layer)

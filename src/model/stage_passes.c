@@ -167,7 +167,6 @@ static lrd_status_t run_blocks_part(pass_t *p, lrd_graphs_pass_t *enqueue, part_
                                                p->saving,
                                                (uint64_t)b->n_tokens,
                                                (uint64_t)b->n_seqs,
-                                               (uint64_t)b->max_seqlen,
                                                (uintptr_t)b->token,
                                                (uintptr_t)b->row_key,
                                                (uintptr_t)b->cu_seqlens,

@@ -154,8 +154,6 @@ static lrd_status_t open_pipeline(lrd_session_t *s, lrd_stage_limits_t limits,
                         s->grid.stage, of_replica, s->places);
     limits.places = s->places;
     limits.graphs = s->graphs;
-    if (limits.graphs)
-        limits.max_seqlen = lrd_feed_longest(limits.max_seqlen, limits.tokens);
     LRD_TRY(lrd_stage_create(s->engine.weights, s->part, s->engine.stream, limits, &s->stage));
     s->stage->dropout = (float)s->lora->lora_dropout;
     s->stage->seed = (uint64_t)s->o.settings->training.seed;

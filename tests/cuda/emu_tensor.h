@@ -82,34 +82,66 @@ static inline void tensor_multiply(float *c, const uint32_t *a, const uint32_t *
     emu_together(0xffffffffu, emu_run_multiply<T>, &m);
 }
 
+template <class T> static inline uint32_t pack_pair(float low, float high, T)
+{
+    T pair[2];
+    uint32_t packed;
+    from_f32(low, &pair[0]);
+    from_f32(high, &pair[1]);
+    memcpy(&packed, pair, sizeof packed);
+    return packed;
+}
+
+static inline float fast_exp2(float x)
+{
+    return exp2f(x);
+}
+
 /* Copies aside land when they are waited for: what reads too early reads what was there before. */
 enum { EMU_COPIES = 256 };
 typedef struct emu_copies {
     int n;
-    void *to[EMU_COPIES];
-    const void *from[EMU_COPIES];
+    struct {
+        void *to;
+        const void *from; /* nullptr: zeros */
+        size_t bytes;
+    } copy[EMU_COPIES];
 } emu_copies_t;
 emu_copies_t *emu_copies(); /* of the fiber that runs now */
 
-static inline void copy_aside(void *to, const void *from)
+static inline void emu_copy_aside(void *to, const void *from, size_t bytes)
 {
     emu_copies_t *c = emu_copies();
-    if ((uintptr_t)to % 16 != 0 || (uintptr_t)from % 16 != 0)
-        emu_die("cp.async from %p to %p: not multiples of 16 bytes", from, to);
+    if ((uintptr_t)to % bytes != 0 || (uintptr_t)from % bytes != 0)
+        emu_die("cp.async from %p to %p: not multiples of %zu bytes", from, to, bytes);
     if (c->n == EMU_COPIES)
         emu_die("more than %d copies aside in a thread", EMU_COPIES);
-    emu_traffic_load(from, 16);
-    emu_traffic_store(to, 16);
-    c->to[c->n] = to;
-    c->from[c->n++] = from;
+    if (from != nullptr)
+        emu_traffic_load(from, (int)bytes);
+    emu_traffic_store(to, (int)bytes);
+    c->copy[c->n++] = {to, from, bytes};
+}
+
+static inline void copy_aside(void *to, const void *from, bool there = true)
+{
+    emu_copy_aside(to, there ? from : nullptr, 16);
+}
+
+static inline void copy_word_aside(void *to, const void *from, bool there)
+{
+    emu_copy_aside(to, there ? from : nullptr, 4);
 }
 
 static inline void copies_wait()
 {
     emu_copies_t *c = emu_copies();
     emu_traffic_pause(true);
-    for (int i = 0; i < c->n; i++)
-        memcpy(c->to[i], c->from[i], 16);
+    for (int i = 0; i < c->n; i++) {
+        if (c->copy[i].from != nullptr)
+            memcpy(c->copy[i].to, c->copy[i].from, c->copy[i].bytes);
+        else
+            memset(c->copy[i].to, 0, c->copy[i].bytes);
+    }
     emu_traffic_pause(false);
     c->n = 0;
 }

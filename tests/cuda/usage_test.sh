@@ -4,8 +4,8 @@
 #   usage_test.sh FOLDER   the folder of the *.usage files
 #
 # Bounds: kernels run in blocks of 128 or 256 threads, at least two of which should fit into a multiprocessor's 65,536
-# registers: 128 for 256 threads, 255 (all there are) for the 128 of attention. Spills only in attention: up to 32 bytes in
-# the backward, where all registers are in use, and 40 in float32, which multiplies without tensor cores.
+# registers: 128 for 256 threads, 255 (all there are) for the 128 of attention. Spills only there, up to 32 bytes,
+# since sums fill the registers.
 set -euo pipefail
 cat "$1"/*.usage | awk '
     /Compiling entry function/ {
@@ -21,7 +21,7 @@ cat "$1"/*.usage | awk '
         match($0, /Used [0-9]+/)
         registers = substr($0, RSTART + 5, RLENGTH - 5) + 0
         most = kernel ~ /attn_(forward|backward)/ ? 255 : 128
-        allowed = kernel ~ /attn_(forward|backward_(keys|queries))_kernelIf/ ? 40 : kernel ~ /attn_backward/ ? 32 : 0
+        allowed = kernel ~ /attn_(forward|backward)/ ? 32 : 0
         if (registers > most || spill > allowed) {
             printf "%s: %d registers (bound %d), %d bytes of spills (bound %d)\n", kernel, registers, most, spill, allowed
             bad++

@@ -111,9 +111,9 @@ static int64_t at(const ref_attention_t *a, int64_t t, int h, int p, int c)
     return ((t * a->n_heads + h) * 3 + p) * a->head_dim + c;
 }
 
-/* Probabilities of query i over keys first .. i. */
-static void probabilities(const ref_attention_t *a, ref_mat_t qkv, int h, int64_t first, int64_t i,
-                          double *p)
+/* Probabilities of query i over keys first .. i; the log-sum-exp of its scores. */
+static double probabilities(const ref_attention_t *a, ref_mat_t qkv, int h, int64_t first,
+                            int64_t i, double *p)
 {
     double largest = -INFINITY, sum = 0;
     for (int64_t j = first; j <= i; j++) {
@@ -127,6 +127,7 @@ static void probabilities(const ref_attention_t *a, ref_mat_t qkv, int h, int64_
         sum += p[j - first] = exp(p[j - first] - largest);
     for (int64_t j = first; j <= i; j++)
         p[j - first] /= sum;
+    return largest + log(sum) - (double)a->slope[h] * (double)(i - first);
 }
 
 void ref_attention(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t out)
@@ -143,6 +144,18 @@ void ref_attention(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t out)
                     out.v[i * out.cols + h * a->head_dim + c] = sum;
                 }
             }
+        }
+    }
+    free(p);
+}
+
+void ref_attention_lse(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t lse)
+{
+    double *p = malloc((size_t)(qkv.rows + 1) * sizeof *p);
+    for (int s = 0; s < a->n_seqs; s++) {
+        for (int64_t i = a->cu_seqlens[s]; i < a->cu_seqlens[s + 1]; i++) {
+            for (int h = 0; h < a->n_heads; h++)
+                lse.v[h * lse.cols + i] = probabilities(a, qkv, h, a->cu_seqlens[s], i, p);
         }
     }
     free(p);

@@ -40,6 +40,8 @@ typedef struct ref_attention {
     double scale;
 } ref_attention_t;
 void ref_attention(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t out);
+/* lse: [H, T] log-sum-exp of score rows, less the ALiBi of the query's own place. */
+void ref_attention_lse(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t lse);
 void ref_attention_backward(const ref_attention_t *a, ref_mat_t qkv, ref_mat_t dout,
                             ref_mat_t dqkv);
 

@@ -2,8 +2,9 @@
 #include "op_support.h"
 
 #include <math.h>
+#include <stdlib.h>
 
-enum { MAX_HEADS = 8 };
+enum { MAX_HEADS = 8, MANY = 75 };
 
 typedef struct attention_case {
     int heads, dim, n_seqs;
@@ -37,6 +38,18 @@ static void check_real(const char *what, op_quantity_t q, lrd_dtype_t d, double 
     op_near(what, q, d, n, got, want);
 }
 
+/* The log-sum-exp is float32 whatever the type is; places behind the sequences are not looked at. */
+static void check_lse(const float *lse, ref_mat_t want, int64_t real, double n)
+{
+    ref_mat_t got = op_zeros(want.rows, want.cols);
+    float *host = malloc((size_t)(want.rows * want.cols) * sizeof *host);
+    op_download(lse, host, (size_t)(want.rows * want.cols) * sizeof *host);
+    for (int64_t i = 0; i < want.rows * want.cols; i++)
+        got.v[i] = i % want.cols < real ? (double)host[i] : 0;
+    free(host);
+    op_near("log-sum-exp", OP_ATTENTION, LRD_F32, n, got, want);
+}
+
 static void check_attention(lrd_dtype_t d, const attention_case_t *x)
 {
     uint64_t seed = (uint64_t)(x->heads * x->dim + x->n_seqs);
@@ -47,30 +60,34 @@ static void check_attention(lrd_dtype_t d, const attention_case_t *x)
     for (int h = 0; h < x->heads; h++)
         slope[h] = x->slope * powf(0.5f, (float)h);
     ref_mat_t qkv = op_random(&seed, t, 3 * c, x->size), dout = op_random(&seed, t, c, 1);
-    ref_mat_t out = op_zeros(t, c), dqkv = op_zeros(t, 3 * c);
+    ref_mat_t out = op_zeros(t, c), dqkv = op_zeros(t, 3 * c), lse = op_zeros(x->heads, t);
     poison(qkv, real);
     poison(dout, real);
     const lrd_mat_t dev_qkv = op_put(qkv, d, x->pad), dev_out = op_empty(t, c, d, x->pad);
     const lrd_mat_t dev_dout = op_put(dout, d, x->pad), dev_dqkv = op_empty(t, 3 * c, d, x->pad);
-    const lrd_attn_fwd_t fwd = {.qkv = lrd_const(dev_qkv),
-                                .cu_seqlens = op_upload(x->cu, (size_t)(x->n_seqs + 1) * 4),
-                                .n_seqs = x->n_seqs,
-                                .max_seqlen = longest,
-                                .n_heads = x->heads,
-                                .head_dim = x->dim,
-                                .slope = op_upload(slope, (size_t)x->heads * 4),
-                                .scale = (float)(1 / sqrt(x->dim)),
-                                .out = dev_out,
-                                .lse = op_device((size_t)(x->heads * t) * 4)};
+    const lrd_attn_fwd_t fwd = {
+        .qkv = lrd_const(dev_qkv),
+        .cu_seqlens = op_upload(x->cu, (size_t)(x->n_seqs + 1) * 4),
+        .n_seqs = x->n_seqs,
+        /* A device finds out itself: what it is told may be of another packing. */
+        .max_seqlen = op_is_device() ? 0 : longest,
+        .n_heads = x->heads,
+        .head_dim = x->dim,
+        .slope = op_upload(slope, (size_t)x->heads * 4),
+        .scale = (float)(1 / sqrt(x->dim)),
+        .out = dev_out,
+        .lse = op_device((size_t)(x->heads * t) * 4)};
     const ref_attention_t ref = {x->cu, x->n_seqs, x->heads, x->dim, slope, (double)fwd.scale};
     lrd_attn_fwd_t without = fwd; /* evaluation keeps no lse */
     without.lse = NULL;
     assert_ok(lrd_attn_forward(op_st, op_scratch, &without));
     ref_attention(&ref, qkv, out);
+    ref_attention_lse(&ref, qkv, lse);
     const double n = (double)(x->dim + longest);
     check_real("attention without lse", OP_ATTENTION, d, n, dev_out, out, real);
     assert_ok(lrd_attn_forward(op_st, op_scratch, &fwd));
     check_real("attention", OP_ATTENTION, d, n, dev_out, out, real);
+    check_lse(fwd.lse, lse, real, n);
     assert_ok(lrd_attn_backward(op_st, op_scratch,
                                 &(lrd_attn_bwd_t){fwd, lrd_const(dev_dout), dev_dqkv}));
     ref_attention_backward(&ref, qkv, dout, dqkv);
@@ -96,10 +113,15 @@ static void test_lengths(void **state)
 {
     (void)state;
     static const int32_t one[] = {0, 1}, ones[] = {0, 1, 2, 3, 4}, none[] = {0, 0, 0},
-                         blocks[] = {0, 63, 127, 192, 448}, whole[] = {0, 300};
-    static const attention_case_t cases[] = {
+                         blocks[] = {0, 63, 127, 192, 448}, edges[] = {0, 128, 255, 384, 641},
+                         whole[] = {0, 300};
+    int32_t many[MANY + 1] = {0}; /* of 0 to 6 tokens */
+    for (int s = 0; s < MANY; s++)
+        many[s + 1] = many[s] + s * 5 % 7;
+    const attention_case_t cases[] = {
         {2, 16, 1, one, 0, 0, 1, 0.5f},   {3, 16, 4, ones, 5, 0, 1, 0.5f},
         {2, 8, 2, none, 3, 0, 1, 0.5f},   {3, 24, 4, blocks, 7, 0, 1, 0.25f},
+        {1, 72, 4, edges, 1, 0, 1, 0.5f}, {3, 16, MANY, many, 4, 0, 1, 0.5f},
         {2, 40, 1, whole, 0, 3, 1, 0.1f}, {1, 16, 1, whole, 0, 0, 8, 0.001f}, /* peaked */
     };
     for (int k = 0; k < 3; k++) {

@@ -122,17 +122,6 @@ static void test_arrives(void **state)
     }
 }
 
-static void test_longest(void **state)
-{
-    (void)state;
-    assert_int_equal(lrd_feed_longest(1, 8192), 128);
-    assert_int_equal(lrd_feed_longest(128, 8192), 128);
-    assert_int_equal(lrd_feed_longest(129, 8192), 256);
-    assert_int_equal(lrd_feed_longest(700, 8192), 1024);
-    assert_int_equal(lrd_feed_longest(700, 900), 900);
-    assert_int_equal(lrd_feed_longest(1, 100), 100);
-}
-
 static void test_too_large(void **state)
 {
     (void)state;
@@ -146,7 +135,6 @@ static void test_too_large(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_arrives),
-                                       cmocka_unit_test(test_longest),
                                        cmocka_unit_test(test_too_large)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
