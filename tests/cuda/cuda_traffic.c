@@ -56,12 +56,12 @@ static const bound_t bounds[] = {
     {"sample_kernel", 7.02, 7.2, 1.05, 1.01},
     /* One number for all rows, or a few for each, read by every warp: little is what there is beside. */
     {"sum_nll_kernel", 0, 1.3, 1.01, 1.01},
-    {"enter_kernel", 0, 1.25, 1.01, 1.01},
-    /* As they are: two tiles of 64 queries or keys here, the second of which reads again what the first did. Results are
-     * stored an element of 2 bytes at a time, 4 requests a sector. New tokens: 63 of 64 rows are zeros, stored likewise. */
-    {"attn_forward_kernel", 1.02, 2.1, 1.65, 2},
-    {"attn_backward_keys_kernel", 0, 2.5, 1.75, 1.01},
-    {"attn_backward_queries_kernel", 0, 2, 1.55, 1.01},
+    /* Each block reads all rows of x: 8 for 16 of W, 32 for 32. At its end, sums of two rows of x lie 20 words apart. */
+    {"few_rows_kernel", 1.02, 2.01, 1.01, 1.51},
+    /* At a block's end: a lane's 8 sums of a head, stored by 4 bytes. */
+    {"single_attn_kernel", 0, 1.15, 1.01, 1.5},
+    /* A part is 66 words, which begins anywhere in a sector; the largest and the sum are read by every lane. */
+    {"single_pieces_kernel", 0, 1.85, 1.12, 1.01},
 };
 
 typedef struct report {
@@ -236,6 +236,7 @@ int main(int argc, char **argv)
         shapes.heads = 16;
         shapes.vocab = 15680; /* a sixteenth */
         shapes.tokens = shapes.length = 128;
+        shapes.context = 300;
     }
     setenv("LRD_CUDA_PLUGIN", LRD_TRAFFIC_PLUGIN, 1);
     shapes.backend = "cuda";
