@@ -109,7 +109,7 @@ static lrd_status_t cuda_open(const lrd_backend_options_t *options, lrd_backend_
 static lrd_status_t cuda_describe(lrd_backend_t *backend, char *text, size_t size)
 {
     const cuda_backend_t *be = (const cuda_backend_t *)backend;
-    snprintf(text, size, "%s of %.0f GiB, compute capability %d.%d, %d multiprocessors",
+    snprintf(text, size, "device %s of %.0f GiB, compute capability %d.%d, %d multiprocessors",
              be->properties.name, (double)be->properties.totalGlobalMem / 0x1p30,
              be->properties.major, be->properties.minor, be->properties.multiProcessorCount);
     return LRD_OK;
