@@ -66,9 +66,7 @@ template <class T, int ROWS> struct few_sums_t {
         CUDA_UNROLL for (int r = 0; r < ROWS / 8; r++)
         {
             lane_bytes_t<T> right;
-            right.words = uint4{};
-            if (k < a.k)
-                right.words = *(const uint4 *)((const T *)a.x + (x[r] + k));
+            right.words = k < a.k ? *(const uint4 *)((const T *)a.x + (x[r] + k)) : uint4{};
             CUDA_UNROLL for (int t = 0; t < tiling::TILES; t++)
             {
                 CUDA_UNROLL for (int p = 0; p < 4; p += 2)
@@ -112,9 +110,7 @@ template <int ROWS> struct few_sums_t<float, ROWS> {
         CUDA_UNROLL for (int r = 0; r < ROWS; r++)
         {
             lane_bytes_t<float> right;
-            right.words = uint4{};
-            if (k < a.k)
-                right.words = *(const uint4 *)x;
+            right.words = k < a.k ? *(const uint4 *)x : uint4{};
             x += r + 1 < a.rows ? a.ld_x : 0;
             CUDA_UNROLL for (int i = 0; i < tiling::EACH; i++)
             {
@@ -149,9 +145,7 @@ __device__ static __forceinline__ void load_piece(const few_t &a, const T *from,
     CUDA_UNROLL for (int i = 0; i < few_tiling_t<T, ROWS>::TILES * 2; i++)
     {
         lane_bytes_t<T> *to = &w->tile[i / 2][i % 2];
-        to->words = uint4{};
-        if (k < a.k)
-            to->words = __ldcs((const uint4 *)(from + (row[i] + k)));
+        to->words = k < a.k ? __ldcs((const uint4 *)(from + (row[i] + k))) : uint4{};
     }
 }
 

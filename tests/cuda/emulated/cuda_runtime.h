@@ -9,7 +9,6 @@
 #define LRD_EMULATED_CUDA_RUNTIME_H
 
 #include "emu_fiber.h"
-#include "emu_traffic.h"
 
 #include <cmath>
 #include <cstring>
@@ -129,11 +128,7 @@ template <class T> static inline T __ldcs(const T *at)
 {
     if ((uintptr_t)at % sizeof(T) != 0)
         emu_die("a load of %zu bytes from %p", sizeof(T), (const void *)at);
-    emu_traffic_load(at, (int)sizeof(T));
-    emu_traffic_pause(true);
-    const T x = *at;
-    emu_traffic_pause(false);
-    return x;
+    return *at;
 }
 
 static inline float __fmul_rn(float a, float b)
