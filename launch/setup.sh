@@ -3,22 +3,23 @@
 #
 #   launch/setup.sh [--tests] [--cuda] [--no-build]
 #
-#   --tests     also install what only the tests and checks use
+#   --tests     the tests, too, and what only they and the checks use
 #   --cuda      configure with -DLRD_CUDA=ON where nvcc is found (the CUDA toolkit itself is never installed)
 #   --no-build  stop after the packages
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(build-essential cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-dev libyaml-dev
-    libjansson-dev libonig-dev libssl-dev libcurl4-openssl-dev libsnappy-dev libzstd-dev ca-certificates zlib1g-dev libcmocka-dev)
-test_packages=(hdf5-tools clang libclang-rt-dev clang-format clang-tidy python3 python3-venv slurm-wlm munge patchelf procps
+    libjansson-dev libonig-dev libssl-dev libcurl4-openssl-dev libsnappy-dev libzstd-dev ca-certificates zlib1g-dev)
+test_packages=(libcmocka-dev hdf5-tools clang libclang-rt-dev clang-format clang-tidy python3 python3-venv slurm-wlm munge patchelf procps
     iproute2)
 preset=cpu-release
 build=true
+tests=false
 cuda=false
 for option in "$@"; do
     case $option in
-    --tests) packages+=("${test_packages[@]}") ;;
+    --tests) tests=true packages+=("${test_packages[@]}") ;;
     --cuda) cuda=true ;;
     --no-build) build=false ;;
     -h | --help)
@@ -65,6 +66,12 @@ if $cuda; then
     else
         echo "setup.sh: no nvcc on PATH or in /usr/local/cuda/bin: building for the CPU only"
     fi
+fi
+# A folder that was set up for tests stays so.
+if $tests; then
+    options+=(-DBUILD_TESTING=ON)
+elif [[ ! -f build/$preset/CMakeCache.txt ]]; then
+    options+=(-DBUILD_TESTING=OFF)
 fi
 cmake --preset "$preset" "${options[@]}" </dev/null
 cmake --build --preset "$preset" </dev/null
