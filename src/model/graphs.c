@@ -10,6 +10,7 @@ typedef struct entry {
     size_t n_words;
     int64_t used;       /* when it was asked for last; 0: it is free */
     lrd_graph_t *graph; /* NULL: it has run as it stands */
+    bool too_large;     /* to be one */
     size_t bytes;       /* that the device had less of when it was launched first */
 } entry_t;
 
@@ -21,7 +22,7 @@ struct lrd_graphs {
     int64_t now;
     int n, n_graphs;            /* that may be kept, that there are */
     size_t most_nodes, n_nodes; /* when another graph may be made, that there are */
-    size_t largest;             /* nodes of a graph */
+    size_t largest;             /* nodes of a graph, at most */
     uint64_t *keys;             /* [2 n][words of the longest] */
     entry_t *entry;             /* [2 n] */
     lrd_event_t *mark;
@@ -132,6 +133,7 @@ static void remember(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
     entry_t *e = find_oldest(g, false);
     memcpy(e->key, key, n_words * sizeof *key);
     e->n_words = n_words;
+    e->too_large = false;
     e->used = ++g->now;
 }
 
@@ -150,7 +152,8 @@ static lrd_status_t take_down(lrd_graphs_t *g, entry_t *e, lrd_graphs_pass_t *pa
     lrd_status_t status = LRD_OK;
     LRD_TRY(lrd_graph_begin(g->stream));
     status = pass(context);
-    const lrd_status_t ended = lrd_graph_end(g->stream, status == LRD_OK ? &e->graph : NULL);
+    const lrd_status_t ended =
+        lrd_graph_end(g->stream, g->largest, status == LRD_OK ? &e->graph : NULL);
     status = status == LRD_OK ? ended : status;
     g->n_graphs += e->graph != NULL;
     g->n_nodes += e->graph != NULL ? e->graph->n_nodes : 0;
@@ -185,6 +188,9 @@ static lrd_status_t launch_first(lrd_graphs_t *g, entry_t *e, lrd_graphs_pass_t 
     lrd_status_t status = LRD_OK;
     const size_t free_before = count_free(g);
     LRD_TRY(take_down(g, e, pass, context));
+    e->too_large = e->graph == NULL;
+    if (e->too_large)
+        return pass(context);
     LRD_TRY(launch(g, e));
     const size_t free_now = count_free(g);
     e->bytes = free_before > free_now ? free_before - free_now : 0;
@@ -224,6 +230,8 @@ lrd_status_t lrd_graphs_run(lrd_graphs_t *g, const uint64_t *key, size_t n_words
     e->used = ++g->now;
     if (e->graph != NULL)
         return launch(g, e);
+    if (e->too_large)
+        return pass(context);
     LRD_TRY(make_room(g, before, &room));
     status = room ? launch_first(g, e, pass, context) : pass(context);
 out:

@@ -4,8 +4,9 @@
  * included. The first time it runs as it stands, the second time it is taken down, and from then on it is
  * one launch. Where as many graphs are kept as may be, it takes the place of the one that was not asked for
  * the longest, if that was not since it was asked for itself; else it runs as it stands. So passes that come
- * once cost no graph its place, and of more passes in turn than are kept some are graphs all the time. Only
- * where the backend has graphs (lrd_has_graphs).
+ * once cost no graph its place, and of more passes in turn than are kept some are graphs all the time. One that
+ * is larger than memory was set aside for always runs as it stands. Only where the backend has graphs
+ * (lrd_has_graphs).
  */
 #ifndef LRD_MODEL_GRAPHS_H
 #define LRD_MODEL_GRAPHS_H
