@@ -149,9 +149,7 @@ __device__ static __forceinline__ void load_piece(const few_t &a, const T *from,
     CUDA_UNROLL for (int i = 0; i < few_tiling_t<T, ROWS>::TILES * 2; i++)
     {
         lane_bytes_t<T> *to = &w->tile[i / 2][i % 2];
-        to->words = uint4{};
-        if (k < a.k)
-            to->words = __ldcs((const uint4 *)(from + (row[i] + k)));
+        to->words = k < a.k ? __ldcs((const uint4 *)(from + (row[i] + k))) : uint4{};
     }
 }
 
