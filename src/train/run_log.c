@@ -441,7 +441,7 @@ void lrd_run_log_fail(lrd_run_log_t *log, const lrd_session_t *s, const char *wh
 {
     lrd_buf_t line = {0};
     lrd_json_writer_t w = writer(&line);
-    if (!has_begun(log))
+    if (!has_begun(log) || lrd_claim_is_lost(s->claim))
         return;
     open_end(log, s, "failed", &w);
     put_text(&w, "why", why);
