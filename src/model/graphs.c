@@ -32,17 +32,19 @@ struct lrd_graphs {
 
 /* What a node takes: CUDA says little, a library of NVIDIA's (cccl) counts 10 KiB. A block has 9 nodes on the way
  * forward and 16 back with adapters on its query_key_value, 15 and 36 with them on all linears (15 more where it is
- * formed again): at most, and so many on average of all graphs, of which heads and ends of updates have few. */
+ * formed again): at most, and so many on average of all graphs, of which heads and ends of updates have few. Each
+ * adapter beside the first has two of its own on each of four linears. */
 enum {
     NODE_BYTES = 12 << 10,
     MOST_OF_BLOCK = 64,
+    MOST_OF_USE = 8,
     MOST_BESIDE = 64,
     MEAN_OF_BLOCK = 12,
     MEAN_BESIDE = 16
 };
 
-lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, size_t n_words,
-                               lrd_graphs_t **graphs_out)
+lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, int64_t n_uses,
+                               size_t n_words, lrd_graphs_t **graphs_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_graphs_t *g = NULL;
@@ -52,7 +54,8 @@ lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, si
     LRD_NEW(g->entry, 2 * n);
     g->n = n;
     g->most_nodes = (size_t)(n * (n_blocks * MEAN_OF_BLOCK + MEAN_BESIDE));
-    g->largest = (size_t)(n_blocks * MOST_OF_BLOCK + MOST_BESIDE);
+    const int64_t more = n_uses > 1 ? (n_uses - 1) * MOST_OF_USE : 0;
+    g->largest = (size_t)(n_blocks * (MOST_OF_BLOCK + more) + MOST_BESIDE);
     for (int i = 0; i < 2 * n; i++)
         g->entry[i].key = g->keys + (size_t)i * n_words;
     LRD_TRY(lrd_event_create(stream->backend, &g->mark));

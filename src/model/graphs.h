@@ -19,9 +19,9 @@ typedef struct lrd_graphs lrd_graphs_t;
 typedef lrd_status_t lrd_graphs_pass_t(void *context);
 
 /* Borrows the stream. n: how many graphs are kept at once, of passes through n_blocks blocks at most (fewer, if
- * they are larger than usual). n_words: of the longest key. The caller destroys it. */
-lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, size_t n_words,
-                               lrd_graphs_t **graphs_out);
+ * they are larger than usual), in which n_uses adapters act at most. n_words: of the longest key. The caller destroys it. */
+lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, int64_t n_uses,
+                               size_t n_words, lrd_graphs_t **graphs_out);
 void lrd_graphs_destroy(lrd_graphs_t *graphs); /* NULL is fine; waits for the stream */
 
 /* Enqueues a pass in one way or another. */

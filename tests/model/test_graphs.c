@@ -50,7 +50,7 @@ static int setup(void **state)
     const size_t bytes = (N_PASSES + 1) * BYTES;
     assert_ok(lrd_mem_alloc(be, LRD_MEM_PINNED, bytes, (void **)&pinned));
     assert_ok(lrd_mem_alloc(be, LRD_MEM_DEVICE, bytes, (void **)&device));
-    assert_ok(lrd_graphs_create(stream, KEPT, 1, 2, &graphs));
+    assert_ok(lrd_graphs_create(stream, KEPT, 1, 1, 2, &graphs));
     return 0;
 }
 
