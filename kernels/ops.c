@@ -227,9 +227,9 @@ lrd_status_t lrd_graph_begin(lrd_stream_t *st)
     return st->backend->ops->graph_begin(st);
 }
 
-lrd_status_t lrd_graph_end(lrd_stream_t *st, lrd_graph_t **graph_out)
+lrd_status_t lrd_graph_end(lrd_stream_t *st, size_t most_nodes, lrd_graph_t **graph_out)
 {
-    return st->backend->ops->graph_end(st, graph_out);
+    return st->backend->ops->graph_end(st, most_nodes, graph_out);
 }
 
 lrd_status_t lrd_graph_launch(lrd_stream_t *st, lrd_graph_t *graph)

@@ -11,8 +11,8 @@
  * communicates. Unless said otherwise outputs are overwritten, inputs and outputs do not overlap,
  * and pointers are device memory; argument structs and the descriptors they point to (lrd_weight_t,
  * lrd_lora_rows_t, gradient views) are host memory and are read before the op returns.
- * T may exceed cu_seqlens[S]: rows beyond are padding; their outputs are unspecified but finite
- * inputs give finite outputs.
+ * T may exceed cu_seqlens[S]: rows beyond are padding, whose outputs are unspecified (attention leaves theirs as
+ * they are) and decide no other row's; linear_backward, which sums over rows, is given none.
  *
  * "Compute dtype" is the dtype of activations: float32, bfloat16 or float16. Sums are formed in
  * float32 at least. Adapters and their gradients are float32.
@@ -40,7 +40,7 @@ extern "C" {
 #endif
 
 /* A plugin built against another version of this file is refused. */
-enum { LRD_OPS_ABI_VERSION = 8 };
+enum { LRD_OPS_ABI_VERSION = 9 };
 
 typedef struct lrd_ops lrd_ops_t;
 
@@ -487,7 +487,7 @@ struct lrd_ops {
     lrd_status_t (*timer_create)(lrd_backend_t *be, lrd_event_t **timer_out);
     lrd_status_t (*timer_seconds)(lrd_event_t *begin, lrd_event_t *end, double *seconds_out);
     lrd_status_t (*graph_begin)(lrd_stream_t *st);
-    lrd_status_t (*graph_end)(lrd_stream_t *st, lrd_graph_t **graph_out);
+    lrd_status_t (*graph_end)(lrd_stream_t *st, size_t most_nodes, lrd_graph_t **graph_out);
     lrd_status_t (*graph_launch)(lrd_stream_t *st, lrd_graph_t *graph);
     void (*graph_destroy)(lrd_graph_t *graph);
     /* The device library's own handle (CUDA's cudaStream_t), for other libraries; NULL: there is none. */
@@ -559,13 +559,13 @@ lrd_status_t lrd_timer_create(lrd_backend_t *be, lrd_event_t **timer_out);
 /* Seconds from one place to a later one; both were passed. */
 lrd_status_t lrd_timer_seconds(lrd_event_t *begin, lrd_event_t *end, double *seconds_out);
 
-/* Between begin and end what is enqueued on the stream is not done but taken down, with the arguments
- * that it was given: ops and copies. Their memory must be there whenever the graph is launched; what lies
- * in it is read then. Meanwhile nobody may wait for the stream, nor it for an event, and no memory be
- * allocated or freed. What a backend decides when it meets an op first must have been decided: let the same
- * ops run once before. Every begin has its end; graph_out NULL drops what was taken down, and does not fail. */
+/* Between begin and end what is enqueued on the stream is not done but taken down, with the arguments that it was
+ * given: ops and copies. Their memory must be there whenever the graph is launched; what lies in it is read then.
+ * Meanwhile nobody may wait for the stream, nor it for an event, and no memory be allocated or freed. What a backend
+ * decides when it meets an op first must have been decided: let the same ops run once before. Every begin has its end;
+ * graph_out NULL drops what was taken down, and does not fail. Of more than most_nodes none is made: *graph_out is NULL. */
 lrd_status_t lrd_graph_begin(lrd_stream_t *st);
-lrd_status_t lrd_graph_end(lrd_stream_t *st, lrd_graph_t **graph_out);
+lrd_status_t lrd_graph_end(lrd_stream_t *st, size_t most_nodes, lrd_graph_t **graph_out);
 lrd_status_t lrd_graph_launch(lrd_stream_t *st, lrd_graph_t *graph);
 void lrd_graph_destroy(lrd_graph_t *graph); /* NULL is fine; when no launch of it is under way */
 

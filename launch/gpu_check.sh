@@ -11,10 +11,10 @@
 #   --seconds N  for all of it, the build apart: 570 unless given
 #   REPORT       gpu_report.txt unless named; REPORT.compare.md and .json beside it
 #
-# In this order: does it run (the device, equal rows at different numbers of rows); are the ops right; are the training
-# runs right; are two ranks on one GPU right; how long does each op take beside the least that it must do; which algorithms does
-# tuning choose; how fast is training beside PEFT; the same as tuned; what do memcheck and racecheck say, where
-# compute-sanitizer is installed.
+# In this order: does it run (the device, equal rows at different numbers of rows, streams and graphs); are the ops right; are
+# the training runs right; are two ranks on one GPU right; how long does each op take beside the least that it must do; which
+# algorithms does tuning choose; how fast is training beside PEFT; the same as tuned; what do memcheck and racecheck say,
+# where compute-sanitizer is installed.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [[ -x $root/run && ${LRD_BUNDLE:-} != "$root" ]]; then
@@ -97,6 +97,9 @@ each() { # FUNCTION ARGUMENT...: for each line of arguments; the first failure i
     return "$code"
 }
 ops() { printf '%s\n' norm linear attention cached head merge products rows sample single update | each family_of_ops; }
+streams_and_graphs() {
+    run test_streams --backend cuda && run test_graphs cuda
+}
 equal_rows() { printf '%s\n' rows single | each family_of_ops; }
 family_of_ops() { run "test_ops_$1" --backend cuda; }
 golden() {
@@ -127,7 +130,7 @@ tune() { # HIDDEN LAYERS HEADS VOCABULARY TOKENS
 compare() { # OUT OPTION...
     python3 "$root/bench/gpu_compare.py" --backend cuda --out "$1" "${@:2}"
 }
-export -f program run each ops equal_rows family_of_ops golden golden_run two_ranks sanitize sanitize_one tune compare
+export -f program run each ops equal_rows streams_and_graphs family_of_ops golden golden_run two_ranks sanitize sanitize_one tune compare
 export root
 
 if command -v nvidia-smi >/dev/null; then nvidia-smi; fi
@@ -150,6 +153,7 @@ if ! $dry; then
 fi
 dry_limit=2 # to start and not to fail at once
 part 30 "equal rows" bash -c equal_rows
+part 20 "streams and graphs" bash -c streams_and_graphs
 part 90 "ops" bash -c ops
 part 90 "training runs" bash -c golden
 part 30 "two ranks on one device" bash -c two_ranks

@@ -275,10 +275,14 @@ static lrd_status_t cuda_graph_begin(lrd_stream_t *st)
     return LRD_OK;
 }
 
-static lrd_status_t instantiate(lrd_backend_t *be, cudaGraph_t taken, lrd_graph_t **graph_out)
+static lrd_status_t instantiate(lrd_backend_t *be, cudaGraph_t taken, size_t most_nodes,
+                                lrd_graph_t **graph_out)
 {
     size_t nodes = 0;
+    *graph_out = NULL;
     CUDA_CALL(cudaGraphGetNodes(taken, NULL, &nodes));
+    if (nodes > most_nodes)
+        return LRD_OK;
     cuda_graph_t *g = (cuda_graph_t *)calloc(1, sizeof *g);
     CUDA_CHECK(g != NULL, LRD_ERR_NO_MEMORY, "out of memory");
     g->base = (lrd_graph_t){be, nodes};
@@ -299,7 +303,7 @@ static lrd_status_t instantiate(lrd_backend_t *be, cudaGraph_t taken, lrd_graph_
     return LRD_OK;
 }
 
-static lrd_status_t cuda_graph_end(lrd_stream_t *st, lrd_graph_t **graph_out)
+static lrd_status_t cuda_graph_end(lrd_stream_t *st, size_t most_nodes, lrd_graph_t **graph_out)
 {
     cudaGraph_t taken = NULL;
     lrd_status_t status = LRD_OK;
@@ -307,7 +311,7 @@ static lrd_status_t cuda_graph_end(lrd_stream_t *st, lrd_graph_t **graph_out)
     if (error != cudaSuccess)
         cudaGetLastError(); /* it is told here, or was when the capture went wrong */
     else if (graph_out != NULL)
-        status = instantiate(st->backend, taken, graph_out);
+        status = instantiate(st->backend, taken, most_nodes, graph_out);
     if (taken != NULL)
         cudaGraphDestroy(taken);
     CUDA_CHECK(graph_out == NULL || error == cudaSuccess, LRD_ERR_DEVICE,

@@ -153,9 +153,11 @@ static lrd_generator_limits_t find_limits(const batch_t *b)
     int32_t longest = 0;
     for (size_t i = 0; i < n; i++)
         longest = b->prompts.request[i].n > longest ? b->prompts.request[i].n : longest;
-    return (lrd_generator_limits_t){.slots = (int32_t)(n < most ? n : most),
+    const size_t slots = n < most ? n : most, adapters = g->inference.pool.n;
+    return (lrd_generator_limits_t){.slots = (int32_t)slots,
                                     .capacity = longest + cli->max_new_tokens,
                                     .rank = lrd_pool_rank(&g->inference.pool),
+                                    .adapters = (int32_t)(adapters < slots ? adapters : slots),
                                     .penalty = g->sampling.repetition_penalty != 1};
 }
 

@@ -109,6 +109,7 @@ static lrd_status_t measure(void *context, lrd_weights_t *weights, lrd_memory_t 
     LRD_TRY(lrd_feed_open(s->engine.stream, limits.tokens, 1, &feed));
     lay_out(s, stage, &feed, &memory->model, &memory->step);
     memory->scratch.bytes = lrd_stage_scratch_bytes(stage);
+    memory->graphs.bound = lrd_stage_graph_bytes(stage);
     memory->pinned_bytes = pinned_bytes(s) + relay.bytes + feed.pinned_bytes;
 out:
     lrd_feed_close(&feed);
@@ -157,6 +158,7 @@ static lrd_status_t open_stage(score_t *s)
     LRD_TRY(lrd_feed_open(s->engine.stream, limits.tokens, 1, &s->feed));
     s->feed.padded = limits.graphs;
     lrd_engine_plan(&s->engine, layout, s, lrd_stage_scratch_bytes(s->stage));
+    s->engine.memory.graphs.bound = lrd_stage_graph_bytes(s->stage);
     LRD_TRY(lrd_engine_allocate(&s->engine));
     s->stage->scratch = s->engine.memory.scratch;
     s->stage->params = s->params;

@@ -536,10 +536,15 @@ out:
     return status;
 }
 
+bool lrd_claim_is_lost(const lrd_claim_t *c)
+{
+    return c != NULL && atomic_load(&c->lost);
+}
+
 lrd_status_t lrd_claim_check(lrd_claim_t *c)
 {
     lrd_status_t status = LRD_OK;
-    if (c == NULL || !atomic_load(&c->lost))
+    if (!lrd_claim_is_lost(c))
         goto out;
     LRD_TRY(understand(c, &c->other));
     LRD_FAIL(LRD_ERR_IO,

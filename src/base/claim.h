@@ -18,6 +18,8 @@
 #include "base/status.h"
 #include "base/stop.h"
 
+#include <stdbool.h>
+
 typedef struct lrd_claim lrd_claim_t;
 
 /* After so many seconds without a sign from it a run counts as dead. */
@@ -38,6 +40,8 @@ lrd_status_t lrd_claim_take(const lrd_claim_options_t *options, lrd_claim_t **cl
 
 /* LRD_ERR_IO: another run has taken the folder over. NULL is fine. */
 lrd_status_t lrd_claim_check(lrd_claim_t *claim);
+/* The same as an answer, which changes no recorded error. */
+bool lrd_claim_is_lost(const lrd_claim_t *claim);
 
 /* Gives the folder back. NULL is fine. */
 void lrd_claim_release(lrd_claim_t *claim);

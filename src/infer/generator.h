@@ -63,6 +63,7 @@ typedef struct lrd_generator_limits {
     int32_t slots;    /* sequences at once */
     int32_t capacity; /* tokens of one: prompt and continuation */
     int64_t rank;     /* the largest of the adapters that requests may name */
+    int32_t adapters; /* so many in a step at most; of more it is no graph, as a rule */
     bool penalty;     /* a repetition penalty may be asked for: ids that were seen are kept */
 } lrd_generator_limits_t;
 

@@ -138,13 +138,15 @@ lrd_status_t lrd_inference_reserve(lrd_inference_t *s, lrd_generator_limits_t li
 {
     lrd_status_t status = LRD_OK;
     lrd_generator_t *before = s->generator, *grown = NULL;
-    const lrd_generator_limits_t all = {.slots = (int32_t)larger(limits.slots, s->limits.slots),
-                                        .capacity =
-                                            (int32_t)larger(limits.capacity, s->limits.capacity),
-                                        .rank = larger(limits.rank, s->limits.rank),
-                                        .penalty = limits.penalty || s->limits.penalty};
+    const lrd_generator_limits_t all = {
+        .slots = (int32_t)larger(limits.slots, s->limits.slots),
+        .capacity = (int32_t)larger(limits.capacity, s->limits.capacity),
+        .rank = larger(limits.rank, s->limits.rank),
+        .adapters = (int32_t)larger(limits.adapters, s->limits.adapters),
+        .penalty = limits.penalty || s->limits.penalty};
     if (all.slots == s->limits.slots && all.capacity == s->limits.capacity &&
-        all.rank == s->limits.rank && all.penalty == s->limits.penalty)
+        all.rank == s->limits.rank && all.adapters == s->limits.adapters &&
+        all.penalty == s->limits.penalty)
         return LRD_OK;
     status = lrd_agree(s->grid.row, lrd_generator_create(s->engine.weights, s->engine.stream, all,
                                                          s->eos, s->n_eos, &grown));

@@ -10,6 +10,7 @@ typedef struct entry {
     size_t n_words;
     int64_t used;       /* when it was asked for last; 0: it is free */
     lrd_graph_t *graph; /* NULL: it has run as it stands */
+    bool too_large;     /* to be one */
     size_t bytes;       /* that the device had less of when it was launched first */
 } entry_t;
 
@@ -21,7 +22,7 @@ struct lrd_graphs {
     int64_t now;
     int n, n_graphs;            /* that may be kept, that there are */
     size_t most_nodes, n_nodes; /* when another graph may be made, that there are */
-    size_t largest;             /* nodes of a graph */
+    size_t largest;             /* nodes of a graph, at most */
     uint64_t *keys;             /* [2 n][words of the longest] */
     entry_t *entry;             /* [2 n] */
     lrd_event_t *mark;
@@ -31,17 +32,19 @@ struct lrd_graphs {
 
 /* What a node takes: CUDA says little, a library of NVIDIA's (cccl) counts 10 KiB. A block has 9 nodes on the way
  * forward and 16 back with adapters on its query_key_value, 15 and 36 with them on all linears (15 more where it is
- * formed again): at most, and so many on average of all graphs, of which heads and ends of updates have few. */
+ * formed again): at most, and so many on average of all graphs, of which heads and ends of updates have few. Each
+ * adapter beside the first has two of its own on each of four linears. */
 enum {
     NODE_BYTES = 12 << 10,
     MOST_OF_BLOCK = 64,
+    MOST_OF_USE = 8,
     MOST_BESIDE = 64,
     MEAN_OF_BLOCK = 12,
     MEAN_BESIDE = 16
 };
 
-lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, size_t n_words,
-                               lrd_graphs_t **graphs_out)
+lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, int64_t n_uses,
+                               size_t n_words, lrd_graphs_t **graphs_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_graphs_t *g = NULL;
@@ -51,7 +54,8 @@ lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, si
     LRD_NEW(g->entry, 2 * n);
     g->n = n;
     g->most_nodes = (size_t)(n * (n_blocks * MEAN_OF_BLOCK + MEAN_BESIDE));
-    g->largest = (size_t)(n_blocks * MOST_OF_BLOCK + MOST_BESIDE);
+    const int64_t more = n_uses > 1 ? (n_uses - 1) * MOST_OF_USE : 0;
+    g->largest = (size_t)(n_blocks * (MOST_OF_BLOCK + more) + MOST_BESIDE);
     for (int i = 0; i < 2 * n; i++)
         g->entry[i].key = g->keys + (size_t)i * n_words;
     LRD_TRY(lrd_event_create(stream->backend, &g->mark));
@@ -132,6 +136,7 @@ static void remember(lrd_graphs_t *g, const uint64_t *key, size_t n_words)
     entry_t *e = find_oldest(g, false);
     memcpy(e->key, key, n_words * sizeof *key);
     e->n_words = n_words;
+    e->too_large = false;
     e->used = ++g->now;
 }
 
@@ -150,7 +155,8 @@ static lrd_status_t take_down(lrd_graphs_t *g, entry_t *e, lrd_graphs_pass_t *pa
     lrd_status_t status = LRD_OK;
     LRD_TRY(lrd_graph_begin(g->stream));
     status = pass(context);
-    const lrd_status_t ended = lrd_graph_end(g->stream, status == LRD_OK ? &e->graph : NULL);
+    const lrd_status_t ended =
+        lrd_graph_end(g->stream, g->largest, status == LRD_OK ? &e->graph : NULL);
     status = status == LRD_OK ? ended : status;
     g->n_graphs += e->graph != NULL;
     g->n_nodes += e->graph != NULL ? e->graph->n_nodes : 0;
@@ -185,6 +191,9 @@ static lrd_status_t launch_first(lrd_graphs_t *g, entry_t *e, lrd_graphs_pass_t 
     lrd_status_t status = LRD_OK;
     const size_t free_before = count_free(g);
     LRD_TRY(take_down(g, e, pass, context));
+    e->too_large = e->graph == NULL;
+    if (e->too_large)
+        return pass(context);
     LRD_TRY(launch(g, e));
     const size_t free_now = count_free(g);
     e->bytes = free_before > free_now ? free_before - free_now : 0;
@@ -224,6 +233,8 @@ lrd_status_t lrd_graphs_run(lrd_graphs_t *g, const uint64_t *key, size_t n_words
     e->used = ++g->now;
     if (e->graph != NULL)
         return launch(g, e);
+    if (e->too_large)
+        return pass(context);
     LRD_TRY(make_room(g, before, &room));
     status = room ? launch_first(g, e, pass, context) : pass(context);
 out:

@@ -4,8 +4,9 @@
  * included. The first time it runs as it stands, the second time it is taken down, and from then on it is
  * one launch. Where as many graphs are kept as may be, it takes the place of the one that was not asked for
  * the longest, if that was not since it was asked for itself; else it runs as it stands. So passes that come
- * once cost no graph its place, and of more passes in turn than are kept some are graphs all the time. Only
- * where the backend has graphs (lrd_has_graphs).
+ * once cost no graph its place, and of more passes in turn than are kept some are graphs all the time. One that
+ * is larger than memory was set aside for always runs as it stands. Only where the backend has graphs
+ * (lrd_has_graphs).
  */
 #ifndef LRD_MODEL_GRAPHS_H
 #define LRD_MODEL_GRAPHS_H
@@ -18,9 +19,9 @@ typedef struct lrd_graphs lrd_graphs_t;
 typedef lrd_status_t lrd_graphs_pass_t(void *context);
 
 /* Borrows the stream. n: how many graphs are kept at once, of passes through n_blocks blocks at most (fewer, if
- * they are larger than usual). n_words: of the longest key. The caller destroys it. */
-lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, size_t n_words,
-                               lrd_graphs_t **graphs_out);
+ * they are larger than usual), in which n_uses adapters act at most. n_words: of the longest key. The caller destroys it. */
+lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, int64_t n_uses,
+                               size_t n_words, lrd_graphs_t **graphs_out);
 void lrd_graphs_destroy(lrd_graphs_t *graphs); /* NULL is fine; waits for the stream */
 
 /* Enqueues a pass in one way or another. */

@@ -8,17 +8,6 @@
 /* Graphs that are kept: of some twenty sizes of micro-batches, up, through the head, and down. */
 enum { GRAPHS = 64 };
 
-/* Of the longest run. */
-static int64_t count_blocks(const lrd_runs_t *runs)
-{
-    int most = 0;
-    for (int r = 0; r < runs->n; r++) {
-        const int n = runs->run[r].last - runs->run[r].first;
-        most = n > most ? n : most;
-    }
-    return most;
-}
-
 static int64_t count_places(const lrd_stage_t *s, int run)
 {
     return s->limits.places != NULL ? s->limits.places[run] : 1;
@@ -73,8 +62,8 @@ lrd_status_t lrd_stage_create(lrd_weights_t *weights, const lrd_adapter_t *adapt
     LRD_NEW(s->lora, limits.sequences > 1 ? limits.sequences : 1);
     lrd_stage_expect(s, 0, false);
     if (limits.graphs)
-        LRD_TRY(lrd_graphs_create(stream, GRAPHS, count_blocks(&weights->runs), LRD_STAGE_KEY_WORDS,
-                                  &s->graphs));
+        LRD_TRY(lrd_graphs_create(stream, GRAPHS, lrd_runs_longest(&weights->runs), 1,
+                                  LRD_STAGE_KEY_WORDS, &s->graphs));
     *stage_out = s;
     s = NULL;
 out:

@@ -115,6 +115,9 @@ lrd_status_t lrd_stage_prepare(lrd_stage_t *stage, float *pinned);
  * travel. */
 bool lrd_stage_has_graphs(const lrd_stage_t *stage);
 
+/* Device memory that its graphs take at most. */
+size_t lrd_stage_graph_bytes(const lrd_stage_t *stage);
+
 /* Enqueues a part of what the stage's stream does, as a graph if the stage keeps any. The key
  * (lrd_graphs_run) is told from others by its length or its first word. */
 lrd_status_t lrd_stage_run_part(lrd_stage_t *stage, lrd_graphs_pass_t *enqueue, void *context,

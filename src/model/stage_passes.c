@@ -145,6 +145,11 @@ bool lrd_stage_has_graphs(const lrd_stage_t *s)
     return lrd_has_graphs(s->stream->backend) && !lrd_weights_travel(s->weights);
 }
 
+size_t lrd_stage_graph_bytes(const lrd_stage_t *s)
+{
+    return lrd_stage_has_graphs(s) ? lrd_graphs_reserve(s->graphs) : 0;
+}
+
 /* The parts of a pass that are graphs. */
 typedef enum part { UP, HEAD, DOWN } part_t;
 

@@ -38,6 +38,17 @@ typedef struct lrd_runs {
     const lrd_home_t *home; /* [n_layers], borrowed; NULL: all on the device */
 } lrd_runs_t;
 
+/* Blocks of the longest. */
+static inline int64_t lrd_runs_longest(const lrd_runs_t *runs)
+{
+    int most = 0;
+    for (int r = 0; r < runs->n; r++) {
+        const int n = runs->run[r].last - runs->run[r].first;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
 /* Blocks in the order in which a pass needs them: first, first + step, ..., n of them. */
 typedef struct lrd_pass {
     int first, n, step;

@@ -148,8 +148,8 @@ static int by_step(const void *a, const void *b)
 
 static bool is_of_a_run(const char *name)
 {
-    static const char *const file[] = {"run.jsonl", "trainer_state.json", "adapter_config.json",
-                                       "predictions.json"};
+    static const char *const file[] = {"run.jsonl", "run.claim", "trainer_state.json",
+                                       "adapter_config.json", "predictions.json"};
     bool is = ends_with(name, evaluation_ending);
     for (size_t i = 0; i < sizeof file / sizeof file[0]; i++)
         is = is || strcmp(name, file[i]) == 0;

@@ -187,7 +187,7 @@ static void put_arena(lrd_json_writer_t *w, const lrd_arena_t *a)
         put_int(w, a->category[i].name, (int64_t)a->category[i].bytes);
 }
 
-/* Rank 0's by category, as lrd_memory_print shows them. */
+/* Rank 0's by category, its device's and its host's. */
 static void put_memory(const lrd_memory_t *m, lrd_json_writer_t *w)
 {
     lrd_json_key(w, "memory");
@@ -195,6 +195,8 @@ static void put_memory(const lrd_memory_t *m, lrd_json_writer_t *w)
     put_arena(w, &m->model);
     put_arena(w, &m->step);
     put_int(w, "scratch", (int64_t)m->scratch.bytes);
+    put_int(w, "NCCL, at most", (int64_t)m->nccl.bound);
+    put_int(w, "graphs, at most", (int64_t)m->graphs.bound);
     put_int(w, "pinned host memory", (int64_t)m->pinned_bytes);
     put_int(w, "weights mapped from their files", (int64_t)m->mapped_bytes);
     put_int(w, "weights in host memory", (int64_t)m->host_bytes);
@@ -441,7 +443,7 @@ void lrd_run_log_fail(lrd_run_log_t *log, const lrd_session_t *s, const char *wh
 {
     lrd_buf_t line = {0};
     lrd_json_writer_t w = writer(&line);
-    if (!has_begun(log))
+    if (!has_begun(log) || lrd_claim_is_lost(s->claim))
         return;
     open_end(log, s, "failed", &w);
     put_text(&w, "why", why);

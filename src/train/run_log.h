@@ -49,7 +49,7 @@ lrd_status_t lrd_run_log_checkpoint(lrd_run_log_t *log, const lrd_session_t *ses
 lrd_status_t lrd_run_log_end(lrd_run_log_t *log, const lrd_session_t *session, const char *state,
                              const lrd_run_log_update_t *rest, double updating, double waited);
 
-/* Why it failed, where this rank still can say so. */
+/* Why it failed, where this rank still can say so; not where output_dir is another run's now. */
 void lrd_run_log_fail(lrd_run_log_t *log, const lrd_session_t *session, const char *why);
 
 #endif /* LRD_TRAIN_RUN_LOG_H */

@@ -223,7 +223,7 @@ static size_t count_pinned(const lrd_session_t *s)
 
 static size_t reserve_graphs(const lrd_session_t *s)
 {
-    return (lrd_stage_has_graphs(s->stage) ? lrd_graphs_reserve(s->stage->graphs) : 0) +
+    return lrd_stage_graph_bytes(s->stage) +
            (s->answering ? s->o.answering->graph_bytes(s->o.answering->context) : 0);
 }
 

@@ -28,10 +28,10 @@ END_OF_PYTHON
 run() {
     local launch=()
     (($1 == 1)) || launch=(mpirun -np "$1" --bind-to none)
-    rm -f counts
+    rm -f "$out/counts"
     LRD_EMULATED_COUNTS=$out/counts "${launch[@]}" "$LRD_PROGRAM" "$2" --model model --backend cuda "${@:3}" \
         2>log || fail "$*: $(grep error log || tail -3 log)"
-    awk '{ n += $NF } END { print n }' counts
+    awk '{ n += $NF } END { print n }' "$out/counts"
 }
 # generate NAME RANKS TOKENS PROMPTS [ARGUMENT]...
 generate() {
@@ -57,6 +57,25 @@ single_tokens() { # DTYPE
     LRD_CUDA_GRAPHS=0 generate few-without 1 20 side --batch-size 2 --dtype "$1" >text
     cmp few-20.jsonl few-without-20.jsonl || fail "$1: other tokens with graphs in small batches"
     cmp few-20.jsonl with-20.jsonl || fail "$1: other tokens in small batches"
+}
+
+# As many adapters as requests, all of them on all linears: the graph of a step is larger than one of a training may be.
+adapters() { # DTYPE
+    local i with12 with20 args=()
+    cp -r "$LRD_SOURCE_DIR/tests/golden/runs/all-linear" linear
+    cd linear
+    write_byte_tokenizer model/tokenizer.json
+    for i in {1..12}; do
+        args+=(--adapter "a$i=adapter")
+        echo "{\"input_ids\": [5, 17, 20, 33, 4, $i], \"adapter\": \"a$i\"}"
+    done >prompts.jsonl
+    with12=$(run 1 generate "${args[@]}" --prompt-file prompts.jsonl --max-new-tokens 12 --output with-12 --dtype "$1")
+    with20=$(run 1 generate "${args[@]}" --prompt-file prompts.jsonl --max-new-tokens 20 --output with-20 --dtype "$1")
+    LRD_CUDA_GRAPHS=0 run 1 generate "${args[@]}" --prompt-file prompts.jsonl --max-new-tokens 20 --output without-20 --dtype "$1" >text
+    cmp with-20 without-20 || fail "$1: other tokens of twelve adapters with graphs"
+    echo "$1: twelve adapters: $(((with20 - with12) / 8)) calls of the host for a step"
+    ((with20 - with12 == 8)) || fail "$((with20 - with12)) calls for 8 tokens of twelve adapters"
+    cd ..
 }
 
 # Steps with prompts and single tokens in them, filled up so that they come again.

@@ -53,6 +53,19 @@ done
 NCCL_MAX_CTAS=16 NCCL_BUFFSIZE=$((8 << 20)) "$LRD_PROGRAM" plan --config config.yaml --backend cuda --ranks 2 >planned 2>log || fail "plan: $(cat log)"
 (($(kib 'NCCL, at most' planned) == (128 + 16 * (18 + 18 + 4)) * 1024)) || fail "NCCL as the environment wants it: $(cat planned)"
 
+# The record of a run has both (docs/formats.md).
+recorded() { sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "$2/run.jsonl"; } # bytes
+(($(recorded 'NCCL, at most' two) == (128 + 8 * (14 + 14 + 4)) << 20)) || fail "run.jsonl: NCCL $(recorded 'NCCL, at most' two)"
+(($(recorded 'NCCL, at most' one) == 0)) || fail "run.jsonl: NCCL on one rank"
+[[ $(recorded 'graphs, at most' one | awk '{ printf "%.1f", $1 / 1048576 }') == "$(awk '/^  graphs, at most/ { print $(NF - 1) }' one.log)" ]] ||
+  fail "run.jsonl: graphs $(recorded 'graphs, at most' one)"
+
+# Scores set memory aside for their graphs, too.
+"$LRD_PROGRAM" score --model model --data train.jsonl --backend cuda >scores 2>log || fail "score: $(cat log)"
+code=0
+LRD_EMULATED_MEMORY=$((1 << 20)) "$LRD_PROGRAM" score --model model --data train.jsonl --backend cuda >scores 2>log || code=$?
+((code == 2)) && grep -q 'error: ' log || fail "score in one MiB: $code $(cat log)"
+
 # Where a run fits but for its graphs it does without them; where it does not leave NCCL its part it becomes two stages,
 # which need less, or blocks leave the device.
 export LRD_EMULATED_MEMORY=$((($(kib 'in all' one.log) - $(kib 'graphs, at most' one.log) / 2) * 1024))

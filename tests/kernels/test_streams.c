@@ -216,7 +216,7 @@ static void test_graph(void **state)
     assert_ok(lrd_graph_begin(op_st));
     enqueue(&p);
     memset(host[1], 0, BYTES);
-    assert_ok(lrd_graph_end(op_st, &graph));
+    assert_ok(lrd_graph_end(op_st, 100, &graph));
     assert_ok(lrd_stream_sync(op_st));
     assert_int_equal(host[1][5], 0); /* taken down, not done */
     for (int i = 0; i < ROUNDS; i++) {
@@ -250,10 +250,10 @@ static void test_graph_refuses(void **state)
         else
             assert_fails(lrd_mem_alloc(op_be, LRD_MEM_DEVICE, BYTES, &memory), LRD_ERR_DEVICE,
                          "capturing");
-        assert_fails(lrd_graph_end(op_st, &graph), LRD_ERR_DEVICE, "cudaStreamEndCapture");
+        assert_fails(lrd_graph_end(op_st, 100, &graph), LRD_ERR_DEVICE, "cudaStreamEndCapture");
     }
     assert_ok(lrd_graph_begin(op_st));
-    assert_ok(lrd_graph_end(op_st, NULL));
+    assert_ok(lrd_graph_end(op_st, 0, NULL));
     enqueue(&p);
     assert_ok(lrd_stream_sync(op_st));
     op_free_all();

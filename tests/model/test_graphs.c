@@ -8,13 +8,14 @@
 #include <string.h>
 
 enum { KEPT = 8, N_PASSES = KEPT + 3, BYTES = 64 };
+enum { MOST_NODES = 2 * 64 }; /* of a graph, of passes through one block: graphs.c */
 
 static const char *backend;
 static lrd_backend_t *be;
 static lrd_stream_t *stream;
 static lrd_graphs_t *graphs;
 static uint8_t *pinned, *device; /* [N_PASSES + 1][BYTES]: inputs, and the output */
-static int n_enqueued;
+static int n_enqueued, n_more;   /* passes; copies of each beside the three that it needs */
 
 /* Copies its input to the output. */
 static lrd_status_t pass(void *context)
@@ -24,6 +25,8 @@ static lrd_status_t pass(void *context)
     const size_t at = (size_t)i * BYTES, out = (size_t)N_PASSES * BYTES;
     n_enqueued++;
     LRD_TRY(lrd_copy(stream, LRD_COPY_H2D, device + at, pinned + at, BYTES));
+    for (int k = 0; k < n_more; k++)
+        LRD_TRY(lrd_copy(stream, LRD_COPY_D2D, device + out, device + at, BYTES));
     LRD_TRY(lrd_copy(stream, LRD_COPY_D2D, device + out, device + at, BYTES));
     LRD_TRY(lrd_copy(stream, LRD_COPY_D2H, pinned + out, device + out, BYTES));
 out:
@@ -47,7 +50,7 @@ static int setup(void **state)
     const size_t bytes = (N_PASSES + 1) * BYTES;
     assert_ok(lrd_mem_alloc(be, LRD_MEM_PINNED, bytes, (void **)&pinned));
     assert_ok(lrd_mem_alloc(be, LRD_MEM_DEVICE, bytes, (void **)&device));
-    assert_ok(lrd_graphs_create(stream, KEPT, 1, 2, &graphs));
+    assert_ok(lrd_graphs_create(stream, KEPT, 1, 1, 2, &graphs));
     return 0;
 }
 
@@ -142,13 +145,46 @@ static void test_failure(void **state)
         ask(5);
 }
 
+/* 0 on a real device, where others have its memory, too. */
+static size_t count_free(void)
+{
+    char about[256];
+    size_t free_bytes, total_bytes;
+    assert_ok(lrd_backend_describe(be, about, sizeof about));
+    assert_ok(lrd_mem_info(be, &free_bytes, &total_bytes));
+    return strstr(about, "emulated device") != NULL ? free_bytes : 0;
+}
+
+/* What is kept never takes more than was set aside, whatever the passes are: of large ones fewer are graphs, and one
+ * that is too large is none, and is not taken down again. */
+static void test_large(void **state)
+{
+    (void)state;
+    assert_ok(lrd_graphs_forget(graphs));
+    const size_t before = count_free();
+    n_more = MOST_NODES - 3;
+    for (int i = 0; i < KEPT; i++) {
+        ask(i);
+        ask(i);
+        assert_true(before - count_free() <= lrd_graphs_reserve(graphs));
+    }
+    assert_int_equal(count(KEPT - 1, KEPT), 0);
+    assert_ok(lrd_graphs_forget(graphs));
+    assert_int_equal(count_free(), before);
+    n_more = MOST_NODES - 2;
+    for (int k = 0; k < 5; k++)
+        assert_int_equal(count(1, 2), k == 1 ? 2 : 1);
+    assert_int_equal(count_free(), before);
+    n_more = 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
         return lrd_test_skip("wants a backend that has graphs");
     backend = argv[1];
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_one), cmocka_unit_test(test_many),
-                                       cmocka_unit_test(test_places),
+                                       cmocka_unit_test(test_places), cmocka_unit_test(test_large),
                                        cmocka_unit_test(test_failure)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -180,6 +180,11 @@ static void what_is_no_run_is_refused(void **unused)
     assert_int_equal(f.outcome, LRD_OUTCOME_UNKNOWN);
     assert_true(is_remarked(&f, "there is no run.jsonl"));
     lrd_facts_close(&f);
+    const char *begins = folder_of("begins");
+    put(begins, "run.claim", "{}");
+    assert_ok(lrd_facts_read(begins, &f)); /* a run is at work, before its first update */
+    assert_int_equal(f.outcome, LRD_OUTCOME_UNKNOWN);
+    lrd_facts_close(&f);
     put(folder, "letter.txt", "x");
     for (int i = 0; i < 13; i++)
         folders[i] = folder;

@@ -115,5 +115,6 @@ for ranks in 1 2; do
   code=0; wait $pid || code=$?
   [ $code = 1 ] && grep -q "error: .*over$ranks was taken over by process 4711 on node7, started yesterday" first || fail "taken over: $code $(cat first)"
   grep -q 4711 "over$ranks/run.claim" || fail "it removed the other one's claim"
+  ! grep -q '"event": *"end"' "over$ranks/run.jsonl" || fail "it wrote its end into the other one's run.jsonl"
 done
 echo PASSED
