@@ -44,12 +44,13 @@ static inline const char *fuzz_folder_make(void)
     return fuzz_folder;
 }
 
+/* Of no bytes, `data` may be NULL. */
 static inline void fuzz_folder_put(const char *name, const void *data, size_t size)
 {
     char path[128];
     snprintf(path, sizeof path, "%s/%s", fuzz_folder_make(), name);
     FILE *file = fopen(path, "wb");
-    FUZZ_CHECK(file != NULL && fwrite(data, 1, size, file) == size);
+    FUZZ_CHECK(file != NULL && (size == 0 || fwrite(data, 1, size, file) == size));
     FUZZ_CHECK(fclose(file) == 0);
 }
 

@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_CHECK(lrd_buf_add(&text, data + 1, size - 1) == LRD_OK);
     if (data[0] != 0)
         FUZZ_CHECK(lrd_buf_add_text(&text, "}") == LRD_OK);
-    fuzz_folder_put("file", text.data != NULL ? text.data : "", text.size);
+    fuzz_folder_put("file", text.data, text.size);
     snprintf(path, sizeof path, "%s/file", fuzz_folder);
     if (lrd_tuning_read(path, &read) == LRD_OK &&
         tuning_open(&read, path, &isa, &tuning) == LRD_OK) {
