@@ -37,15 +37,6 @@ static char *claim_path(const char *folder)
     return path;
 }
 
-static size_t count(const char *folder)
-{
-    lrd_names_t names = {0};
-    assert_ok(lrd_folder_list(folder, &names));
-    const size_t n = names.n;
-    lrd_names_free(&names);
-    return n;
-}
-
 /* Without waiting for one that may be about to end. */
 static lrd_status_t take(const char *folder, double silent_seconds, lrd_claim_t **claim_out)
 {
@@ -54,31 +45,15 @@ static lrd_status_t take(const char *folder, double silent_seconds, lrd_claim_t 
         claim_out);
 }
 
-/* A process that takes the folder, says so and stays. */
-static pid_t start_holder(const char *folder)
+static lrd_status_t hold(void *folder)
 {
-    int ready[2];
-    char word = 0;
-    assert_int_equal(pipe(ready), 0);
-    const pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        lrd_claim_t *c = NULL;
-        if (take(folder, endless, &c) != LRD_OK || write(ready[1], &word, 1) != 1)
-            _exit(1);
-        for (;;)
-            pause();
-    }
-    assert_int_equal(read(ready[0], &word, 1), 1);
-    close(ready[0]);
-    close(ready[1]);
-    return pid;
+    lrd_claim_t *c = NULL;
+    return take(folder, endless, &c);
 }
 
-static void end(pid_t pid)
+static pid_t start_holder(const char *folder)
 {
-    assert_int_equal(kill(pid, SIGKILL), 0);
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    return lrd_test_start(hold, (void *)folder);
 }
 
 /* Leaves a claim of a process that cannot be seen from here, last touched so many seconds ago. */
@@ -109,10 +84,10 @@ static void test_one_after_another(void **state)
     for (int i = 0; i < 3; i++) {
         lrd_claim_t *c = NULL;
         assert_ok(take(folder, brief, &c));
-        assert_int_equal(count(folder), 1);
+        assert_int_equal(lrd_test_count_names(folder), 1);
         assert_ok(lrd_claim_check(c));
         lrd_claim_release(c);
-        assert_int_equal(count(folder), 0);
+        assert_int_equal(lrd_test_count_names(folder), 0);
     }
     lrd_claim_release(NULL);
     assert_ok(lrd_claim_check(NULL));
@@ -131,13 +106,13 @@ static void test_killed_holder(void **state)
     snprintf(name, sizeof name, "process %ld on here, started 20", (long)first);
     assert_fails(take(folder, endless, &c), LRD_ERR_CONFIG, name);
     assert_null(c);
-    assert_int_equal(count(folder), 1);
-    end(first);
+    assert_int_equal(lrd_test_count_names(folder), 1);
+    lrd_test_kill(first);
     const double begun = lrd_clock_seconds();
     assert_ok(take(folder, endless, &c));
     assert_true(lrd_clock_seconds() - begun < at_once);
     lrd_claim_release(c);
-    assert_int_equal(count(folder), 0);
+    assert_int_equal(lrd_test_count_names(folder), 0);
 }
 
 /* One that ends while the next already waits for it. */
@@ -198,7 +173,7 @@ static void test_silent_foreigner(void **state)
     leave_foreign(folder, FOREIGN("0.6"), -1000);
     assert_ok(take(folder, endless, &c));
     lrd_claim_release(c);
-    assert_int_equal(count(folder), 0);
+    assert_int_equal(lrd_test_count_names(folder), 0);
 }
 
 static volatile sig_atomic_t stop_touching;
@@ -231,7 +206,7 @@ static void test_living_foreigner(void **state)
     const lrd_claim_options_t stopped = {
         .folder = folder, .host = "here", .silent_seconds = endless, .stop = &stop};
     assert_fails(lrd_claim_take(&stopped, &c), LRD_ERR_INTERRUPTED, "");
-    assert_int_equal(count(folder), 1);
+    assert_int_equal(lrd_test_count_names(folder), 1);
     lrd_free(path);
 }
 
@@ -263,7 +238,7 @@ static void test_nonsense(void **state)
         if (waited < 0.2 || waited > at_once)
             fail_msg("%s: %g seconds", texts[i], waited);
         lrd_claim_release(c);
-        assert_int_equal(count(folder), 0);
+        assert_int_equal(lrd_test_count_names(folder), 0);
     }
 }
 
@@ -365,7 +340,7 @@ static void run_race(const char *folder)
     close(done[1]);
     close(leave[0]);
     assert_int_equal(winners, 1);
-    assert_int_equal(count(folder), 1);
+    assert_int_equal(lrd_test_count_names(folder), 1);
 }
 
 static void test_races(void **state)
@@ -405,14 +380,14 @@ static void test_killed_racers(void **state)
         }
         for (int k = 0; k < RACERS; k++) {
             usleep((useconds_t)lrd_test_random_int(&random, 500));
-            end(pid[k]);
+            lrd_test_kill(pid[k]);
         }
         const double begun = lrd_clock_seconds();
         assert_ok(take(folder, silence, &c));
         assert_true(lrd_clock_seconds() - begun < at_once);
         lrd_claim_release(c);
         lrd_partial_tidy_folder(folder);
-        assert_int_equal(count(folder), 0);
+        assert_int_equal(lrd_test_count_names(folder), 0);
     }
 }
 

@@ -15,41 +15,20 @@
 #include <time.h>
 #include <unistd.h>
 
+static lrd_status_t write_half(void *path)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_writer_t *w = NULL;
+    LRD_TRY(lrd_writer_open(path, &w));
+    LRD_TRY(lrd_writer_add(w, "half", 4));
+out:
+    return status;
+}
+
 /* A process that begins a file and stays until it is killed. */
 static pid_t begin_file(const char *path)
 {
-    int ready[2];
-    char word = 0;
-    assert_int_equal(pipe(ready), 0);
-    const pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        lrd_writer_t *w = NULL;
-        if (lrd_writer_open(path, &w) != LRD_OK || lrd_writer_add(w, "half", 4) != LRD_OK ||
-            write(ready[1], &word, 1) != 1)
-            _exit(1);
-        for (;;)
-            pause();
-    }
-    assert_int_equal(read(ready[0], &word, 1), 1);
-    close(ready[0]);
-    close(ready[1]);
-    return pid;
-}
-
-static void end(pid_t pid)
-{
-    assert_int_equal(kill(pid, SIGKILL), 0);
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
-}
-
-static size_t count(const char *folder)
-{
-    lrd_names_t names = {0};
-    assert_ok(lrd_folder_list(folder, &names));
-    const size_t n = names.n;
-    lrd_names_free(&names);
-    return n;
+    return lrd_test_start(write_half, (void *)path);
 }
 
 /* A file that may be of any writer, and was written to so many hours ago. */
@@ -82,16 +61,16 @@ static void test_killed_writer(void **state)
     assert_ok(lrd_folder_make(folder));
     const pid_t first = begin_file(a), second = begin_file(b);
     lrd_partial_tidy_folder(folder);
-    assert_int_equal(count(folder), 2); /* both are at work */
-    end(first);
+    assert_int_equal(lrd_test_count_names(folder), 2); /* both are at work */
+    lrd_test_kill(first);
     lrd_partial_tidy(b); /* of b's none is gone */
-    assert_int_equal(count(folder), 2);
+    assert_int_equal(lrd_test_count_names(folder), 2);
     const pid_t third = begin_file(a); /* which tidies up first */
-    assert_int_equal(count(folder), 2);
-    end(second);
-    end(third);
+    assert_int_equal(lrd_test_count_names(folder), 2);
+    lrd_test_kill(second);
+    lrd_test_kill(third);
     lrd_partial_tidy_folder(folder);
-    assert_int_equal(count(folder), 0);
+    assert_int_equal(lrd_test_count_names(folder), 0);
     lrd_free(a);
     lrd_free(b);
 }
@@ -107,9 +86,9 @@ static void test_unasked_writer(void **state)
     const pid_t pid = begin_file(a);
     assert_int_equal(kill(pid, SIGKILL), 0);
     assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
-    assert_int_equal(count(folder), 1);
+    assert_int_equal(lrd_test_count_names(folder), 1);
     lrd_partial_tidy(a);
-    assert_int_equal(count(folder), 0);
+    assert_int_equal(lrd_test_count_names(folder), 0);
     assert_int_equal(waitpid(pid, NULL, 0), pid);
     lrd_free(a);
 }
@@ -157,7 +136,7 @@ static void test_names(void **state)
     assert_false(is_there(folder, "y.partial.1.1."));
     for (size_t i = 0; i < N_OTHERS; i++)
         assert_true(is_there(folder, others[i]));
-    assert_int_equal(count(folder), N_OTHERS + 1); /* and nothing was added */
+    assert_int_equal(lrd_test_count_names(folder), N_OTHERS + 1); /* and nothing was added */
     lrd_free(own);
     lrd_free(path);
 }

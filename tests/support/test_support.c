@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,40 @@ int lrd_test_with_failure(int n, const char *const *words)
     int result = -1;
     assert_true(child > 0 && waitpid(child, &result, 0) == child && WIFEXITED(result));
     return WEXITSTATUS(result);
+}
+
+pid_t lrd_test_start(lrd_status_t (*work)(void *context), void *context)
+{
+    int ready[2];
+    char word = 0;
+    assert_int_equal(pipe(ready), 0);
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        if (work(context) != LRD_OK || write(ready[1], &word, 1) != 1)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    close(ready[1]);
+    assert_int_equal(read(ready[0], &word, 1), 1);
+    close(ready[0]);
+    return pid;
+}
+
+void lrd_test_kill(pid_t process)
+{
+    assert_int_equal(kill(process, SIGKILL), 0);
+    assert_int_equal(waitpid(process, NULL, 0), process);
+}
+
+size_t lrd_test_count_names(const char *of)
+{
+    lrd_names_t names = {0};
+    assert_ok(lrd_folder_list(of, &names));
+    const size_t n = names.n;
+    lrd_names_free(&names);
+    return n;
 }
 
 int lrd_test_skip(const char *reason)

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <cmocka.h>
 
@@ -26,6 +27,13 @@ const char *lrd_test_temporary(const char *relative);
 /* This program again, in a process of its own with these words (argv[0] first, NULL last) and with
  * its n-th allocation failing (LRD_FAIL_ALLOC, base/mem.h). Returns its exit code. */
 int lrd_test_with_failure(int n, const char *const *words);
+
+/* A process that does the work, and stays when that has succeeded, until it is killed. */
+pid_t lrd_test_start(lrd_status_t (*work)(void *context), void *context);
+void lrd_test_kill(pid_t process);
+
+/* How many names a folder has. */
+size_t lrd_test_count_names(const char *folder);
 
 /* Prints "SKIPPED: reason" and returns LRD_TEST_SKIP, for main() to return. */
 int lrd_test_skip(const char *reason);
