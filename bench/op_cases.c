@@ -182,11 +182,15 @@ static lrd_status_t use_linears(cases_t *k)
 {
     lrd_status_t status = LRD_OK;
     const int64_t c = k->s->hidden;
-    lrd_mat_t m, pre;
+    const int64_t room = lrd_lora_columns(k->be, k->s->rank);
+    lrd_mat_t m, pre, wide_x, wide_w;
     LRD_TRY(make(k, 4 * c, c, k->s->dtype, &m));
     LRD_TRY(make(k, k->s->tokens, 4 * c, k->s->dtype, &pre));
+    LRD_TRY(make(k, k->s->tokens, c + room, k->s->dtype, &wide_x));
+    LRD_TRY(make(k, 3 * c, c + room, k->s->dtype, &wide_w));
+    wide_x.cols = wide_w.cols = c;
     const lrd_weight_t up = {lrd_const(m)}, down = {{m.data, c, 4 * c, 4 * c, k->s->dtype}},
-                       qkv = {{m.data, 3 * c, c, c, k->s->dtype}},
+                       qkv = {{m.data, 3 * c, c, c, k->s->dtype}}, wide_qkv = {lrd_const(wide_w)},
                        dense = {{m.data, c, c, c, k->s->dtype}};
     const lrd_cmat_t x = lrd_const(k->x), y3 = lrd_const(k->y3), y4 = lrd_const(k->y4);
     USE("query_key_value", linear_forward,
@@ -194,6 +198,16 @@ static lrd_status_t use_linears(cases_t *k)
     USE("query_key_value, adapter", linear_forward,
         &(lrd_linear_fwd_t){
             .x = x, .w = &qkv, .bias = bias(k, 3 * c), .lora = &k->rows, .y = k->y3, .u = k->u});
+    if (room > 0)
+        USE("query_key_value, adapter in the product", linear_forward,
+            &(lrd_linear_fwd_t){.x = lrd_const(wide_x),
+                                .w = &wide_qkv,
+                                .bias = bias(k, 3 * c),
+                                .lora = &k->rows,
+                                .y = k->y3,
+                                .u = k->u,
+                                .x_room = lrd_room(wide_x, room),
+                                .w_room = lrd_room(wide_w, room)});
     USE("dense", linear_forward,
         &(lrd_linear_fwd_t){.x = x, .w = &dense, .bias = bias(k, c), .y = k->dx});
     USE("h_to_4h, GELU", linear_forward,

@@ -118,6 +118,29 @@ out:
     return status;
 }
 
+/* `room` lies behind the columns of m. */
+static bool is_behind(lrd_mat_t room, lrd_cmat_t m)
+{
+    const uint8_t *end = (const uint8_t *)m.data + (size_t)m.cols * lrd_dtype_bytes(m.dtype);
+    return room.data == end && room.rows == m.rows && room.cols > 0 && room.dtype == m.dtype &&
+           room.ld == m.ld && m.cols + room.cols <= m.ld;
+}
+
+static lrd_status_t check_room(const lrd_linear_fwd_t *a)
+{
+    lrd_status_t status = LRD_OK;
+    if (a->x_room.data == NULL && a->w_room.data == NULL)
+        goto out;
+    LRD_CHECK(is_behind(a->x_room, a->x) && is_behind(a->w_room, a->w->w) &&
+                  a->x_room.cols == a->w_room.cols,
+              LRD_ERR_SHAPE, "linear_forward: room for an adapter that is not behind x and w");
+    LRD_CHECK(a->lora != NULL && a->lora->n == 1 && a->lora->adapter[0].a.data != NULL &&
+                  a->n_single == 0,
+              LRD_ERR_ARG, "linear_forward: room for an adapter, and not one adapter for all rows");
+out:
+    return status;
+}
+
 lrd_status_t lrd_check_linear_forward(const lrd_linear_fwd_t *a)
 {
     lrd_status_t status = LRD_OK;
@@ -144,6 +167,7 @@ lrd_status_t lrd_check_linear_forward(const lrd_linear_fwd_t *a)
               "linear_forward: single rows have no pre");
     if (a->lora != NULL)
         LRD_TRY(check_lora("linear_forward", a->lora, t, n, k, lrd_const(a->u)));
+    LRD_TRY(check_room(a));
 out:
     return status;
 }

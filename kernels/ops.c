@@ -265,6 +265,11 @@ size_t lrd_kv_cache_bytes(const lrd_backend_t *be, const lrd_kv_shape_t *shape)
     return be->ops->kv_cache_bytes(be, shape);
 }
 
+int64_t lrd_lora_columns(const lrd_backend_t *be, int64_t rank)
+{
+    return be->ops->lora_columns != NULL && rank > 0 ? be->ops->lora_columns(rank) : 0;
+}
+
 #define OP(name, args)                                                              \
     lrd_status_t lrd_##name(lrd_stream_t *st, lrd_scratch_t scratch, const args *a) \
     {                                                                               \

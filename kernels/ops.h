@@ -40,7 +40,7 @@ extern "C" {
 #endif
 
 /* A plugin built against another version of this file is refused. */
-enum { LRD_OPS_ABI_VERSION = 9 };
+enum { LRD_OPS_ABI_VERSION = 10 };
 
 typedef struct lrd_ops lrd_ops_t;
 
@@ -102,6 +102,14 @@ static inline lrd_cmat_t lrd_const(lrd_mat_t m)
 {
     lrd_cmat_t c = {m.data, m.rows, m.cols, m.ld, m.dtype};
     return c;
+}
+
+/* Columns behind those of m, for which its rows are far enough apart; none: absent. */
+static inline lrd_mat_t lrd_room(lrd_mat_t m, int64_t columns)
+{
+    uint8_t *end = (uint8_t *)m.data + (size_t)m.cols * lrd_dtype_bytes(m.dtype);
+    lrd_mat_t room = {columns > 0 ? end : NULL, m.rows, columns, m.ld, m.dtype};
+    return room;
 }
 
 /* A frozen weight in compute dtype. (Quantized storage will add its scales here.) */
@@ -189,6 +197,11 @@ typedef struct lrd_linear_fwd {
     lrd_mat_t y;   /* [T, N] compute dtype, or F32 */
     lrd_mat_t pre; /* [T, N] value before act, for the backward; optional; not with n_single */
     lrd_mat_t u;   /* [T, largest R] F32, kept for the backward; required with lora */
+    /* Room in which the back end may put u and scale * B, rounded to the compute dtype, so that one product makes all
+     * of y: lrd_lora_columns columns behind those of x and of w, with their leading dimensions. Contents undefined
+     * before and after. Both or neither; only with one adapter for all rows, and without single ones. */
+    lrd_mat_t x_room; /* [T, E] */
+    lrd_mat_t w_room; /* [N, E] */
 } lrd_linear_fwd_t;
 
 /* With g = dy:  du = scale * g B;   dB += scale * g^T u;   dA += du^T dropout(x);
@@ -497,6 +510,7 @@ struct lrd_ops {
     lrd_status_t (*zero)(lrd_stream_t *st, void *dst, size_t bytes);
     size_t (*scratch_bytes)(const lrd_backend_t *be, const lrd_limits_t *limits);
     size_t (*kv_cache_bytes)(const lrd_backend_t *be, const lrd_kv_shape_t *shape);
+    int64_t (*lora_columns)(int64_t rank);                              /* NULL: always 0 */
     lrd_status_t (*tuned)(lrd_backend_t *be, lrd_tuning_t *tuning_out); /* NULL: no choice */
 
 #define OP(name, args) \
@@ -583,6 +597,9 @@ size_t lrd_scratch_bytes(const lrd_backend_t *be, const lrd_limits_t *limits);
 
 /* Device memory of one layer's cache. */
 size_t lrd_kv_cache_bytes(const lrd_backend_t *be, const lrd_kv_shape_t *shape);
+
+/* Columns of room that linear_forward would use for an adapter of this rank; 0: none. */
+int64_t lrd_lora_columns(const lrd_backend_t *be, int64_t rank);
 
 /* The choices that a backend which tunes has made so far; they are the backend's, until it is asked again.
  * LRD_ERR_UNSUPPORTED: it never has a choice. */

@@ -398,6 +398,7 @@ static lrd_ops_t make_table()
     t.zero = cuda_zero;
     t.scratch_bytes = cuda_scratch_bytes;
     t.kv_cache_bytes = cuda_kv_cache_bytes;
+    t.lora_columns = cuda_lora_columns;
     t.tuned = cuda_tuned;
 #define OP(name, args) t.name = cuda_##name;
     LRD_OP_LIST(OP)

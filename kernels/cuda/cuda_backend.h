@@ -186,6 +186,7 @@ size_t cuda_linear_ce_scratch(const lrd_limits_t *limits);
 size_t cuda_sample_scratch(const lrd_limits_t *limits);
 
 size_t cuda_kv_cache_bytes(const lrd_backend_t *be, const lrd_kv_shape_t *shape);
+int64_t cuda_lora_columns(int64_t rank);
 
 /* The table of this back end. */
 const lrd_ops_t *lrd_cuda_ops();

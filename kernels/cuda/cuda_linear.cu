@@ -1,8 +1,11 @@
 /* y = act(x W^T + bias + scale * u B^T) and its backward.
  *
- * The adapter's part is written first, together with the bias, and the large product is added to it
- * by cuBLASLt, which also applies GELU or its derivative: no pass over [T, N] of our own but that
- * one write. In 16 bit this rounds the adapter's part once more than the CPU back end does.
+ * Where there is room behind x and w, the adapter is some more columns of the one product: [x | u] [W | scale * B]^T,
+ * by cuBLASLt, which also adds the bias and applies GELU, and there is no pass over y of our own. In 16 bit u and scale * B
+ * are rounded for it, where the CPU back end keeps them in float32.
+ *
+ * Without room, and on the way back, where dropout's mask stands between u and x, the adapter's part is written
+ * first, and the large product is added to it, as is GELU's derivative. In 16 bit this rounds the part once more.
  *
  * What cuBLASLt cannot do in its epilogue (odd leading dimensions, a derivative and an accumulation
  * in one) goes through a float32 product in tiles of rows and one pass over it. Single rows have a product of
@@ -139,17 +142,35 @@ static row_run_t next_run(const lrd_lora_rows_t *lora, int *at)
     return {lora->row_begin[first], lora->row_begin[*at], has_adapter(lora, first)};
 }
 
-/* The product that makes all of y's rows, but for adapters' parts, which are there before. */
+enum { ROOM_UNIT = 16 /* rows of 16 bit stay at multiples of 32 bytes */ };
+
+int64_t cuda_lora_columns(int64_t rank)
+{
+    return cuda_ceil_div(rank, ROOM_UNIT) * ROOM_UNIT;
+}
+
+/* Columns by which the product is longer with the adapter in it; 0: it is written before. */
+static int64_t joined_columns(const lrd_linear_fwd_t *a)
+{
+    const int64_t group = CUDA_LORA_GROUP;
+    return a->x_room.data != NULL ? cuda_ceil_div(largest_rank(a->lora), group) * group : 0;
+}
+
+/* The product that makes all of y's rows, but for adapters' parts that are there before. */
 static cuda_product_t whole_forward(const lrd_linear_fwd_t *a, row_run_t run, void *workspace)
 {
+    const int64_t joined = joined_columns(a);
+    const bool there = run.adapted && joined == 0;
     cuda_product_t p = {};
     p.x = const_rows_of(a->x, run.begin, run.end);
+    p.x.cols += joined;
     p.w = a->w->w;
+    p.w.cols += joined;
     p.transposed = true;
     p.y = rows_of(a->y, run.begin, run.end);
     p.workspace = workspace;
-    p.accumulate = run.adapted;
-    p.bias = run.adapted ? NULL : a->bias.data;
+    p.accumulate = there;
+    p.bias = there ? NULL : a->bias.data;
     if (a->epilogue == LRD_EPILOGUE_GELU) {
         p.epilogue = a->pre.data != NULL ? CUDA_EPILOGUE_GELU_SAVED : CUDA_EPILOGUE_GELU;
         p.aux = rows_of(a->pre, run.begin, run.end);
@@ -218,7 +239,7 @@ static lrd_status_t forward_run(lrd_stream_t *st, lrd_scratch_t scratch, const l
         CUDA_TRY(take_scratch(scratch, run.end - run.begin, a->y.cols, 0, false, &l));
         return forward_tiles(st, a, run, &l);
     }
-    if (run.adapted)
+    if (p.accumulate)
         CUDA_TRY(write_adapters(st, a, run));
     return cuda_product_run(st, &p);
 }
@@ -237,18 +258,29 @@ static lrd_status_t forward_both(lrd_stream_t *st, lrd_scratch_t scratch, const 
     return forward_run(st, scratch, a, rest);
 }
 
+static lrd_status_t fill_w_room(lrd_stream_t *st, const lrd_linear_fwd_t *a)
+{
+    const lrd_lora_t *lora = &a->lora->adapter[0];
+    CUDA_CHECK(joined_columns(a) <= a->x_room.cols, LRD_ERR_SHAPE,
+               "linear_forward: room of %ld columns for an adapter of rank %ld",
+               (long)a->x_room.cols, (long)lora->a.rows);
+    return cuda_lora_round(st, factor_b(lora), lora->scale, a->w_room);
+}
+
 lrd_status_t cuda_linear_forward(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_linear_fwd_t *a)
 {
     if (a->bias.data != NULL)
         CUDA_SAME_DTYPE("linear_forward", a->x.dtype, a->bias.dtype);
     if (a->lora == NULL)
         return forward_both(st, scratch, a, {0, a->x.rows, false});
+    if (a->x_room.data != NULL)
+        CUDA_TRY(fill_w_room(st, a));
     for (int i = 0; i < a->lora->n; i++) {
         const lrd_lora_t *lora = &a->lora->adapter[i];
         if (has_adapter(a->lora, i))
             CUDA_TRY(cuda_lora_project(st, a->x, a->lora->row_begin[i], a->lora->row_begin[i + 1],
                                        factor_a(lora), 1.0f, &lora->drop, (float *)a->u.data,
-                                       a->u.ld));
+                                       a->u.ld, a->x_room));
     }
     for (int at = 0; at < a->lora->n;)
         CUDA_TRY(forward_both(st, scratch, a, next_run(a->lora, &at)));
@@ -262,8 +294,8 @@ static lrd_status_t backward_lora(lrd_stream_t *st, const lrd_linear_bwd_t *a, i
 {
     const lrd_lora_t *lora = &a->lora->adapter[i];
     const int64_t begin = a->lora->row_begin[i], end = a->lora->row_begin[i + 1];
-    CUDA_TRY(
-        cuda_lora_project(st, a->dy, begin, end, factor_b(lora), lora->scale, NULL, l->du, rank));
+    CUDA_TRY(cuda_lora_project(st, a->dy, begin, end, factor_b(lora), lora->scale, NULL, l->du,
+                               rank, {}));
     const cuda_outer_t db = {a->dy,        begin,       end,  (const float *)a->u.data, a->u.ld,
                              lora->a.rows, lora->scale, NULL, (float *)a->db[i].data,   1,
                              a->db[i].ld,  l->partial};

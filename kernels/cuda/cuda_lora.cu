@@ -3,7 +3,7 @@
 #include "base/philox.h"
 #include "kernels/cuda/cuda_device.cuh"
 
-enum { THREADS = 256, WARPS = THREADS / WARP, RANKS = 8, COLUMNS = WARP * CHUNK };
+enum { THREADS = 256, WARPS = THREADS / WARP, RANKS = CUDA_LORA_GROUP, COLUMNS = WARP * CHUNK };
 
 /* Dropout as kernels see it; keep == 0: none. */
 struct dropout_t {
@@ -61,6 +61,8 @@ template <class T> struct project_t {
     dropout_t drop;
     float *out;
     int64_t ld_out;
+    T *rounded; /* NULL: not wanted */
+    int64_t ld_rounded;
     bool wide;
 };
 
@@ -130,13 +132,18 @@ template <class T> __global__ void __launch_bounds__(THREADS) project_kernel(pro
     own += exchange_sums<WARP / 8>(sum, 2);
     own += exchange_sums<WARP / 16>(sum, 1);
     const int i = own / RANKS, r = own % RANKS;
-    if (row + i < k.end && r0 + r < k.f.rank)
+    if (row + i >= k.end)
+        return;
+    if (r0 + r < k.f.rank)
         k.out[(row + i) * k.ld_out + r0 + r] = k.scale * sum[0];
+    if (k.rounded != NULL)
+        from_f32(r0 + r < k.f.rank ? k.scale * sum[0] : 0.0f,
+                 &k.rounded[(row + i) * k.ld_rounded + r0 + r]);
 }
 
 lrd_status_t cuda_lora_project(lrd_stream_t *st, lrd_cmat_t x, int64_t begin, int64_t end,
                                cuda_factor_t factor, float scale, const lrd_dropout_t *drop,
-                               float *out, int64_t ld_out)
+                               float *out, int64_t ld_out, lrd_mat_t rounded)
 {
     const dim3 grid((unsigned)cuda_ceil_div(end - begin, WARPS * PROJECT_ROWS),
                     (unsigned)cuda_ceil_div(factor.rank, RANKS));
@@ -152,8 +159,31 @@ lrd_status_t cuda_lora_project(lrd_stream_t *st, lrd_cmat_t x, int64_t begin, in
                                 dropout_of(drop),
                                 out,
                                 ld_out,
+                                (T *)rounded.data,
+                                rounded.ld,
                                 is_wide(data, x.ld)};
         return cuda_launch(st, "project_kernel", project_kernel<T>, grid, THREADS, 0, k);
+    });
+}
+
+/* ---- round: a thread has an element */
+
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    round_kernel(cuda_factor_t f, float scale, int64_t columns, int64_t rows, T *out, int64_t ld)
+{
+    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, j = i / columns, r = i % columns;
+    if (j < rows)
+        from_f32(r < f.rank ? scale * f.data[r * f.r_stride + j * f.j_stride] : 0.0f,
+                 &out[j * ld + r]);
+}
+
+lrd_status_t cuda_lora_round(lrd_stream_t *st, cuda_factor_t factor, float scale, lrd_mat_t out)
+{
+    const dim3 grid((unsigned)cuda_ceil_div(out.rows * out.cols, THREADS));
+    CUDA_DISPATCH(out.dtype, {
+        return cuda_launch(st, "round_kernel", round_kernel<T>, grid, THREADS, 0, factor, scale,
+                           out.cols, out.rows, (T *)out.data, out.ld);
     });
 }
 

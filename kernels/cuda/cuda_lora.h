@@ -12,10 +12,14 @@ typedef struct cuda_factor {
 } cuda_factor_t;
 
 /* out[t, r] = scale * sum over j of dropout(x[t, j]) factor(r, j), for rows begin .. end - 1 of x and
- * out. drop: NULL for none. */
+ * out. drop: NULL for none. rounded (optional; x's dtype): gets the same, with zeros up to a whole group of ranks. */
+enum { CUDA_LORA_GROUP = 8 };
 lrd_status_t cuda_lora_project(lrd_stream_t *st, lrd_cmat_t x, int64_t begin, int64_t end,
                                cuda_factor_t factor, float scale, const lrd_dropout_t *drop,
-                               float *out, int64_t ld_out);
+                               float *out, int64_t ld_out, lrd_mat_t rounded);
+
+/* out[j, r] = scale * factor(r, j), rounded, with zeros behind the last rank: for all rows and columns of out. */
+lrd_status_t cuda_lora_round(lrd_stream_t *st, cuda_factor_t factor, float scale, lrd_mat_t out);
 
 /* dst[r * r_stride + j * j_stride] += scale * sum over rows t of g[t, r] dropout(x[t, j]), in tiles of
  * CUDA_LORA_TILE rows, in order. One of the strides is 1. */

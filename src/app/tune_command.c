@@ -92,6 +92,12 @@ static lrd_mat_t matrix(const tune_t *t, void *data, int64_t rows, int64_t cols)
     return (lrd_mat_t){data, rows, cols, cols, t->dtype};
 }
 
+/* The same with `room` columns behind. */
+static lrd_mat_t roomy(const tune_t *t, void *data, int64_t rows, int64_t cols, int64_t room)
+{
+    return (lrd_mat_t){data, rows, cols, cols + room, t->dtype};
+}
+
 static lrd_mat_t matrix_f32(void *data, int64_t rows, int64_t cols)
 {
     return (lrd_mat_t){data, rows, cols, cols, LRD_F32};
@@ -102,7 +108,8 @@ static lrd_status_t prepare(tune_t *t)
     lrd_status_t status = LRD_OK;
     const lrd_model_config_t *c = &t->config;
     const int64_t widest = c->mlp > 3 * c->hidden ? c->mlp : 3 * c->hidden,
-                  weight = widest > c->vocab_size ? widest : c->vocab_size;
+                  weight = widest > c->vocab_size ? widest : c->vocab_size,
+                  room = lrd_lora_columns(t->be, t->rank);
     const lrd_limits_t limits = {.tokens = t->tokens,
                                  .max_seqlen = t->tokens,
                                  .hidden = c->hidden,
@@ -116,8 +123,8 @@ static lrd_status_t prepare(tune_t *t)
     LRD_TRY(make_noise(t));
     t->scratch.bytes = lrd_scratch_bytes(t->be, &limits);
     LRD_TRY(take(t, t->scratch.bytes, &t->scratch.data));
-    LRD_TRY(take_noise(t, weight * c->hidden, &t->w));
-    LRD_TRY(take_noise(t, t->tokens * widest, &t->x));
+    LRD_TRY(take_noise(t, weight * (c->hidden + room), &t->w));
+    LRD_TRY(take_noise(t, t->tokens * (widest + room), &t->x));
     LRD_TRY(take_noise(t, t->tokens * widest, &t->y));
     LRD_TRY(take_noise(t, t->tokens * widest, &t->pre));
     LRD_TRY(take_zeros(t, t->rank * widest, &t->a));
@@ -130,32 +137,35 @@ out:
     return status;
 }
 
-/* One linear [n, k], both ways; with an adapter or without; where it is wide, with GELU behind it; where it
- * takes something wide, with GELU's derivative. */
-static lrd_status_t run_linear(tune_t *t, int64_t n, int64_t k, bool adapted)
+/* One linear [n, k], both ways; with an adapter or without, and with room for it or without; where it is wide, with GELU
+ * behind it; where it takes something wide, with GELU's derivative. */
+static lrd_status_t run_linear(tune_t *t, int64_t n, int64_t k, bool adapted, int64_t room)
 {
     lrd_status_t status = LRD_OK;
     const int64_t rows = t->tokens, mlp = t->config.mlp;
     const int32_t row_begin[2] = {0, (int32_t)rows};
-    const lrd_weight_t w = {lrd_const(matrix(t, t->w, n, k))};
+    const lrd_mat_t x = roomy(t, t->x, rows, k, room), weight = roomy(t, t->w, n, k, room);
+    const lrd_weight_t w = {lrd_const(weight)};
     const lrd_lora_t lora = {.a = lrd_const(matrix_f32(t->a, t->rank, k)),
                              .b = lrd_const(matrix_f32(t->b, n, t->rank)),
                              .scale = 1};
     const lrd_lora_rows_t all = {1, &lora, row_begin};
     const lrd_mat_t da = matrix_f32(t->da, t->rank, k), db = matrix_f32(t->db, n, t->rank),
                     u = matrix_f32(t->u, rows, t->rank);
-    lrd_linear_fwd_t f = {.x = lrd_const(matrix(t, t->x, rows, k)),
+    lrd_linear_fwd_t f = {.x = lrd_const(x),
                           .w = &w,
                           .bias = lrd_const(matrix(t, t->pre, 1, n)),
                           .lora = adapted ? &all : NULL,
-                          .y = matrix(t, t->y, rows, n)};
+                          .y = matrix(t, t->y, rows, n),
+                          .x_room = lrd_room(x, room),
+                          .w_room = lrd_room(weight, room)};
     lrd_linear_bwd_t b = {.dy = lrd_const(matrix(t, t->x, rows, n)),
                           .w = &w,
                           .lora = adapted ? &all : NULL,
                           .dx = matrix(t, t->y, rows, k)};
     if (adapted) {
         f.u = u;
-        b.x = lrd_const(matrix(t, t->x, rows, k));
+        b.x = lrd_const(x);
         b.u = lrd_const(u);
         b.da = &da;
         b.db = &db;
@@ -205,8 +215,11 @@ static lrd_status_t run_products(tune_t *t)
         const lrd_tensor_decl_t *w = &family->block_tensors[family->linears[i].weight];
         const int64_t n = lrd_dim_size(&t->config, w->shape[0]),
                       k = lrd_dim_size(&t->config, w->shape[1]);
-        LRD_TRY(run_linear(t, n, k, false));
-        LRD_TRY(run_linear(t, n, k, true));
+        const int64_t room = lrd_lora_columns(t->be, t->rank);
+        LRD_TRY(run_linear(t, n, k, false, 0));
+        LRD_TRY(run_linear(t, n, k, true, 0));
+        if (room > 0)
+            LRD_TRY(run_linear(t, n, k, true, room));
     }
     LRD_TRY(run_head(t));
 out:

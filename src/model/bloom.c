@@ -63,10 +63,10 @@ static const lrd_tensor_decl_t final_tensors[N_FINAL] = {
 };
 
 static const lrd_linear_decl_t linears[N_LINEARS] = {
-    [QKV] = {"self_attention.query_key_value", QKV_W, QKV_B},
-    [DENSE] = {"self_attention.dense", DENSE_W, DENSE_B},
-    [H_TO_4H] = {"mlp.dense_h_to_4h", H4_W, H4_B},
-    [H4_TO_H] = {"mlp.dense_4h_to_h", H_W, H_B},
+    [QKV] = {"self_attention.query_key_value", QKV_W, QKV_B, LRD_INPUT_NORM},
+    [DENSE] = {"self_attention.dense", DENSE_W, DENSE_B, LRD_INPUT_OWN},
+    [H_TO_4H] = {"mlp.dense_h_to_4h", H4_W, H4_B, LRD_INPUT_NORM2},
+    [H4_TO_H] = {"mlp.dense_4h_to_h", H_W, H_B, LRD_INPUT_MLP},
 };
 
 /* Settings of BLOOM's own dropouts: none of the published models has any. */
@@ -279,7 +279,8 @@ static void layout_attention(const lrd_stage_t *stage, lrd_arena_t *arena, bloom
 {
     const lrd_model_config_t *c = stage->config;
     s->qkv = lrd_stage_take(stage, arena, "activations", 3 * c->hidden);
-    s->context = lrd_stage_take(stage, arena, "activations", c->hidden);
+    s->context =
+        lrd_stage_take_roomy(stage, arena, "activations", c->hidden, stage->weights->room[DENSE]);
     s->lse = take_floats(stage, arena, c->n_heads);
 }
 
@@ -331,7 +332,8 @@ static lrd_status_t bloom_embed_forward(lrd_stage_t *stage, const lrd_micro_batc
                                                 .y = x});
 }
 
-/* y = act(x W' + b + adapter); u is kept in state. */
+/* y = act(x W' + b + adapter); u is kept in state. Where weights have room for the adapter, it is in the product; for
+ * adapters that come with the batch they have none. */
 static lrd_status_t linear(lrd_stage_t *stage, const lrd_micro_batch_t *batch, int layer, int place,
                            bloom_state_t *s, lrd_mat_t x, lrd_mat_t y, lrd_mat_t pre)
 {
@@ -339,6 +341,9 @@ static lrd_status_t linear(lrd_stage_t *stage, const lrd_micro_batch_t *batch, i
     const lrd_lora_rows_t *lora = lrd_stage_lora(stage, batch, layer, place, &r);
     const lrd_weight_t w = {lrd_weights_block(stage->weights, layer, linears[place].weight)};
     float *u = stage->saving ? s->u[place] : stage->u_shared;
+    const int64_t room = lora != NULL && batch->n_uses == 0 && batch->n_single == 0
+                             ? stage->weights->room[place]
+                             : 0;
     return lrd_linear_forward(
         stage->stream, stage->scratch,
         &(lrd_linear_fwd_t){.x = lrd_const(x),
@@ -349,7 +354,10 @@ static lrd_status_t linear(lrd_stage_t *stage, const lrd_micro_batch_t *batch, i
                             .epilogue = place == H_TO_4H ? LRD_EPILOGUE_GELU : LRD_EPILOGUE_NONE,
                             .y = y,
                             .pre = pre,
-                            .u = {lora != NULL ? u : NULL, batch->n_tokens, r, r, LRD_F32}});
+                            .u = {lora != NULL ? u : NULL, batch->n_tokens, r, r, LRD_F32},
+                            .x_room = lrd_room(x, room),
+                            .w_room = room > 0 ? lrd_weights_room(stage->weights, layer, place)
+                                               : (lrd_mat_t){0}});
 }
 
 /* res = x + delta; y = LN(res). */

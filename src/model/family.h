@@ -49,10 +49,19 @@ typedef struct lrd_tensor_decl {
     lrd_dim_t shape[2]; /* shape[1] == LRD_DIM_NONE: a vector */
 } lrd_tensor_decl_t;
 
+/* What a linear takes in the forward pass: one of the stage's buffers, or what the block itself keeps. */
+typedef enum lrd_linear_input {
+    LRD_INPUT_OWN,
+    LRD_INPUT_NORM,
+    LRD_INPUT_NORM2,
+    LRD_INPUT_MLP
+} lrd_linear_input_t;
+
 /* A linear of a block: what adapters attach to. */
 typedef struct lrd_linear_decl {
     const char *name; /* in the block: "self_attention.query_key_value" */
     int weight, bias; /* numbers in block_tensors */
+    lrd_linear_input_t input;
 } lrd_linear_decl_t;
 
 enum { LRD_MAX_LINEARS = 8 };

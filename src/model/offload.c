@@ -78,8 +78,6 @@ lrd_status_t lrd_offload_create(lrd_weights_t *w, const lrd_home_t *home,
     LRD_NEW(o->at, f->n_block_tensors + 1);
     LRD_NEW(o->host, n_layers);
     memcpy(o->home, home, (size_t)n_layers * sizeof *home);
-    for (int i = 0; i < f->n_block_tensors; i++)
-        o->at[i + 1] = o->at[i] + lrd_weights_tensor_bytes(w, i);
     count_homes(o);
     *offload_out = o;
     o = NULL;
@@ -131,6 +129,8 @@ void lrd_offload_locate(lrd_offload_t *o, int layer, int tensor, lrd_located_t f
 void lrd_offload_layout(lrd_offload_t *o, lrd_arena_t *arena)
 {
     const int n = o->n_on_host + o->n_in_files;
+    for (int i = 0; i < count_tensors(o); i++)
+        o->at[i + 1] = o->at[i] + lrd_weights_tensor_bytes(o->weights, i);
     o->n_slots = n < LRD_WEIGHTS_SLOTS ? n : LRD_WEIGHTS_SLOTS;
     for (int i = 0; i < o->n_slots; i++)
         o->slot[i].data = lrd_arena_take(arena, "slots", slot_bytes(o));
@@ -244,18 +244,42 @@ static slot_t *find_spare(lrd_offload_t *o, const coming_t *c)
     return s;
 }
 
+lrd_strip_t lrd_strips_of(const lrd_cmat_t *tensor)
+{
+    const bool has_room = tensor->ld > tensor->cols;
+    return (lrd_strip_t){has_room ? tensor->cols : 1, has_room ? tensor->ld : 1};
+}
+
+void lrd_strips_copy(lrd_strip_t strip, int64_t n, size_t element_bytes, const void *src, void *dst)
+{
+    const size_t length = (size_t)strip.length * element_bytes,
+                 apart = (size_t)strip.apart * element_bytes;
+    if (length == apart) {
+        memcpy(dst, src, (size_t)n * length);
+        return;
+    }
+    for (size_t i = 0; i < (size_t)n; i++)
+        memcpy((uint8_t *)dst + i * apart, (const uint8_t *)src + i * length, length);
+}
+
 /* Sends a tensor from its file on, a piece at a time, each when the copy before the last has left. */
-static lrd_status_t send_tensor(lrd_offload_t *o, lrd_located_t from, uint8_t *to)
+static lrd_status_t send_tensor(lrd_offload_t *o, int layer, int tensor, uint8_t *to)
 {
     lrd_status_t status = LRD_OK;
+    const int at_all = layer * count_tensors(o) + tensor;
+    const lrd_strip_t strip = lrd_strips_of(&o->weights->block[at_all]);
+    const lrd_located_t from = o->from[at_all];
     const uint8_t *data = lrd_safetensors_data(from.file, from.entry);
-    const size_t most = piece_bytes(o);
-    for (size_t at = 0; at < from.entry->bytes; at += most) {
-        const size_t n = from.entry->bytes - at < most ? from.entry->bytes - at : most;
+    const int64_t element = (int64_t)lrd_dtype_bytes(o->weights->dtype);
+    const int64_t n_strips = from.entry->n_elements / strip.length;
+    const int64_t most = (int64_t)piece_bytes(o) / (strip.apart * element);
+    for (int64_t at = 0; at < n_strips; at += most) {
+        const int64_t n = n_strips - at < most ? n_strips - at : most;
         const piece_t *p = &o->piece[o->n_pieces++ % N_PIECES];
         LRD_TRY(lrd_event_sync(p->left));
-        memcpy(p->data, data + at, n);
-        LRD_TRY(lrd_copy(o->copies, LRD_COPY_H2D, to + at, p->data, n));
+        lrd_strips_copy(strip, n, (size_t)element, data + at * strip.length * element, p->data);
+        LRD_TRY(lrd_copy(o->copies, LRD_COPY_H2D, to + at * strip.apart * element, p->data,
+                         (size_t)(n * strip.apart * element)));
         LRD_TRY(lrd_event_record(o->copies, p->left));
     }
 out:
@@ -272,7 +296,7 @@ static lrd_status_t fetch(lrd_offload_t *o, lrd_stream_t *stream, int layer, slo
     if (o->home[layer] == LRD_HOME_HOST)
         LRD_TRY(lrd_copy(o->copies, LRD_COPY_H2D, s->data, o->host[layer], slot_bytes(o)));
     for (int i = 0; i < count_tensors(o) && o->home[layer] == LRD_HOME_FILE; i++)
-        LRD_TRY(send_tensor(o, o->from[layer * count_tensors(o) + i], s->data + o->at[i]));
+        LRD_TRY(send_tensor(o, layer, i, s->data + o->at[i]));
     LRD_TRY(lrd_event_record(o->copies, s->filled));
     s->layer = layer;
 out:

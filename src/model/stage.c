@@ -87,13 +87,31 @@ void lrd_stage_destroy(lrd_stage_t *s)
     lrd_free(s);
 }
 
+lrd_mat_t lrd_stage_take_roomy(const lrd_stage_t *s, lrd_arena_t *arena, const char *category,
+                               int64_t cols, int64_t room)
+{
+    const int64_t rows = s->limits.tokens, ld = cols + room;
+    void *data =
+        lrd_arena_take(arena, category, (size_t)(rows * ld) * lrd_dtype_bytes(s->weights->dtype));
+    return (lrd_mat_t){data, rows, cols, ld, s->weights->dtype};
+}
+
 lrd_mat_t lrd_stage_take(const lrd_stage_t *s, lrd_arena_t *arena, const char *category,
                          int64_t cols)
 {
-    const int64_t rows = s->limits.tokens;
-    void *data =
-        lrd_arena_take(arena, category, (size_t)(rows * cols) * lrd_dtype_bytes(s->weights->dtype));
-    return (lrd_mat_t){data, rows, cols, cols, s->weights->dtype};
+    return lrd_stage_take_roomy(s, arena, category, cols, 0);
+}
+
+/* Takes a buffer that linears take, with the room that they want behind it. */
+static lrd_mat_t take_input(const lrd_stage_t *s, lrd_arena_t *arena, lrd_linear_input_t input,
+                            int64_t cols)
+{
+    int64_t room = 0;
+    for (int place = 0; place < s->family->n_linears; place++) {
+        if (s->family->linears[place].input == input && s->weights->room[place] > room)
+            room = s->weights->room[place];
+    }
+    return lrd_stage_take_roomy(s, arena, "buffers", cols, room);
 }
 
 static int64_t largest_rank(const lrd_stage_t *s)
@@ -116,9 +134,9 @@ static bool adapts_last_linear(const lrd_stage_t *s)
 static void layout_forward(lrd_stage_t *s, lrd_arena_t *arena)
 {
     const lrd_model_config_t *c = s->config;
-    s->norm2 = lrd_stage_take(s, arena, "buffers", c->hidden);
+    s->norm2 = take_input(s, arena, LRD_INPUT_NORM2, c->hidden);
     s->out = lrd_stage_take(s, arena, "buffers", c->hidden);
-    s->mlp = lrd_stage_take(s, arena, "buffers", c->mlp);
+    s->mlp = take_input(s, arena, LRD_INPUT_MLP, c->mlp);
 }
 
 static void layout_backward(lrd_stage_t *s, lrd_arena_t *arena)
@@ -189,7 +207,7 @@ void lrd_stage_layout(lrd_stage_t *s, lrd_arena_t *model, lrd_arena_t *arena)
     const int64_t t = s->limits.tokens;
     s->slope = lrd_arena_take(model, "constants", (size_t)c->n_heads * sizeof(float));
     s->u_shared = lrd_arena_take(arena, "buffers", (size_t)(t * largest_rank(s)) * sizeof(float));
-    s->norm = lrd_stage_take(s, arena, "buffers", c->hidden);
+    s->norm = take_input(s, arena, LRD_INPUT_NORM, c->hidden);
     if (s->weights->has_head)
         layout_head(s, arena);
     layout_states(s, arena);

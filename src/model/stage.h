@@ -184,5 +184,8 @@ bool lrd_stage_needs_dx(const lrd_stage_t *stage, int layer, int place);
 /* For families: takes a [limits.tokens, cols] matrix of the compute dtype. */
 lrd_mat_t lrd_stage_take(const lrd_stage_t *stage, lrd_arena_t *arena, const char *category,
                          int64_t cols);
+/* The same with `room` columns behind (lrd_weights_t.room), which a linear that takes it may need. */
+lrd_mat_t lrd_stage_take_roomy(const lrd_stage_t *stage, lrd_arena_t *arena, const char *category,
+                               int64_t cols, int64_t room);
 
 #endif /* LRD_MODEL_STAGE_H */

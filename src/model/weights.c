@@ -318,14 +318,49 @@ lrd_status_t lrd_weights_outline(const lrd_model_config_t *config, const lrd_run
     return open_from(NULL, config, runs, dtype, tied, weights_out);
 }
 
+/* The tensors of blocks that have room behind their columns. */
+static void set_room(lrd_weights_t *w, const int64_t room[LRD_MAX_LINEARS])
+{
+    const lrd_family_t *f = w->config->family;
+    memcpy(w->room, room, sizeof w->room);
+    for (int64_t layer = 0; layer < w->config->n_layers; layer++) {
+        for (int place = 0; place < f->n_linears; place++) {
+            lrd_cmat_t *m = &w->block[layer * f->n_block_tensors + f->linears[place].weight];
+            m->ld = m->cols + (m->rows > 0 ? room[place] : 0);
+        }
+    }
+}
+
+void lrd_weights_make_room(lrd_weights_t *w, const lrd_backend_t *backend,
+                           const lrd_adapter_t *adapter)
+{
+    int64_t room[LRD_MAX_LINEARS] = {0};
+    for (int64_t layer = 0; layer < w->config->n_layers; layer++) {
+        for (int place = 0; place < w->config->family->n_linears; place++) {
+            const lrd_adapter_item_t *item = lrd_adapter_find(adapter, (int)layer, place);
+            const int64_t columns = lrd_lora_columns(backend, item != NULL ? item->r : 0);
+            room[place] = columns > room[place] ? columns : room[place];
+        }
+    }
+    set_room(w, room);
+}
+
+lrd_mat_t lrd_weights_room(const lrd_weights_t *w, int layer, int place)
+{
+    const lrd_cmat_t m = lrd_weights_block(w, layer, w->config->family->linears[place].weight);
+    return lrd_room((lrd_mat_t){(void *)m.data, m.rows, m.cols, m.ld, m.dtype}, w->room[place]);
+}
+
 lrd_status_t lrd_weights_like(const lrd_weights_t *w, const lrd_runs_t *runs,
                               lrd_weights_t **weights_out)
 {
     lrd_weights_files_t *files = w->plan->files;
     const lrd_status_t status = open_from(files != NULL ? lrd_weights_files_share(files) : NULL,
                                           w->config, runs, (int)w->dtype, w->tied, weights_out);
-    if (status == LRD_OK)
+    if (status == LRD_OK) {
         (*weights_out)->plan->imagined = w->plan->imagined;
+        set_room(*weights_out, w->room);
+    }
     return status;
 }
 
@@ -335,11 +370,14 @@ lrd_status_t lrd_weights_move(lrd_weights_t **weights, const char *path)
     const lrd_model_config_t *config = (*weights)->config;
     const int dtype = (int)(*weights)->dtype;
     const bool tied = (*weights)->tied;
+    int64_t room[LRD_MAX_LINEARS];
     lrd_weights_files_t *files;
+    memcpy(room, (*weights)->room, sizeof room);
     lrd_weights_close(*weights);
     *weights = NULL;
     LRD_TRY(lrd_weights_files_open_one(path, &files));
     LRD_TRY(open_from(files, config, NULL, dtype, tied, weights));
+    set_room(*weights, room);
 out:
     return status;
 }
@@ -374,7 +412,7 @@ void lrd_weights_close(lrd_weights_t *w)
 
 static size_t bytes_of(const lrd_weights_t *w, const item_t *item)
 {
-    return (size_t)(item->to->rows * item->to->cols) * lrd_dtype_bytes(w->dtype);
+    return (size_t)(item->to->rows * item->to->ld) * lrd_dtype_bytes(w->dtype);
 }
 
 bool lrd_weights_in_files(const lrd_weights_t *w)
@@ -389,9 +427,12 @@ bool lrd_weights_in_files(const lrd_weights_t *w)
 
 size_t lrd_weights_tensor_bytes(const lrd_weights_t *w, int tensor)
 {
-    const lrd_dim_t *shape = w->config->family->block_tensors[tensor].shape;
+    const lrd_family_t *f = w->config->family;
+    const lrd_dim_t *shape = f->block_tensors[tensor].shape;
     const int64_t rows = lrd_dim_size(w->config, shape[0]);
-    const int64_t cols = shape[1] == LRD_DIM_NONE ? 1 : lrd_dim_size(w->config, shape[1]);
+    int64_t cols = shape[1] == LRD_DIM_NONE ? 1 : lrd_dim_size(w->config, shape[1]);
+    for (int place = 0; place < f->n_linears; place++)
+        cols += f->linears[place].weight == tensor ? w->room[place] : 0;
     const size_t bytes = (size_t)(rows * cols) * lrd_dtype_bytes(w->dtype);
     return (bytes + LRD_ARENA_ALIGN - 1) / LRD_ARENA_ALIGN * LRD_ARENA_ALIGN;
 }
@@ -453,24 +494,25 @@ typedef struct stop_over {
     size_t bytes;
 } stop_over_t;
 
-/* Converts n elements from host memory at `src` to device memory at `dst`, or to pinned memory. */
+/* Converts n strips from host memory at `src` to device memory at `dst`, or to pinned memory. */
 static lrd_status_t carry(const lrd_weights_t *w, lrd_stream_t *st, const stop_over_t *over,
                           const void *src, lrd_dtype_t src_dtype, void *dst, bool to_host,
-                          int64_t n)
+                          lrd_strip_t strip, int64_t n_strips)
 {
     lrd_status_t status = LRD_OK;
+    const int64_t n = n_strips * strip.apart;
     const size_t bytes = (size_t)n * lrd_dtype_bytes(src_dtype);
     const bool convert = src_dtype != w->dtype;
     void *converted = to_host ? over->device + over->bytes : dst;
-    if (over->pinned == NULL) {
+    if (over->pinned == NULL) { /* ops read host memory: no room, whole tensors */
         LRD_TRY(lrd_cast(st, (lrd_scratch_t){0}, &(lrd_cast_t){src, src_dtype, dst, w->dtype, n}));
         goto out;
     }
     if (to_host && !convert) {
-        memcpy(dst, src, bytes);
+        lrd_strips_copy(strip, n_strips, lrd_dtype_bytes(src_dtype), src, dst);
         goto out;
     }
-    memcpy(over->pinned, src, bytes);
+    lrd_strips_copy(strip, n_strips, lrd_dtype_bytes(src_dtype), src, over->pinned);
     LRD_TRY(lrd_copy(st, LRD_COPY_H2D, convert ? over->device : dst, over->pinned, bytes));
     if (convert)
         LRD_TRY(lrd_cast(st, (lrd_scratch_t){0},
@@ -490,14 +532,18 @@ static lrd_status_t load_item(const lrd_weights_t *w, lrd_stream_t *st, const st
     const uint8_t *src = lrd_safetensors_data(item->from.file, e);
     const int64_t from = (int64_t)lrd_dtype_bytes(e->dtype),
                   to = (int64_t)lrd_dtype_bytes(w->dtype);
-    const int64_t most = (int64_t)(over->bytes / sizeof(float));
+    const lrd_strip_t strip = lrd_strips_of(item->to);
+    const int64_t n_strips = e->n_elements / strip.length;
+    const int64_t most = (int64_t)(over->bytes / sizeof(float)) / strip.apart;
     const bool to_host = item->to->data == NULL;
     uint8_t *dst = (uint8_t *)item->to->data;
     if (to_host)
         dst = lrd_offload_host(w->offload, item->layer, tensor_of(w, item));
-    for (int64_t at = 0; at < e->n_elements; at += most) {
-        const int64_t n = e->n_elements - at < most ? e->n_elements - at : most;
-        LRD_TRY(carry(w, st, over, src + at * from, e->dtype, dst + at * to, to_host, n));
+    LRD_CHECK(most > 0, LRD_ERR_INTERNAL, "no scratch to load a row of weights");
+    for (int64_t at = 0; at < n_strips; at += most) {
+        const int64_t n = n_strips - at < most ? n_strips - at : most;
+        LRD_TRY(carry(w, st, over, src + at * strip.length * from, e->dtype,
+                      dst + at * strip.apart * to, to_host, strip, n));
     }
 out:
     return status;

@@ -64,7 +64,9 @@ typedef struct lrd_weights {
     lrd_cmat_t *embed, *final;
     /* [n_layers][n_block_tensors]; empty outside of the runs, and where a block is not on the device */
     lrd_cmat_t *block;
-    lrd_cmat_t head;               /* [V, C] */
+    lrd_cmat_t head; /* [V, C] */
+    /* Columns behind those of a block's weight, by place of its linear (lrd_weights_make_room). */
+    int64_t room[LRD_MAX_LINEARS];
     size_t mapped_bytes;           /* used in place */
     size_t host_bytes, file_bytes; /* kept in pinned memory; read from files when needed */
     struct lrd_weights_plan *plan; /* private */
@@ -95,6 +97,11 @@ lrd_status_t lrd_weights_move(lrd_weights_t **weights, const char *path);
 /* To plan: lays the weights out as if they had been moved to such a file. */
 void lrd_weights_imagine_move(lrd_weights_t *weights);
 
+/* Before the layout: blocks' weights get room for such an adapter where the back end would use it
+ * (lrd_linear_fwd_t.w_room). What is made of these weights, by `like` and `move`, has it too. */
+void lrd_weights_make_room(lrd_weights_t *weights, const lrd_backend_t *backend,
+                           const lrd_adapter_t *adapter);
+
 /* The files; NULL: an outline. */
 const lrd_weights_files_t *lrd_weights_files(const lrd_weights_t *weights);
 
@@ -108,7 +115,7 @@ void lrd_weights_layout(lrd_weights_t *weights, const lrd_backend_t *backend, lr
 /* Do the files hold every tensor of the blocks in the compute dtype? True of an outline. */
 bool lrd_weights_in_files(const lrd_weights_t *weights);
 
-/* Memory that a tensor of a block takes where it is kept whole, and a block with all of them. */
+/* Memory that a tensor of a block takes where it is kept whole, its room included, and a block with all of them. */
 size_t lrd_weights_tensor_bytes(const lrd_weights_t *weights, int tensor);
 size_t lrd_weights_block_bytes(const lrd_weights_t *weights);
 
@@ -136,5 +143,8 @@ static inline lrd_cmat_t lrd_weights_block(const lrd_weights_t *w, int layer, in
 {
     return w->block[layer * w->config->family->n_block_tensors + tensor];
 }
+
+/* The room behind a linear's weight, likewise; absent where there is none. */
+lrd_mat_t lrd_weights_room(const lrd_weights_t *weights, int layer, int place);
 
 #endif /* LRD_MODEL_WEIGHTS_H */

@@ -141,6 +141,7 @@ static lrd_status_t open_stage(const lrd_session_t *s, trial_t *t)
     LRD_TRY(lrd_adapter_part(t->whole, keep, &t->part));
     LRD_TRY(
         lrd_weights_outline(&t->config, &runs, (int)s->engine.weights->dtype, true, &t->weights));
+    lrd_weights_make_room(t->weights, t->stream->backend, t->whole);
     const lrd_stage_limits_t limits = {
         .tokens = t->batch.n_tokens,
         .sequences = t->batch.n_sequences,

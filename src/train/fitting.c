@@ -32,6 +32,7 @@ static lrd_status_t measure_run(const lrd_fitting_t *t, int stage, lrd_span_t ru
     limits.places = &places;
     LRD_TRY(lrd_weights_outline(&s->engine.config, &runs, (int)s->engine.weights->dtype,
                                 s->engine.weights->tied, &w));
+    lrd_weights_make_room(w, m.backend, s->adapter);
     LRD_TRY(lrd_stage_create(w, s->adapter, s->engine.stream, limits, &x));
     lrd_weights_layout(w, m.backend, &m.model);
     lrd_stage_layout(x, &m.model, &m.step);

@@ -42,6 +42,7 @@ static lrd_status_t open_model(lrd_session_t *s)
         s->lora = &s->adapter_settings->lora;
     }
     LRD_TRY(lrd_model_adapter_create(&s->engine.config, s->lora, &s->adapter));
+    lrd_weights_make_room(s->engine.weights, s->engine.backend, s->adapter);
     LRD_TRY(lrd_planner_check(s));
     LRD_TRY(lrd_folder_make(x->training.output_dir));
 out:

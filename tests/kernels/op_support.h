@@ -57,6 +57,8 @@ typedef enum op_quantity {
     OP_NORM_BACKWARD,
     OP_LINEAR,
     OP_LINEAR_GELU,
+    OP_LINEAR_ROOM, /* with the adapter in the product (lrd_linear_fwd_t.x_room) */
+    OP_LINEAR_ROOM_GELU,
     OP_LORA_F32,
     OP_LINEAR_DX,
     OP_GELU,

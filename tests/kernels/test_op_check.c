@@ -80,6 +80,36 @@ static void test_linear_forward(void **state)
     REFUSED(linear_forward, op, n_single = -1, LRD_ERR_ARG, "-1 of 4 rows");
 }
 
+/* Room for an adapter in the product. */
+static void test_room(void **state)
+{
+    (void)state;
+    const lrd_lora_t lora[2] = {{.a = cmat(8, 16), .b = cmat(24, 8), .scale = 1},
+                                {.a = cmat(8, 16), .b = cmat(24, 8), .scale = 1}};
+    const int32_t begin[3] = {0, 4, 4};
+    const lrd_lora_rows_t one = {1, lora, begin}, two = {2, lora, begin};
+    const lrd_weight_t w = {{data, 24, 16, 32, LRD_F32}};
+    lrd_linear_fwd_t op = {.x = {data, 4, 16, 24, LRD_F32},
+                           .w = &w,
+                           .lora = &one,
+                           .y = mat(4, 24),
+                           .u = mat(4, 8),
+                           .x_room = {data + 16, 4, 8, 24, LRD_F32},
+                           .w_room = {data + 16, 24, 8, 32, LRD_F32}};
+    static const char not_behind[] = "not behind x and w", not_one[] = "not one adapter";
+    REFUSED(linear_forward, op, x_room.data = NULL, LRD_ERR_SHAPE, not_behind);
+    REFUSED(linear_forward, op, w_room.data = NULL, LRD_ERR_SHAPE, not_behind);
+    REFUSED(linear_forward, op, x_room.data = data + 17, LRD_ERR_SHAPE, not_behind);
+    REFUSED(linear_forward, op, w_room.ld = 24, LRD_ERR_SHAPE, not_behind);
+    REFUSED(linear_forward, op, x_room.rows = 3, LRD_ERR_SHAPE, not_behind);
+    REFUSED(linear_forward, op, x_room.cols = 9, LRD_ERR_SHAPE, not_behind);
+    REFUSED(linear_forward, op, w_room.cols = 16, LRD_ERR_SHAPE, not_behind);
+    REFUSED(linear_forward, op, x_room.dtype = LRD_BF16, LRD_ERR_SHAPE, not_behind);
+    REFUSED(linear_forward, op, lora = NULL, LRD_ERR_ARG, not_one);
+    REFUSED(linear_forward, op, lora = &two, LRD_ERR_ARG, not_one);
+    REFUSED(linear_forward, op, n_single = 1, LRD_ERR_ARG, not_one);
+}
+
 /* An adapter with one field changed, under a linear that is right. */
 #define LORA_REFUSED(change, status, text)                                         \
     do {                                                                           \
@@ -329,11 +359,11 @@ int main(int argc, char **argv)
 {
     op_arguments(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_embed),           cmocka_unit_test(test_norm),
-        cmocka_unit_test(test_linear_forward),  cmocka_unit_test(test_lora),
-        cmocka_unit_test(test_linear_backward), cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_others),          cmocka_unit_test(test_generation),
-        cmocka_unit_test(test_attn_cached),     cmocka_unit_test(test_scratch),
-        cmocka_unit_test(test_backends)};
+        cmocka_unit_test(test_embed),          cmocka_unit_test(test_norm),
+        cmocka_unit_test(test_linear_forward), cmocka_unit_test(test_lora),
+        cmocka_unit_test(test_room),           cmocka_unit_test(test_linear_backward),
+        cmocka_unit_test(test_attention),      cmocka_unit_test(test_others),
+        cmocka_unit_test(test_generation),     cmocka_unit_test(test_attn_cached),
+        cmocka_unit_test(test_scratch),        cmocka_unit_test(test_backends)};
     return cmocka_run_group_tests(tests, op_setup, op_teardown);
 }

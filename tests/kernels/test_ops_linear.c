@@ -17,6 +17,7 @@ typedef struct linear_case {
     float p;
     bool gelu, f32_out, no_bias; /* forward */
     bool pre, accumulate, no_dx; /* backward */
+    bool room;                   /* for the adapter behind x and w, where the backend uses it */
     int64_t pad;
 } linear_case_t;
 
@@ -25,6 +26,7 @@ typedef struct linear {
     const linear_case_t *x;
     lrd_dtype_t d;
     int64_t t, r; /* tokens, largest rank */
+    int64_t room; /* columns */
     int32_t begin[MAX_ADAPTERS + 1];
     ref_mat_t in, w, bias, mask, dropped, u, a[MAX_ADAPTERS], b[MAX_ADAPTERS];
     lrd_mat_t dev_in, dev_w, dev_bias, dev_u;
@@ -78,8 +80,9 @@ static linear_t make_linear(const linear_case_t *x, lrd_dtype_t d)
                (long)l.r, x->adapters);
     l.in = op_random(&l.seed, l.t, x->k, 1);
     l.w = op_random(&l.seed, x->n, x->k, 0.3);
-    l.dev_in = op_put(l.in, d, x->pad);
-    l.dev_w = op_put(l.w, d, x->pad);
+    l.room = x->room ? lrd_lora_columns(op_be, l.r) : 0;
+    l.dev_in = op_put(l.in, d, x->pad + l.room);
+    l.dev_w = op_put(l.w, d, x->pad + l.room);
     l.weight = (lrd_weight_t){lrd_const(l.dev_w)};
     if (!x->no_bias) {
         l.bias = op_random(&l.seed, 1, x->n, 1);
@@ -110,6 +113,7 @@ static void check_u(const linear_t *l)
 static void check_forward(linear_t *l)
 {
     const linear_case_t *x = l->x;
+    const bool in_room = l->room > 0;
     const lrd_dtype_t out = x->f32_out ? LRD_F32 : l->d;
     const lrd_mat_t y = op_empty(l->t, x->n, out, x->pad), none = {0};
     const lrd_mat_t pre = x->gelu ? op_empty(l->t, x->n, out, 0) : none;
@@ -120,7 +124,9 @@ static void check_forward(linear_t *l)
                            .epilogue = x->gelu ? LRD_EPILOGUE_GELU : LRD_EPILOGUE_NONE,
                            .y = y,
                            .pre = pre,
-                           .u = l->dev_u};
+                           .u = l->dev_u,
+                           .x_room = lrd_room(l->dev_in, l->room),
+                           .w_room = lrd_room(l->dev_w, l->room)};
     assert_ok(lrd_linear_forward(op_st, op_scratch, &op));
     ref_mat_t want = op_zeros(l->t, x->n), act = op_zeros(l->t, x->n);
     ref_linear(l->in, l->w, l->bias, want);
@@ -140,8 +146,10 @@ static void check_forward(linear_t *l)
     if (x->adapters > 0)
         check_u(l);
     if (x->gelu)
-        op_check("linear pre", OP_LINEAR, out, n, pre, want);
-    op_check("linear y", x->gelu ? OP_LINEAR_GELU : OP_LINEAR, out, n, y, act);
+        op_check("linear pre", in_room ? OP_LINEAR_ROOM : OP_LINEAR, out, n, pre, want);
+    const op_quantity_t plain = x->gelu ? OP_LINEAR_GELU : OP_LINEAR,
+                        joined = x->gelu ? OP_LINEAR_ROOM_GELU : OP_LINEAR_ROOM;
+    op_check("linear y", in_room ? joined : plain, out, n, y, act);
     if (x->gelu) { /* without pre, as in evaluation: the same y */
         ref_mat_t first = op_get(y);
         op.pre = none;
@@ -265,6 +273,40 @@ static void test_long(void **state)
         {.k = 12, .n = 4101, .adapters = 1, .rows = {9}, .rank = {2}, .p = 0.1f, .pre = true},
         {.k = 16, .n = 20, .adapters = 1, .rows = {1100}, .rank = {3}, .p = 0.1f},
         {.k = 64, .n = 48, .adapters = 1, .rows = {30}, .rank = {71}},
+    };
+    for (int k = 0; k < 3; k++) {
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+            check_linear(op_dtypes[k], &cases[i]);
+    }
+}
+
+/* The adapter as further columns of the product. */
+static void test_room(void **state)
+{
+    (void)state;
+    static const linear_case_t cases[] = {
+        {.k = 8, .n = 24, .adapters = 1, .rows = {1}, .rank = {1}, .room = true},
+        {.k = 96, .n = 288, .adapters = 1, .rows = {67}, .rank = {8}, .p = 0.1f, .room = true},
+        {.k = 64,
+         .n = 40,
+         .adapters = 1,
+         .rows = {33},
+         .rank = {16},
+         .gelu = true,
+         .room = true,
+         .pad = 8},
+        {.k = 40, .n = 13, .adapters = 1, .rows = {9}, .rank = {17}, .no_bias = true, .room = true},
+        {.k = 17, .n = 24, .adapters = 1, .rows = {5}, .rank = {3}, .room = true, .pad = 1},
+        {.k = 72,
+         .n = 48,
+         .adapters = 1,
+         .rows = {30},
+         .rank = {71},
+         .p = 0.5f,
+         .gelu = true,
+         .room = true},
+        {.k = 40, .n = 16, .adapters = 1, .rows = {6}, .rank = {9}, .f32_out = true, .room = true},
+        {.k = 16, .n = 2600, .adapters = 1, .rows = {140}, .rank = {8}, .room = true},
     };
     for (int k = 0; k < 3; k++) {
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
@@ -420,8 +462,9 @@ int main(int argc, char **argv)
 {
     op_arguments(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear),   cmocka_unit_test(test_long),
-        cmocka_unit_test(test_adapters), cmocka_unit_test(test_dropout),
-        cmocka_unit_test(test_gelu),     cmocka_unit_test(test_routes)};
+        cmocka_unit_test(test_linear),  cmocka_unit_test(test_long),
+        cmocka_unit_test(test_room),    cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_dropout), cmocka_unit_test(test_gelu),
+        cmocka_unit_test(test_routes)};
     return cmocka_run_group_tests(tests, op_setup, op_teardown);
 }
