@@ -1,6 +1,7 @@
 #include "model/offload.h"
 
 #include "base/mem.h"
+#include "model/weights_parts.h"
 
 #include <string.h>
 
@@ -242,24 +243,6 @@ static slot_t *find_spare(lrd_offload_t *o, const coming_t *c)
     while (is_coming(c, s->layer))
         s++;
     return s;
-}
-
-lrd_strip_t lrd_strips_of(const lrd_cmat_t *tensor)
-{
-    const bool has_room = tensor->ld > tensor->cols;
-    return (lrd_strip_t){has_room ? tensor->cols : 1, has_room ? tensor->ld : 1};
-}
-
-void lrd_strips_copy(lrd_strip_t strip, int64_t n, size_t element_bytes, const void *src, void *dst)
-{
-    const size_t length = (size_t)strip.length * element_bytes,
-                 apart = (size_t)strip.apart * element_bytes;
-    if (length == apart) {
-        memcpy(dst, src, (size_t)n * length);
-        return;
-    }
-    for (size_t i = 0; i < (size_t)n; i++)
-        memcpy((uint8_t *)dst + i * apart, (const uint8_t *)src + i * length, length);
 }
 
 /* Sends a tensor from its file on, a piece at a time, each when the copy before the last has left. */

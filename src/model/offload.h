@@ -1,5 +1,5 @@
 /* model/offload.h -- blocks whose weights are not kept on the device and travel there in time. Part of
- * model/weights.h; included by weights.c and its tests only.
+ * model/weights.h; included by what is behind that and its tests only.
  *
  *   pinned host memory ----------------copy stream--> a slot on the device --> ops of the block
  *   mapped file --host--> pinned pieces ----------^
@@ -42,17 +42,5 @@ void *lrd_offload_host(const lrd_offload_t *offload, int layer, int tensor);
 /* lrd_weights_use. */
 lrd_status_t lrd_offload_use(lrd_offload_t *offload, lrd_stream_t *stream, int layer,
                              lrd_pass_t left, lrd_pass_t then);
-
-/* A tensor from a file is that many elements in a row, and where it goes they lie `apart`: its rows where it has room behind
- * its columns, else single elements. */
-typedef struct lrd_strip {
-    int64_t length, apart;
-} lrd_strip_t;
-
-lrd_strip_t lrd_strips_of(const lrd_cmat_t *tensor);
-
-/* What lies between them is left as it is. */
-void lrd_strips_copy(lrd_strip_t strip, int64_t n, size_t element_bytes, const void *src,
-                     void *dst);
 
 #endif /* LRD_MODEL_OFFLOAD_H */

@@ -2,33 +2,17 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/progress.h"
-#include "model/offload.h"
+#include "model/weights_parts.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* One tensor on its way: where it comes from, where it goes. */
-typedef struct item {
-    lrd_located_t from;
-    lrd_cmat_t *to; /* data: mapped, or device memory once laid out */
-    int layer;      /* -1: of no block */
-    bool stays;     /* mapped, or read from its file when needed: nothing to load */
-} item_t;           /* from.entry NULL: of an outline */
-
-struct lrd_weights_plan {
-    lrd_weights_files_t *files; /* NULL: an outline */
-    item_t *item;
-    size_t n, capacity;
-    bool imagined; /* the files are taken to hold the compute dtype */
-};
-typedef struct lrd_weights_plan plan_t;
-
-static lrd_status_t add_item(plan_t *plan, lrd_located_t from, lrd_cmat_t *to, int layer)
+static lrd_status_t add_item(lrd_weights_plan_t *plan, lrd_located_t from, lrd_cmat_t *to,
+                             int layer)
 {
     lrd_status_t status = LRD_OK;
     LRD_GROW(plan->item, plan->n, plan->capacity);
-    plan->item[plan->n++] = (item_t){.from = from, .to = to, .layer = layer};
+    plan->item[plan->n++] = (lrd_weights_item_t){.from = from, .to = to, .layer = layer};
 out:
     return status;
 }
@@ -66,7 +50,7 @@ static lrd_status_t add_tensor(lrd_weights_t *w, const char *name, const lrd_ten
                                int layer, lrd_cmat_t *to)
 {
     lrd_status_t status = LRD_OK;
-    plan_t *plan = w->plan;
+    lrd_weights_plan_t *plan = w->plan;
     lrd_located_t from = {NULL, NULL};
     const bool vector = decl->shape[1] == LRD_DIM_NONE;
     const int64_t rows = vector ? 1 : lrd_dim_size(w->config, decl->shape[0]);
@@ -96,8 +80,6 @@ out:
     return status;
 }
 
-enum { PIECE = 16 << 20 }; /* bytes of a file that travel at once */
-
 /* Compares a piece at a time: neither tensor stays in memory. */
 static bool are_equal(const lrd_located_t *x, const lrd_located_t *y)
 {
@@ -105,8 +87,8 @@ static bool are_equal(const lrd_located_t *x, const lrd_located_t *y)
     const uint8_t *b = lrd_safetensors_data(y->file, y->entry);
     const size_t bytes = x->entry->bytes;
     bool equal = bytes == y->entry->bytes && x->entry->dtype == y->entry->dtype;
-    for (size_t at = 0; at < bytes && equal; at += PIECE) {
-        const size_t n = bytes - at < PIECE ? bytes - at : PIECE;
+    for (size_t at = 0; at < bytes && equal; at += LRD_WEIGHTS_PIECE) {
+        const size_t n = bytes - at < LRD_WEIGHTS_PIECE ? bytes - at : LRD_WEIGHTS_PIECE;
         equal = memcmp(a + at, b + at, n) == 0;
         lrd_file_forget(&x->file->map, x->entry->offset + at, n);
         lrd_file_forget(&y->file->map, y->entry->offset + at, n);
@@ -120,7 +102,7 @@ static lrd_status_t add_head(lrd_weights_t *w)
 {
     lrd_status_t status = LRD_OK;
     const lrd_family_t *f = w->config->family;
-    plan_t *plan = w->plan;
+    lrd_weights_plan_t *plan = w->plan;
     const lrd_tensor_decl_t table = {f->embed_tensors[f->word_embeddings].name,
                                      {LRD_DIM_VOCAB, LRD_DIM_HIDDEN}};
     lrd_located_t head, embed;
@@ -256,12 +238,6 @@ out:
     return status;
 }
 
-/* A block's tensor by its number. */
-static int tensor_of(const lrd_weights_t *w, const item_t *item)
-{
-    return (int)(item->to - &w->block[item->layer * w->config->family->n_block_tensors]);
-}
-
 /* Blocks that are not on the device: where their tensors are. */
 static lrd_status_t add_offload(lrd_weights_t *w, const lrd_home_t *home)
 {
@@ -270,9 +246,10 @@ static lrd_status_t add_offload(lrd_weights_t *w, const lrd_home_t *home)
         goto out;
     LRD_TRY(lrd_offload_create(w, home, &w->offload));
     for (size_t i = 0; i < w->plan->n; i++) {
-        const item_t *item = &w->plan->item[i];
+        const lrd_weights_item_t *item = &w->plan->item[i];
         if (item->layer >= 0)
-            lrd_offload_locate(w->offload, item->layer, tensor_of(w, item), item->from);
+            lrd_offload_locate(w->offload, item->layer, lrd_weights_item_tensor(w, item),
+                               item->from);
     }
 out:
     return status;
@@ -396,7 +373,7 @@ void lrd_weights_close(lrd_weights_t *w)
 {
     if (w == NULL)
         return;
-    plan_t *plan = w->plan;
+    lrd_weights_plan_t *plan = w->plan;
     lrd_offload_destroy(w->offload);
     if (plan != NULL) {
         lrd_weights_files_close(plan->files);
@@ -410,15 +387,10 @@ void lrd_weights_close(lrd_weights_t *w)
     lrd_free(w);
 }
 
-static size_t bytes_of(const lrd_weights_t *w, const item_t *item)
-{
-    return (size_t)(item->to->rows * item->to->ld) * lrd_dtype_bytes(w->dtype);
-}
-
 bool lrd_weights_in_files(const lrd_weights_t *w)
 {
     for (size_t i = 0; i < w->plan->n; i++) {
-        const item_t *item = &w->plan->item[i];
+        const lrd_weights_item_t *item = &w->plan->item[i];
         if (item->layer >= 0 && item->from.entry != NULL && item->from.entry->dtype != w->dtype)
             return false;
     }
@@ -446,23 +418,25 @@ size_t lrd_weights_block_bytes(const lrd_weights_t *w)
 }
 
 /* Memory for a tensor that a back end which reads host memory has: the file itself where it can be. */
-static void place_in_host(lrd_weights_t *w, item_t *item, lrd_arena_t *arena)
+static void place_in_host(lrd_weights_t *w, lrd_weights_item_t *item, lrd_arena_t *arena)
 {
     const void *data =
         w->plan->files != NULL ? lrd_safetensors_data(item->from.file, item->from.entry) : NULL;
     item->stays = w->plan->imagined || (data != NULL && item->from.entry->dtype == w->dtype &&
                                         (uintptr_t)data % lrd_dtype_bytes(w->dtype) == 0);
-    item->to->data = item->stays ? data : lrd_arena_take(arena, "weights", bytes_of(w, item));
-    w->mapped_bytes += item->stays ? bytes_of(w, item) : 0;
+    item->to->data =
+        item->stays ? data : lrd_arena_take(arena, "weights", lrd_weights_item_bytes(w, item));
+    w->mapped_bytes += item->stays ? lrd_weights_item_bytes(w, item) : 0;
 }
 
-static void place_on_device(const lrd_weights_t *w, item_t *item, lrd_arena_t *arena)
+static void place_on_device(const lrd_weights_t *w, lrd_weights_item_t *item, lrd_arena_t *arena)
 {
     const lrd_home_t home =
         item->layer >= 0 ? lrd_offload_home(w->offload, item->layer) : LRD_HOME_DEVICE;
     item->stays = home == LRD_HOME_FILE;
-    item->to->data =
-        home == LRD_HOME_DEVICE ? lrd_arena_take(arena, "weights", bytes_of(w, item)) : NULL;
+    item->to->data = home == LRD_HOME_DEVICE
+                         ? lrd_arena_take(arena, "weights", lrd_weights_item_bytes(w, item))
+                         : NULL;
 }
 
 void lrd_weights_layout(lrd_weights_t *w, const lrd_backend_t *backend, lrd_arena_t *arena)
@@ -484,119 +458,4 @@ lrd_status_t lrd_weights_use(lrd_weights_t *w, lrd_stream_t *stream, int layer, 
                              lrd_pass_t then)
 {
     return w->offload != NULL ? lrd_offload_use(w->offload, stream, layer, left, then) : LRD_OK;
-}
-
-/* The way of a piece of a file to the device: pinned memory, and device memory for it as it is in the
- * file and once it is converted. pinned == NULL: ops read host memory. */
-typedef struct stop_over {
-    void *pinned;
-    uint8_t *device; /* [2][bytes] */
-    size_t bytes;
-} stop_over_t;
-
-/* Converts n strips from host memory at `src` to device memory at `dst`, or to pinned memory. */
-static lrd_status_t carry(const lrd_weights_t *w, lrd_stream_t *st, const stop_over_t *over,
-                          const void *src, lrd_dtype_t src_dtype, void *dst, bool to_host,
-                          lrd_strip_t strip, int64_t n_strips)
-{
-    lrd_status_t status = LRD_OK;
-    const int64_t n = n_strips * strip.apart;
-    const size_t bytes = (size_t)n * lrd_dtype_bytes(src_dtype);
-    const bool convert = src_dtype != w->dtype;
-    void *converted = to_host ? over->device + over->bytes : dst;
-    if (over->pinned == NULL) { /* ops read host memory: no room, whole tensors */
-        LRD_TRY(lrd_cast(st, (lrd_scratch_t){0}, &(lrd_cast_t){src, src_dtype, dst, w->dtype, n}));
-        goto out;
-    }
-    if (to_host && !convert) {
-        lrd_strips_copy(strip, n_strips, lrd_dtype_bytes(src_dtype), src, dst);
-        goto out;
-    }
-    lrd_strips_copy(strip, n_strips, lrd_dtype_bytes(src_dtype), src, over->pinned);
-    LRD_TRY(lrd_copy(st, LRD_COPY_H2D, convert ? over->device : dst, over->pinned, bytes));
-    if (convert)
-        LRD_TRY(lrd_cast(st, (lrd_scratch_t){0},
-                         &(lrd_cast_t){over->device, src_dtype, converted, w->dtype, n}));
-    if (to_host)
-        LRD_TRY(lrd_copy(st, LRD_COPY_D2H, dst, converted, (size_t)n * lrd_dtype_bytes(w->dtype)));
-    LRD_TRY(lrd_stream_sync(st)); /* the pinned piece is used again */
-out:
-    return status;
-}
-
-static lrd_status_t load_item(const lrd_weights_t *w, lrd_stream_t *st, const stop_over_t *over,
-                              const item_t *item)
-{
-    lrd_status_t status = LRD_OK;
-    const lrd_tensor_entry_t *e = item->from.entry;
-    const uint8_t *src = lrd_safetensors_data(item->from.file, e);
-    const int64_t from = (int64_t)lrd_dtype_bytes(e->dtype),
-                  to = (int64_t)lrd_dtype_bytes(w->dtype);
-    const lrd_strip_t strip = lrd_strips_of(item->to);
-    const int64_t n_strips = e->n_elements / strip.length;
-    const int64_t most = (int64_t)(over->bytes / sizeof(float)) / strip.apart;
-    const bool to_host = item->to->data == NULL;
-    uint8_t *dst = (uint8_t *)item->to->data;
-    if (to_host)
-        dst = lrd_offload_host(w->offload, item->layer, tensor_of(w, item));
-    LRD_CHECK(most > 0, LRD_ERR_INTERNAL, "no scratch to load a row of weights");
-    for (int64_t at = 0; at < n_strips; at += most) {
-        const int64_t n = n_strips - at < most ? n_strips - at : most;
-        LRD_TRY(carry(w, st, over, src + at * strip.length * from, e->dtype,
-                      dst + at * strip.apart * to, to_host, strip, n));
-    }
-out:
-    return status;
-}
-
-static int64_t count_kib(const lrd_weights_t *w)
-{
-    int64_t kib = 0;
-    for (size_t i = 0; i < w->plan->n; i++)
-        kib += w->plan->item[i].stays ? 0 : (int64_t)(bytes_of(w, &w->plan->item[i]) >> 10);
-    return kib;
-}
-
-static lrd_status_t load_items(lrd_weights_t *w, lrd_stream_t *st, const stop_over_t *over,
-                               const char *name, const lrd_stop_t *stop)
-{
-    lrd_status_t status = LRD_OK;
-    lrd_progress_t progress;
-    int64_t done = 0;
-    lrd_progress_begin(&progress, name, "KiB", 0, count_kib(w));
-    for (size_t i = 0; i < w->plan->n; i++) {
-        const item_t *item = &w->plan->item[i];
-        if (item->stays)
-            continue;
-        LRD_CHECK_STOP(stop);
-        LRD_TRY(load_item(w, st, over, item));
-        done += (int64_t)(bytes_of(w, item) >> 10);
-        lrd_progress_update(&progress, done, NULL);
-    }
-    LRD_TRY(lrd_stream_sync(st));
-    lrd_progress_end(&progress, done);
-out:
-    return status;
-}
-
-lrd_status_t lrd_weights_load(lrd_weights_t *w, lrd_stream_t *st, lrd_scratch_t scratch,
-                              const char *name, const lrd_stop_t *stop)
-{
-    lrd_status_t status = LRD_OK;
-    const bool in_place = st->backend->ops->reads_host_memory;
-    stop_over_t over = {.bytes = PIECE};
-    LRD_CHECK(w->plan->files != NULL, LRD_ERR_INTERNAL, "an outline of weights is not loaded");
-    if (w->offload != NULL && !in_place)
-        LRD_TRY(lrd_offload_open(w->offload, st->backend));
-    if (count_kib(w) == 0)
-        goto out;
-    if (!in_place) {
-        over.bytes = scratch.bytes / 2 < PIECE ? scratch.bytes / 2 : PIECE;
-        over.device = scratch.data;
-        LRD_TRY(lrd_mem_alloc(st->backend, LRD_MEM_PINNED, PIECE, &over.pinned));
-    }
-    LRD_TRY(load_items(w, st, &over, name, stop));
-out:
-    lrd_mem_free(st->backend, LRD_MEM_PINNED, over.pinned, PIECE);
-    return status;
 }
