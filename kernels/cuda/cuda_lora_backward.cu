@@ -6,12 +6,12 @@
  * made in pieces of TILE_COLS and BLOCK_COLS columns, whatever rows there are beside it.
  *
  * B and u are float32, and are split into terms of dy's type, which is exact itself. bfloat16: three terms of 8 bits are
- * all of a float32. float16: two of 11 bits, the second times 2^11, so that it is in range where the first is: what is
- * left of v is at most 2^-22 |v|, or, where the first is below the normal numbers, 2^-36 of the units in which v is
- * split: B from 2^-44 to 2^8 (units of 2^-8), u from 2^-32 to 2^20 (units of 2^4). What is more is infinite, as the
- * float16 result of the forward pass would be. Nothing is scaled by what the data is, so that a row that adds nothing
- * changes no bit. First terms and the others have sums of their own, since tensor cores cut off what does not fit: sums
- * of first terms have at most 16 additions.
+ * all of a float32. float16: two of 11 bits, the second times 2^11, so that it is in range where the first is. A first
+ * term of v leaves at most 2^-11 |v|, of which the second leaves less than 2^-12, or 2^-25 below the normal numbers: in all
+ * 2^-23 |v|, or 2^-36 where that is more. v is B in units of 2^-8 and u in units of 2^4, so that 2^-44 of B counts, which a
+ * training begins with zeros, and neither is infinite below 2^8, and 2^20. Nothing is scaled by what the data is, and so a row that adds
+ * nothing changes no bit. First terms and the others have sums of their own, since tensor cores cut off what does not
+ * fit: sums of first terms have at most 16 additions.
  */
 #include "kernels/cuda/cuda_lora.h"
 #include "kernels/cuda/cuda_tile.cuh"
@@ -26,7 +26,7 @@ enum {
     BLOCK_ROWS = TILES * TILE_ROWS,
     BLOCK_COLS = 512,
     WARP_COLS = TILE_COLS / (THREADS / WARP),
-    PASS_RANKS = 16 /* of a launch: bounds the partial sums */
+    PASS_RANKS = 32 /* of a launch: bounds the partial sums */
 };
 
 /* How values are split: times `b_up` or `u_up`, what a term leaves times `step`. */
@@ -39,15 +39,24 @@ template <> struct split_t<__half> {
     static constexpr float step = 0x1p11f, b_up = 0x1p8f, u_up = 0x1p-4f;
 };
 
+template <class T> union pair_t {
+    uint32_t word;
+    T element[2];
+    __device__ pair_t()
+    {
+    }
+};
+
 /* Two neighbours: of each term a word, `stride` words apart. */
 template <class T>
 __device__ static __forceinline__ void split_pair(float low, float high, uint32_t *term, int stride)
 {
     CUDA_UNROLL for (int i = 0; i < split_t<T>::TERMS; i++)
     {
-        term[i * stride] = pack_pair(low, high, T());
-        low = (low - as_stored<T>(low)) * split_t<T>::step;
-        high = (high - as_stored<T>(high)) * split_t<T>::step;
+        pair_t<T> pair;
+        pair.word = term[i * stride] = pack_pair(low, high, T());
+        low = (low - to_f32(pair.element[0])) * split_t<T>::step;
+        high = (high - to_f32(pair.element[1])) * split_t<T>::step;
     }
 }
 
@@ -96,8 +105,11 @@ __device__ static void split_u(const backward_t<T> &k, const part_t &p, T (*to)[
                    v);
         CUDA_UNROLL for (int i = 0; i < CHUNK; i += 2) split_pair<T>(
             v[i] * split_t<T>::u_up, v[i + 1] * split_t<T>::u_up, &term[0][i / 2], CHUNK / 2);
-        CUDA_UNROLL for (int i = 0; i < TERMS; i++) *
-            (uint4 *)to[i][row] = {term[i][0], term[i][1], term[i][2], term[i][3]};
+        CUDA_UNROLL for (int i = 0; i < TERMS; i++)
+        {
+            const uint4 words = {term[i][0], term[i][1], term[i][2], term[i][3]};
+            *(uint4 *)to[i][row] = words;
+        }
     }
 }
 
@@ -191,7 +203,8 @@ __device__ static __forceinline__ void store_band(const float *sums, float *to, 
         if (lane / 4 + i * 4 >= n_rows || rank >= n_ranks)
             continue;
         if (ranks % 2 == 0) {
-            *(float_pair_t *)to = {sums[i], sums[i + 1]};
+            const float_pair_t pair = {{sums[i], sums[i + 1]}};
+            *(float_pair_t *)to = pair;
         } else {
             to[0] = sums[i];
             if (rank + 1 < n_ranks)
@@ -205,10 +218,12 @@ __device__ static __forceinline__ void store_du(const backward_t<T> &k, const pa
                                                 const float (*du)[THREADS][PIECE])
 {
     const int warp = (int)threadIdx.x / WARP;
-    for (int row = warp * BAND; row < p.n_rows; row += TILE_ROWS)
-        store_band(du[row / TILE_ROWS][threadIdx.x],
-                   k.du + (blockIdx.y * k.rows + p.row + row) * k.ranks + p.rank, k.ranks,
+    for (int row = warp * BAND; row < p.n_rows; row += TILE_ROWS) {
+        float band[PIECE];
+        load_piece(du[row / TILE_ROWS][threadIdx.x], PIECE, true, 0.0f, band);
+        store_band(band, k.du + (blockIdx.y * k.rows + p.row + row) * k.ranks + p.rank, k.ranks,
                    p.n_rows - row, p.n_ranks);
+    }
 }
 
 /* Of the warp's columns, from `first` on. */
