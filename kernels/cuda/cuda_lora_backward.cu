@@ -6,12 +6,12 @@
  * made in pieces of TILE_COLS and BLOCK_COLS columns, whatever rows there are beside it.
  *
  * B and u are float32, and are split into terms of dy's type, which is exact itself. bfloat16: three terms of 8 bits are
- * all of a float32. float16: two of 11 bits, the second times 2^11, so that it is in range where the first is. A first
- * term of v leaves at most 2^-11 |v|, of which the second leaves less than 2^-12, or 2^-25 below the normal numbers: in all
- * 2^-23 |v|, or 2^-36 where that is more. v is B in units of 2^-8 and u in units of 2^4, so that 2^-44 of B counts, which a
- * training begins with zeros, and neither is infinite below 2^8, and 2^20. Nothing is scaled by what the data is, and so a row that adds
- * nothing changes no bit. First terms and the others have sums of their own, since tensor cores cut off what does not
- * fit: sums of first terms have at most 16 additions.
+ * all of a float32. float16: two of 11 bits, the second times 2^11, so that it is in range where the first is. The first
+ * leaves at most 2^-11 |v| of a number v, of which the second leaves less than 2^-12, or 2^-25 below the normal numbers:
+ * in all 2^-23 |v|, or 2^-36 where that is more. v is B in units of 2^-8 and u in units of 2^4: so B, which a training
+ * begins with zeros, counts from 2^-44 to 2^8, and u from 2^-32 to 2^20. Nothing is scaled by what the data
+ * is, so that a row without a gradient changes no bit. First terms and the others have sums of their own, since tensor
+ * cores cut off what does not fit: sums of first terms have at most 16 additions.
  */
 #include "kernels/cuda/cuda_lora.h"
 #include "kernels/cuda/cuda_tile.cuh"
