@@ -40,7 +40,9 @@ static layout_t lay_out(cuda_arena_t *arena, int64_t tokens, int64_t cols, int64
     l.workspace = cuda_take<uint8_t>(arena, CUDA_WORKSPACE);
     l.du = cuda_take<float>(arena, tokens * rank);
     /* Tiles of several adapters are rounded up one by one, but each adapter has its turn. */
-    l.partial = cuda_take<float>(arena, cuda_lora_partials(tokens, cols, rank));
+    l.partial =
+        cuda_take<float>(arena, cuda_larger(cuda_lora_partials(tokens, cols, rank),
+                                            cuda_lora_backward_partials(tokens, cols, rank)));
     l.product = cuda_take<float>(arena, direct ? 0 : cuda_smaller(tokens, TILE_ROWS) * cols);
     return l;
 }
@@ -289,17 +291,34 @@ lrd_status_t cuda_linear_forward(lrd_stream_t *st, lrd_scratch_t scratch, const 
 
 /* ---- backward */
 
+/* du and dB of adapter i. */
+static lrd_status_t backward_from_dy(lrd_stream_t *st, const lrd_linear_bwd_t *a, int i,
+                                     int64_t rank, const layout_t *l)
+{
+    const lrd_lora_t *lora = &a->lora->adapter[i];
+    const int64_t begin = a->lora->row_begin[i], end = a->lora->row_begin[i + 1];
+    const float *u = (const float *)a->u.data;
+    float *to = (float *)a->db[i].data;
+    if (a->dy.dtype != LRD_F32) {
+        const cuda_lora_backward_t b = {
+            a->dy, begin,      end,         lora->a.rows, (const float *)lora->b.data,
+            u,     lora->b.ld, a->u.ld,     lora->scale,  l->du,
+            to,    rank,       a->db[i].ld, l->partial};
+        return cuda_lora_backward(st, &b);
+    }
+    CUDA_TRY(cuda_lora_project(st, a->dy, begin, end, factor_b(lora), lora->scale, NULL, l->du,
+                               rank, {}));
+    const cuda_outer_t db = {a->dy,       begin, end, u, a->u.ld,     lora->a.rows,
+                             lora->scale, NULL,  to,  1, a->db[i].ld, l->partial};
+    return cuda_lora_outer(st, &db);
+}
+
 static lrd_status_t backward_lora(lrd_stream_t *st, const lrd_linear_bwd_t *a, int i, int64_t rank,
                                   const layout_t *l)
 {
     const lrd_lora_t *lora = &a->lora->adapter[i];
     const int64_t begin = a->lora->row_begin[i], end = a->lora->row_begin[i + 1];
-    CUDA_TRY(cuda_lora_project(st, a->dy, begin, end, factor_b(lora), lora->scale, NULL, l->du,
-                               rank, {}));
-    const cuda_outer_t db = {a->dy,        begin,       end,  (const float *)a->u.data, a->u.ld,
-                             lora->a.rows, lora->scale, NULL, (float *)a->db[i].data,   1,
-                             a->db[i].ld,  l->partial};
-    CUDA_TRY(cuda_lora_outer(st, &db));
+    CUDA_TRY(backward_from_dy(st, a, i, rank, l));
     const cuda_outer_t da = {a->x,        begin,       end,
                              l->du,       rank,        lora->a.rows,
                              1.0f,        &lora->drop, (float *)a->da[i].data,

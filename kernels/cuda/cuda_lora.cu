@@ -260,10 +260,9 @@ template <class T> __global__ void __launch_bounds__(THREADS) outer_kernel(outer
     }
 }
 
-/* dst[i / width, i % width] += scale * sum over tiles of partial[tile][i] */
 __global__ void __launch_bounds__(THREADS)
     add_partials_kernel(const float *partial, int64_t tiles, int64_t n, int64_t width, float scale,
-                        float *dst, int64_t ld_dst)
+                        bool accumulate, float *dst, int64_t ld)
 {
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     float sum = 0;
@@ -271,7 +270,17 @@ __global__ void __launch_bounds__(THREADS)
         return;
     for (int64_t tile = 0; tile < tiles; tile++)
         sum += partial[tile * n + i];
-    dst[i / width * ld_dst + i % width] += scale * sum;
+    float *to = dst + i / width * ld + i % width;
+    *to = scale * sum + (accumulate ? *to : 0.0f);
+}
+
+lrd_status_t cuda_lora_add_partials(lrd_stream_t *st, const float *partial, int64_t tiles,
+                                    int64_t n, int64_t width, float scale, bool accumulate,
+                                    float *dst, int64_t ld)
+{
+    return cuda_launch(st, "add_partials_kernel", add_partials_kernel,
+                       dim3((unsigned)cuda_ceil_div(n, THREADS)), THREADS, 0, partial, tiles, n,
+                       width, scale, accumulate, dst, ld);
 }
 
 int64_t cuda_lora_partials(int64_t rows, int64_t cols, int64_t rank)
@@ -300,10 +309,9 @@ lrd_status_t cuda_lora_outer(lrd_stream_t *st, const cuda_outer_t *o)
                               is_wide(o->g, o->ld_g)};
         CUDA_TRY(cuda_launch(st, "outer_kernel", outer_kernel<T>, grid, THREADS, 0, k));
     });
-    const int64_t n = o->rank * cols, width = shape.by_rank ? o->rank : cols;
-    return cuda_launch(st, "add_partials_kernel", add_partials_kernel,
-                       dim3((unsigned)cuda_ceil_div(n, THREADS)), THREADS, 0, o->partial, tiles, n,
-                       width, o->scale, o->dst, shape.by_rank ? o->j_stride : o->r_stride);
+    return cuda_lora_add_partials(st, o->partial, tiles, o->rank * cols,
+                                  shape.by_rank ? o->rank : cols, o->scale, true, o->dst,
+                                  shape.by_rank ? o->j_stride : o->r_stride);
 }
 
 /* ---- finish: a warp has some rows, a lane a chunk of columns */

@@ -40,6 +40,32 @@ lrd_status_t cuda_lora_outer(lrd_stream_t *st, const cuda_outer_t *o);
 /* Floats of scratch for rows, columns of x, rank. */
 int64_t cuda_lora_partials(int64_t rows, int64_t cols, int64_t rank);
 
+/* dst[i / width * ld + i % width] (+)= scale * sum over tiles, in order, of partial[tile * n + i], i of 0 .. n - 1. */
+lrd_status_t cuda_lora_add_partials(lrd_stream_t *st, const float *partial, int64_t tiles,
+                                    int64_t n, int64_t width, float scale, bool accumulate,
+                                    float *dst, int64_t ld);
+
+/* For rows begin .. end - 1 of dy, u and du, from one reading of dy (cuda_lora_backward.cu):
+ *
+ *     du[t, r] = scale * sum over j of dy[t, j] b[j, r]
+ *     db[j, r] += scale * sum over t of dy[t, j] u[t, r], in tiles of 256 rows, in order
+ *
+ * A row of du depends on that row of dy and on b alone. dy is of a 16-bit type. */
+typedef struct cuda_lora_backward {
+    lrd_cmat_t dy;
+    int64_t begin, end, rank;
+    const float *b, *u;
+    int64_t ld_b, ld_u;
+    float scale;
+    float *du, *db;
+    int64_t ld_du, ld_db;
+    float *partial; /* cuda_lora_backward_partials of its shape */
+} cuda_lora_backward_t;
+lrd_status_t cuda_lora_backward(lrd_stream_t *st, const cuda_lora_backward_t *o);
+
+/* Floats of scratch for rows, columns of dy, rank. */
+int64_t cuda_lora_backward_partials(int64_t rows, int64_t cols, int64_t rank);
+
 /* What a linear has beside its product, for rows begin .. end - 1:
  *
  *     v = product + bias + scale * mask * sum over r of u[t, r] factor(r, j)

@@ -259,7 +259,7 @@ template <class T> __host__ static constexpr size_t sums_bytes(int rows, int col
 }
 
 /* Fills a tile of ROWS rows, COLS columns from n_rows rows of d columns, zeros elsewhere, by the THREADS of a block.
- * `wide`: rows begin at multiples of 16 bytes; d is a multiple of 8. The data is there after copies_wait and a
+ * `wide`: rows begin at multiples of 16 bytes, and d is a multiple of 8. The data is there after copies_wait and a
  * barrier. A thread keeps its place in the rows. */
 template <int ROWS, int COLS, int THREADS, class T>
 __device__ static __forceinline__ void load_tile(T *tile, const T *from, int64_t ld, int n_rows,
@@ -285,7 +285,7 @@ __device__ static __forceinline__ void load_tile(T *tile, const T *from, int64_t
     for (int row = 0; first + row < ROWS; row += AT_ONCE) {
         for (int c = 0; c < PIECE; c++) {
             from_f32(0.0f, &to[row * LD + c]);
-            if (row < n_rows)
+            if (row < n_rows && col + c < d)
                 to[row * LD + c] = from[row * ld + c];
         }
     }

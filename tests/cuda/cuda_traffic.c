@@ -45,6 +45,9 @@ static const bound_t bounds[] = {
     /* For each row of 64 columns, 128 bytes: g in two requests that take half of a sector each, 64; keys 8, of four rows a
      * sector. 24 sectors of x and g where 20 are asked for. */
     {"outer_kernel", 0, 1.57, 1.2, 1.01},
+    /* For each column of 128 rows, 256 bytes: B's 32 by each of four warps; u again for each 512 columns, in two requests
+     * that take half of a sector each. */
+    {"lora_backward_kernel", 0, 1.35, 1.02, 1.01},
     /* Logits are read twice and the gradient written: 10 bytes for 6; row numbers, target and state beside. */
     {"cross_entropy_kernel", 0, 1.69, 1.01, 1.01},
     /* Here every token has a target, which is all that is read, 4 bytes, by 8 warps. */

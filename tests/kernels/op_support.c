@@ -41,10 +41,13 @@ static const struct {
     [OP_NORM_BACKWARD] = {8, 1, 0}, /* likewise; the two means are subtracted */
     [OP_LINEAR] = {2, 1, 1},
     [OP_LINEAR_GELU] = {4, 2.2, 1.2}, /* pre is rounded, gelu's slope is up to 1.13; then y */
-    [OP_LINEAR_ROOM] = {2, 1,
-                        2}, /* a GPU rounds u and scale * B before, instead of their product */
+    /* a GPU rounds u and scale * B before, instead of their product */
+    [OP_LINEAR_ROOM] = {2, 1, 2},
     [OP_LINEAR_ROOM_GELU] = {4, 2.2, 2.3},
-    [OP_LORA_F32] = {2, 0, 0},    /* u, dA, dB: float32 throughout, from inputs as stored */
+    /* u, dA, dB: float32 throughout, from inputs as stored. Where a GPU splits B and u into two float16 (its
+     * cuda_lora_backward.cu), what is lost of each, 2^-23 of it at most and 2^-24 in the root mean square, adds up like
+     * one more roundoff of the sum. */
+    [OP_LORA_F32] = {2, 0, 0},
     [OP_LINEAR_DX] = {4, 1, 1.2}, /* float32: times dropout's 1 / (1 - p) and gelu' */
     [OP_GELU] = {4, 1, 0},
     [OP_ATTENTION] = {16, 1, 0}, /* float32: scores of about 8 come to exp with 8 roundoffs */

@@ -19,6 +19,7 @@ typedef struct linear_case {
     bool pre, accumulate, no_dx; /* backward */
     bool room;                   /* for the adapter behind x and w, where the backend uses it */
     int64_t pad;
+    double a_up, b_up; /* A and B are so many times larger, and the scale smaller; 0: once */
 } linear_case_t;
 
 /* One case: inputs as stored, what the reference makes of them, and the same on the device. */
@@ -45,13 +46,14 @@ static void add_adapter(linear_t *l, int i, const uint64_t *key, const uint64_t 
 {
     const int64_t r = l->x->rank[i], k = l->x->k, n = l->x->n;
     const int32_t begin = l->begin[i], end = l->begin[i + 1];
+    const double a_up = l->x->a_up > 0 ? l->x->a_up : 1, b_up = l->x->b_up > 0 ? l->x->b_up : 1;
     if (r == 0)
         return;
-    l->a[i] = op_random(&l->seed, r, k, 0.3);
-    l->b[i] = op_random(&l->seed, n, r, 0.3);
+    l->a[i] = op_random(&l->seed, r, k, 0.3 * a_up);
+    l->b[i] = op_random(&l->seed, n, r, 0.3 * b_up);
     l->lora[i] = (lrd_lora_t){lrd_const(op_put(l->a[i], LRD_F32, l->x->pad)),
                               lrd_const(op_put(l->b[i], LRD_F32, l->x->pad)),
-                              1.5f + (float)i,
+                              (float)((1.5 + i) / (a_up * b_up)),
                               {l->x->p, (uint32_t)(12 + i), 42 + (uint64_t)i, dev_key}};
     if (l->x->p == 0)
         l->lora[i].drop.row_key = NULL;
@@ -273,6 +275,7 @@ static void test_long(void **state)
         {.k = 12, .n = 4101, .adapters = 1, .rows = {9}, .rank = {2}, .p = 0.1f, .pre = true},
         {.k = 16, .n = 20, .adapters = 1, .rows = {1100}, .rank = {3}, .p = 0.1f},
         {.k = 64, .n = 48, .adapters = 1, .rows = {30}, .rank = {71}},
+        {.k = 24, .n = 1032, .adapters = 2, .rows = {300, 213}, .rank = {17, 64}, .p = 0.1f},
     };
     for (int k = 0; k < 3; k++) {
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
@@ -341,6 +344,21 @@ static void test_adapters(void **state)
          .rank = {1, 2, 3, 0, 5, 6},
          .p = 0.1f,
          .no_dx = true},
+    };
+    for (int k = 0; k < 3; k++) {
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+            check_linear(op_dtypes[k], &cases[i]);
+    }
+}
+
+/* B as small as a training's first steps make it, u beyond float16's largest number: what back ends make of
+ * adapters in 16 bit must keep float32's range. */
+static void test_ranges(void **state)
+{
+    (void)state;
+    static const linear_case_t cases[] = {
+        {.k = 40, .n = 72, .adapters = 1, .rows = {70}, .rank = {8}, .b_up = 0x1p-20},
+        {.k = 40, .n = 72, .adapters = 1, .rows = {70}, .rank = {8}, .a_up = 0x1p17},
     };
     for (int k = 0; k < 3; k++) {
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
@@ -462,9 +480,9 @@ int main(int argc, char **argv)
 {
     op_arguments(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear),  cmocka_unit_test(test_long),
-        cmocka_unit_test(test_room),    cmocka_unit_test(test_adapters),
-        cmocka_unit_test(test_dropout), cmocka_unit_test(test_gelu),
-        cmocka_unit_test(test_routes)};
+        cmocka_unit_test(test_linear), cmocka_unit_test(test_long),
+        cmocka_unit_test(test_room),   cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_ranges), cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_gelu),   cmocka_unit_test(test_routes)};
     return cmocka_run_group_tests(tests, op_setup, op_teardown);
 }

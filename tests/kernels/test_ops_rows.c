@@ -1,5 +1,6 @@
-/* A row of a forward op has the same bits among any number of rows: what a prompt cut in pieces, a
- * batch of requests and a training on any number of ranks rest on. */
+/* A row of a forward op, or of dx, has the same bits among any number of rows: what a prompt cut in pieces, a
+ * batch of requests and a training on any number of ranks rest on. Rows without a gradient, as those that fill up a
+ * micro-batch, change no bit of an adapter's. */
 #include "op_support.h"
 
 #include <string.h>
@@ -143,9 +144,90 @@ static void test_rows(void **state)
     }
 }
 
+/* A linear's backward pass over rows 0 .. n - 1, an adapter on those from `first` to `last`. */
+typedef struct backward {
+    lrd_mat_t dx, da, db;
+} backward_t;
+
+static backward_t run_backward(const model_t *m, lrd_mat_t dy, lrd_mat_t u, int32_t n, int32_t from,
+                               int32_t to)
+{
+    const int32_t begin[] = {0, from, to, n};
+    const lrd_weight_t weight = {lrd_const(m->w)};
+    const lrd_lora_t lora[3] = {[1] = {lrd_const(m->a), lrd_const(m->b), 2, {0.1f, 4, 42, m->key}}};
+    const lrd_lora_rows_t rows = {3, lora, begin};
+    const backward_t b = {op_empty(n, C, m->d, 0), op_put(op_zeros(R, C), LRD_F32, 0),
+                          op_put(op_zeros(F, R), LRD_F32, 0)};
+    const lrd_mat_t da[3] = {[1] = b.da}, db[3] = {[1] = b.db};
+    assert_ok(lrd_linear_backward(op_st, op_scratch,
+                                  &(lrd_linear_bwd_t){.dy = first(dy, n),
+                                                      .w = &weight,
+                                                      .lora = &rows,
+                                                      .x = first(m->x, n),
+                                                      .u = first(u, n),
+                                                      .da = da,
+                                                      .db = db,
+                                                      .dx = b.dx}));
+    return b;
+}
+
+static void check_same(const char *what, lrd_dtype_t d, lrd_mat_t have, lrd_mat_t want,
+                       int64_t from, int64_t to)
+{
+    const ref_mat_t x = op_get(have), y = op_get(want);
+    const size_t bytes = (size_t)((to - from) * have.cols) * sizeof *x.v;
+    if (memcmp(x.v + from * have.cols, y.v + from * have.cols, bytes) != 0)
+        fail_msg("%s, %s: rows %ld to %ld have other bits", lrd_dtype_setting_name(d), what,
+                 (long)from, (long)to);
+}
+
+static void test_backward_rows(void **state)
+{
+    (void)state;
+    static const int32_t some[][3] = {{1, 0, 1},     {7, 0, 7},    {65, 0, 65},
+                                      {129, 0, 129}, {T, 70, 150}, {T, 199, T}};
+    for (int k = 0; k < 3; k++) {
+        uint64_t seed = 5;
+        const model_t m = make_model(op_dtypes[k]);
+        const lrd_mat_t dy = op_put(op_random(&seed, T, F, 1), m.d, 0);
+        const lrd_mat_t u = op_put(op_random(&seed, T, R, 1), LRD_F32, 0);
+        const backward_t all = run_backward(&m, dy, u, T, 0, T);
+        for (size_t s = 0; s < sizeof some / sizeof some[0]; s++) {
+            const op_mark_t mark = op_mark();
+            const backward_t b = run_backward(&m, dy, u, some[s][0], some[s][1], some[s][2]);
+            check_same("dx", m.d, b.dx, all.dx, some[s][1], some[s][2]);
+            op_free_to(mark);
+        }
+        op_free_all();
+    }
+}
+
+static void test_without_gradient(void **state)
+{
+    (void)state;
+    enum { N = 130 };
+    for (int k = 0; k < 3; k++) {
+        uint64_t seed = 6;
+        const model_t m = make_model(op_dtypes[k]);
+        ref_mat_t gradient = op_random(&seed, T, F, 1), low = op_random(&seed, T, R, 1);
+        for (int i = N * F; i < T * F; i++)
+            gradient.v[i] = 0;
+        for (int i = N * R; i < T * R; i++)
+            low.v[i] *= 1000; /* larger than all that count */
+        const lrd_mat_t dy = op_put(gradient, m.d, 0), u = op_put(low, LRD_F32, 0);
+        const backward_t few = run_backward(&m, dy, u, N, 0, N),
+                         all = run_backward(&m, dy, u, T, 0, T);
+        check_same("dA", m.d, all.da, few.da, 0, R);
+        check_same("dB", m.d, all.db, few.db, 0, F);
+        op_free_all();
+    }
+}
+
 int main(int argc, char **argv)
 {
     op_arguments(argc, argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),
+                                       cmocka_unit_test(test_backward_rows),
+                                       cmocka_unit_test(test_without_gradient)};
     return cmocka_run_group_tests(tests, op_setup, op_teardown);
 }
