@@ -10,9 +10,9 @@
 #include "kernels/cuda/cuda_device.cuh"
 #include "kernels/cuda/cuda_product.h"
 
-enum { THREADS = 256, LIST_THREADS = 1024, TILE_UNIT = 64 };
-/* A tile is planned for an eighth of the tokens, but not for fewer rows than this: with fewer, reading the weights takes
- * as long as multiplying by them. And for no more float32 logits than this. */
+enum { THREADS = 256, LIST_THREADS = 1024, TILE_UNIT = 128 };
+/* A tile is planned for an eighth of the tokens, but not for fewer rows than this: with half of them, reading the
+ * weights takes longer than multiplying by them. And for no more bytes than this. */
 static const int64_t LEAST_ROWS = 256, MOST_BYTES = 1 << 30;
 /* Sums over V: so many pieces, of whole units, and a rest. */
 static const int64_t PIECES = 16, PIECE_UNIT = 64;
@@ -57,28 +57,32 @@ static head_t lay_out(cuda_arena_t *arena, int64_t tile, int64_t tokens, int64_t
     return h;
 }
 
+/* Bytes of scratch for each TILE_UNIT rows of a tile, and beside them. */
+typedef struct need {
+    int64_t unit, beside;
+} need_t;
+
+static need_t measure(int64_t tokens, int64_t c, int64_t v, lrd_dtype_t dtype, bool backward)
+{
+    cuda_arena_t none = {}, one = {};
+    lay_out(&none, 0, tokens, c, v, dtype, backward);
+    lay_out(&one, TILE_UNIT, tokens, c, v, dtype, backward);
+    return {(int64_t)(one.used - none.used), (int64_t)none.used};
+}
+
 size_t cuda_linear_ce_scratch(const lrd_limits_t *l)
 {
-    cuda_arena_t arena = {};
-    const int64_t most = MOST_BYTES / (l->vocab * (int64_t)sizeof(float)),
-                  wanted = cuda_smaller(cuda_larger(l->tokens / 8, LEAST_ROWS), most),
-                  units = cuda_smaller(wanted / TILE_UNIT, cuda_ceil_div(l->tokens, TILE_UNIT));
-    lay_out(&arena, cuda_larger(units, 1) * TILE_UNIT, l->tokens, l->hidden, l->vocab, l->compute,
-            l->training);
-    return arena.used;
+    const need_t need = measure(l->tokens, l->hidden, l->vocab, l->compute, l->training);
+    const int64_t wanted = cuda_larger(l->tokens / 8, LEAST_ROWS) / TILE_UNIT,
+                  most = cuda_smaller(cuda_ceil_div(l->tokens, TILE_UNIT), MOST_BYTES / need.unit);
+    return (size_t)(need.beside + cuda_larger(cuda_smaller(wanted, most), 1) * need.unit);
 }
 
 /* As many rows as there is room for: the scratch may have been planned for more tokens, or for another op. */
-static int64_t largest_tile(lrd_scratch_t scratch, const lrd_linear_ce_t *a)
+static int64_t largest_tile(lrd_scratch_t scratch, const need_t *need)
 {
-    const int64_t tokens = a->h.rows, c = a->h.cols, v = a->w->w.rows;
-    const bool backward = a->dh.data != NULL;
-    cuda_arena_t none = {}, unit = {};
-    lay_out(&none, 0, tokens, c, v, a->h.dtype, backward);
-    lay_out(&unit, TILE_UNIT, tokens, c, v, a->h.dtype, backward);
-    const size_t units =
-        scratch.bytes > unit.used ? (scratch.bytes - none.used) / (unit.used - none.used) : 1;
-    return (int64_t)units * TILE_UNIT;
+    const int64_t units = ((int64_t)scratch.bytes - need->beside) / need->unit;
+    return cuda_larger(units, 1) * TILE_UNIT;
 }
 
 /* One block: the rows with a target in order. */
@@ -332,7 +336,8 @@ lrd_status_t cuda_linear_ce(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_l
     cuda_arena_t measured = {}, arena = {(uint8_t *)scratch.data, 0};
     const int64_t tokens = a->h.rows, c = a->h.cols, v = a->w->w.rows;
     const bool backward = a->dh.data != NULL;
-    const int64_t tile = largest_tile(scratch, a);
+    const need_t need = measure(tokens, c, v, a->h.dtype, backward);
+    const int64_t tile = largest_tile(scratch, &need);
     lay_out(&measured, tile, tokens, c, v, a->h.dtype, backward);
     CUDA_TRY(cuda_check_scratch(&measured, scratch));
     const head_t h = lay_out(&arena, tile, tokens, c, v, a->h.dtype, backward);
