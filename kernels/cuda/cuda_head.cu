@@ -248,7 +248,7 @@ __global__ void __launch_bounds__(THREADS)
         out[call != NULL ? call->number : 0] = sum;
 }
 
-/* The sums over `length` of V from v0 on, and over as many of the pieces behind, into the parts from `part` on. */
+/* Sums over `length` of V from v0 on, or one by one over `pieces` times as many, into the parts from `part` on. */
 template <class T>
 static lrd_status_t run_pieces(lrd_stream_t *st, const lrd_linear_ce_t *a, const head_t *h,
                                int64_t rows, int64_t v0, int64_t length, int64_t pieces,

@@ -32,7 +32,7 @@ struct lrd_graphs {
 
 /* What a node takes: CUDA says little, a library of NVIDIA's (cccl) counts 10 KiB. A block has 9 nodes on the way
  * forward and 16 back with adapters on its query_key_value, 15 and 36 with them on all linears (15 more where it is
- * formed again): at most, and so many on average of all graphs. Heads and ends of updates have few. Each
+ * formed again): at most, and so many on average of all graphs, of which heads and ends of updates have few. Each
  * adapter beside the first has two of its own on each of four linears. */
 enum {
     NODE_BYTES = 12 << 10,
@@ -43,7 +43,7 @@ enum {
     MEAN_BESIDE = 16
 };
 
-/* As counted on the emulated device, or one more: 7 and 2 for each adapter; 9 and 7. */
+/* What the emulated device counts, or one more. */
 int64_t lrd_graphs_nodes_up(int64_t n_adapted)
 {
     return 7 + 2 * n_adapted;
