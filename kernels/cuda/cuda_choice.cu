@@ -30,6 +30,7 @@ static product_key_t key_of(const cuda_backend_t *be, const cuda_product_t *p)
     key.accumulate = p->accumulate;
     key.epilogue = cuda_lt_epilogue(p);
     key.tf32 = cuda_lt_tf32(be, p);
+    key.pieces = (int32_t)p->pieces;
     key.alignment = (uint32_t)(all & -all);
     return key;
 }
@@ -91,13 +92,16 @@ static void describe_key(const product_key_t *key, char text[sizeof(lrd_choice_t
     static const char *const names[] = {"float32", "bfloat16", "float16"};
     static const lrd_dtype_t dtypes[] = {LRD_F32, LRD_BF16, LRD_F16};
     const char *from = "", *to = "";
+    char pieces[24] = "";
+    if (key->pieces > 0)
+        snprintf(pieces, sizeof pieces, " in %d pieces", key->pieces);
     for (int i = 0; i < 3; i++) {
         from = key->dtype == (int32_t)dtypes[i] ? names[i] : from;
         to = key->y_dtype == (int32_t)dtypes[i] ? names[i] : to;
     }
     snprintf(text, sizeof(lrd_choice_t::product),
-             "%ld x %ld%s %s to %s, ld %ld %ld %ld, epilogue %d%s, alignment %u%s", (long)key->n,
-             (long)key->k, key->transposed ? " transposed" : "", from, to, (long)key->ld_x,
+             "%ld x %ld%s%s %s to %s, ld %ld %ld %ld, epilogue %d%s, alignment %u%s", (long)key->n,
+             (long)key->k, pieces, key->transposed ? " transposed" : "", from, to, (long)key->ld_x,
              (long)key->ld_w, (long)key->ld_y, key->epilogue, key->accumulate ? " added" : "",
              key->alignment, key->tf32 ? ", TF32" : "");
 }

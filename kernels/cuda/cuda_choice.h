@@ -34,7 +34,7 @@ lrd_status_t cuda_lt_multiply(lrd_stream_t *st, const cuda_product_t *p, const l
 /* What an algorithm is chosen for; rows are not among it. */
 typedef struct product_key {
     int64_t n, k, ld_x, ld_w, ld_y;
-    int32_t dtype, y_dtype, transposed, accumulate, epilogue, tf32;
+    int32_t dtype, y_dtype, transposed, accumulate, epilogue, tf32, pieces;
     uint32_t alignment; /* of all addresses together, at most one load's */
 } product_key_t;
 

@@ -3,45 +3,86 @@
  * Rows with a target are listed on the device, gathered, and taken a tile at a time: one product makes
  * the tile's logits in float32, one kernel turns them into losses and, in place, into the gradient of
  * the logits in the compute type, a second product makes dh. [T, V] is never stored.
+ *
+ * The second product has few outputs, [rows, c], and long sums, over V: they are cut into pieces, by V alone, so that
+ * there is work for all of a device, and the pieces' sums are added in their order. No row's bits depend on the tile.
  */
 #include "kernels/cuda/cuda_device.cuh"
 #include "kernels/cuda/cuda_product.h"
 
-enum { THREADS = 256, LIST_THREADS = 1024, TILE_UNIT = 64 };
-static const int64_t TILE_BYTES = 1 << 30; /* of float32 logits */
+enum { THREADS = 256, LIST_THREADS = 1024, TILE_UNIT = 128 };
+/* A tile is planned for an eighth of the tokens, but not for fewer rows than this: with half of them, reading the
+ * weights takes longer than multiplying by them. And for no more bytes than this. */
+static const int64_t LEAST_ROWS = 256, MOST_BYTES = 1 << 30;
+/* Sums over V: so many pieces, of whole units, and a rest. */
+static const int64_t PIECES = 16, PIECE_UNIT = 64;
 
 /* Shared by the kernels of one call; everything lies in scratch. */
 typedef struct head {
     void *workspace;
     int32_t *row, *n_rows; /* rows with a target, ascending; how many */
-    void *h, *dh;          /* [tile][c] of the compute type */
+    void *h;               /* [tile][c] of the compute type */
     float *logits;         /* [tile][v]; then gradients of the compute type, row begins unchanged */
+    float *parts;          /* [count_parts(v)][rows][c]: dh */
     double *nll;           /* [T], in the order of `row` */
     int64_t tile;          /* rows at once */
 } head_t;
 
-static head_t lay_out(cuda_arena_t *arena, int64_t tokens, int64_t c, int64_t v, lrd_dtype_t dtype,
-                      bool backward)
+/* Of V, the length of each of PIECES; 0: there is the rest alone. */
+static int64_t piece_length(int64_t v)
 {
-    const int64_t fit = TILE_BYTES / (v * (int64_t)sizeof(float)) / TILE_UNIT * TILE_UNIT;
+    return v / PIECES / PIECE_UNIT * PIECE_UNIT;
+}
+
+/* Sums that are added up: those of the pieces, and of the rest. */
+static int64_t count_parts(int64_t v)
+{
+    const int64_t length = piece_length(v);
+    return (length > 0 ? PIECES : 0) + (PIECES * length < v ? 1 : 0);
+}
+
+static head_t lay_out(cuda_arena_t *arena, int64_t tile, int64_t tokens, int64_t c, int64_t v,
+                      lrd_dtype_t dtype, bool backward)
+{
     const int64_t element = dtype == LRD_F32 ? 4 : 2;
     head_t h;
-    h.tile = cuda_smaller(tokens, cuda_larger(fit, TILE_UNIT));
+    h.tile = tile;
     h.workspace = cuda_take<uint8_t>(arena, CUDA_WORKSPACE);
     h.row = cuda_take<int32_t>(arena, tokens);
     h.n_rows = cuda_take<int32_t>(arena, 1);
-    h.h = cuda_take<uint8_t>(arena, h.tile * c * element);
-    h.dh = cuda_take<uint8_t>(arena, backward ? h.tile * c * element : 0);
-    h.logits = cuda_take<float>(arena, h.tile * v);
+    h.h = cuda_take<uint8_t>(arena, tile * c * element);
+    h.logits = cuda_take<float>(arena, tile * v);
+    h.parts = cuda_take<float>(arena, backward ? count_parts(v) * tile * c : 0);
     h.nll = cuda_take<double>(arena, tokens);
     return h;
 }
 
+/* Bytes of scratch for each TILE_UNIT rows of a tile, and beside them. */
+typedef struct need {
+    int64_t unit, beside;
+} need_t;
+
+static need_t measure(int64_t tokens, int64_t c, int64_t v, lrd_dtype_t dtype, bool backward)
+{
+    cuda_arena_t none = {}, one = {};
+    lay_out(&none, 0, tokens, c, v, dtype, backward);
+    lay_out(&one, TILE_UNIT, tokens, c, v, dtype, backward);
+    return {(int64_t)(one.used - none.used), (int64_t)none.used};
+}
+
 size_t cuda_linear_ce_scratch(const lrd_limits_t *l)
 {
-    cuda_arena_t arena = {};
-    lay_out(&arena, l->tokens, l->hidden, l->vocab, l->compute, l->training);
-    return arena.used;
+    const need_t need = measure(l->tokens, l->hidden, l->vocab, l->compute, l->training);
+    const int64_t wanted = cuda_larger(l->tokens / 8, LEAST_ROWS) / TILE_UNIT,
+                  most = cuda_smaller(cuda_ceil_div(l->tokens, TILE_UNIT), MOST_BYTES / need.unit);
+    return (size_t)(need.beside + cuda_larger(cuda_smaller(wanted, most), 1) * need.unit);
+}
+
+/* As many rows as there is room for: the scratch may have been planned for more tokens, or for another op. */
+static int64_t largest_tile(lrd_scratch_t scratch, const need_t *need)
+{
+    const int64_t units = ((int64_t)scratch.bytes - need->beside) / need->unit;
+    return cuda_larger(units, 1) * TILE_UNIT;
 }
 
 /* One block: the rows with a target in order. */
@@ -77,15 +118,26 @@ __global__ void __launch_bounds__(THREADS)
         zero_row(tile + i * c, c, wide);
 }
 
-/* The tile's rows of dh to their places. */
+/* The tile's rows of dh, from the sums [n_parts][gridDim.x][c], to their places. */
 template <class T>
 __global__ void __launch_bounds__(THREADS)
-    scatter_kernel(const T *tile, int64_t c, const int32_t *row, const int32_t *n_rows,
-                   int64_t first, T *dh, int64_t ld, bool wide)
+    scatter_kernel(const float *parts, int64_t n_parts, int64_t c, const int32_t *row,
+                   const int32_t *n_rows, int64_t first, T *dh, int64_t ld, bool wide)
 {
-    const int64_t i = blockIdx.x;
-    if (first + i < *n_rows)
-        copy_row(tile + i * c, dh + row[first + i] * ld, c, wide);
+    const int64_t i = blockIdx.x, rows = gridDim.x;
+    if (first + i >= *n_rows)
+        return;
+    T *out = dh + row[first + i] * ld;
+    for (int64_t j = threadIdx.x * PIECE; j < c; j += THREADS * PIECE) {
+        float sum[PIECE], part[PIECE];
+        load_piece(parts + i * c + j, c - j, wide, 0.0f, sum);
+        for (int64_t p = 1; p < n_parts; p++) {
+            load_piece(parts + (p * rows + i) * c + j, c - j, wide, 0.0f, part);
+            for (int e = 0; e < PIECE; e++)
+                sum[e] += part[e];
+        }
+        store_piece(out + j, c - j, wide, sum);
+    }
 }
 
 template <class T>
@@ -196,20 +248,37 @@ __global__ void __launch_bounds__(THREADS)
         out[call != NULL ? call->number : 0] = sum;
 }
 
+/* Sums over `length` of V from v0 on, or one by one over `pieces` times as many, into the parts from `part` on. */
+template <class T>
+static lrd_status_t run_pieces(lrd_stream_t *st, const lrd_linear_ce_t *a, const head_t *h,
+                               int64_t rows, int64_t v0, int64_t length, int64_t pieces,
+                               int64_t part)
+{
+    const int64_t v = a->w->w.rows, c = a->h.cols;
+    const lrd_cmat_t w = a->w->w;
+    cuda_product_t p = {};
+    p.x = {(const T *)h->logits + v0, rows, length, v * (int64_t)(sizeof(float) / sizeof(T)),
+           a->h.dtype};
+    p.w = {(const T *)w.data + v0 * w.ld, length, c, w.ld, w.dtype};
+    p.pieces = pieces;
+    p.y = {h->parts + part * rows * c, rows, c, c, LRD_F32};
+    p.workspace = h->workspace;
+    return cuda_product_run(st, &p);
+}
+
 template <class T>
 static lrd_status_t tile_backward(lrd_stream_t *st, const lrd_linear_ce_t *a, const head_t *h,
                                   int64_t first, int64_t rows)
 {
-    const int64_t v = a->w->w.rows, c = a->h.cols;
-    cuda_product_t p = {};
-    p.x = {h->logits, rows, v, v * (int64_t)(sizeof(float) / sizeof(T)), a->h.dtype};
-    p.w = a->w->w;
-    p.y = {h->dh, rows, c, c, a->h.dtype};
-    p.workspace = h->workspace;
-    CUDA_TRY(cuda_product_run(st, &p));
+    const int64_t v = a->w->w.rows, c = a->h.cols, n_parts = count_parts(v);
+    const int64_t length = piece_length(v), rest = v - PIECES * length;
+    if (length > 0)
+        CUDA_TRY(run_pieces<T>(st, a, h, rows, 0, length, PIECES, 0));
+    if (rest > 0)
+        CUDA_TRY(run_pieces<T>(st, a, h, rows, PIECES * length, rest, 0, n_parts - 1));
     return cuda_launch(st, "scatter_kernel", scatter_kernel<T>, dim3((unsigned)rows), THREADS, 0,
-                       (const T *)h->dh, c, h->row, h->n_rows, first, (T *)a->dh.data, a->dh.ld,
-                       is_wide((const T *)h->dh, c) && is_wide((const T *)a->dh.data, a->dh.ld));
+                       h->parts, n_parts, c, h->row, h->n_rows, first, (T *)a->dh.data, a->dh.ld,
+                       is_wide(h->parts, c) && is_wide((const T *)a->dh.data, a->dh.ld));
 }
 
 template <class T>
@@ -267,8 +336,10 @@ lrd_status_t cuda_linear_ce(lrd_stream_t *st, lrd_scratch_t scratch, const lrd_l
     cuda_arena_t measured = {}, arena = {(uint8_t *)scratch.data, 0};
     const int64_t tokens = a->h.rows, c = a->h.cols, v = a->w->w.rows;
     const bool backward = a->dh.data != NULL;
-    lay_out(&measured, tokens, c, v, a->h.dtype, backward);
+    const need_t need = measure(tokens, c, v, a->h.dtype, backward);
+    const int64_t tile = largest_tile(scratch, &need);
+    lay_out(&measured, tile, tokens, c, v, a->h.dtype, backward);
     CUDA_TRY(cuda_check_scratch(&measured, scratch));
-    const head_t h = lay_out(&arena, tokens, c, v, a->h.dtype, backward);
+    const head_t h = lay_out(&arena, tile, tokens, c, v, a->h.dtype, backward);
     CUDA_DISPATCH(a->h.dtype, return run<T>(st, a, &h));
 }

@@ -46,6 +46,17 @@ bool cuda_lt_tf32(const cuda_backend_t *be, const cuda_product_t *p)
     return be->tf32 && p->x.dtype == LRD_F32;
 }
 
+/* So many matrices, each so many elements behind the one before. */
+static lrd_status_t repeat(cublasLtMatrixLayout_t layout, int64_t n, int64_t stride)
+{
+    const int32_t count = (int32_t)n;
+    LT_CALL(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
+                                             sizeof count));
+    LT_CALL(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                             &stride, sizeof stride));
+    return LRD_OK;
+}
+
 lrd_status_t cuda_lt_describe(const cuda_backend_t *be, const cuda_product_t *p, int64_t rows,
                               lt_product_t *lt)
 {
@@ -67,6 +78,11 @@ lrd_status_t cuda_lt_describe(const cuda_backend_t *be, const cuda_product_t *p,
                                        p->w.ld));
     LT_CALL(cublasLtMatrixLayoutCreate(&lt->x, type, (uint64_t)p->x.cols, (uint64_t)rows, p->x.ld));
     LT_CALL(cublasLtMatrixLayoutCreate(&lt->y, out, (uint64_t)p->y.cols, (uint64_t)rows, p->y.ld));
+    if (p->pieces > 0) {
+        CUDA_TRY(repeat(lt->w, p->pieces, p->w.rows * p->w.ld));
+        CUDA_TRY(repeat(lt->x, p->pieces, p->x.cols));
+        CUDA_TRY(repeat(lt->y, p->pieces, rows * p->y.ld));
+    }
     return LRD_OK;
 }
 

@@ -11,10 +11,15 @@ typedef enum cuda_epilogue {
     CUDA_EPILOGUE_GELU_DERIVATIVE /* y = v * gelu'(aux) */
 } cuda_epilogue_t;
 
-/* y = epilogue(v), v = x w' (transposed, w [n, k]) or x w (w [k, n]), plus bias, plus y itself. */
+/* y = epilogue(v), v = x w' (transposed, w [n, k]) or x w (w [k, n]), plus bias, plus y itself.
+ *
+ * In pieces: a sum of pieces * k terms, k at a time, without bias and epilogue, not transposed. x and w are of the
+ * first piece; those of the next are the next k columns of x, and the next k rows of w. y [pieces][x.rows, n] is the
+ * sums one by one, a piece's rows behind those of the piece before. */
 typedef struct cuda_product {
     lrd_cmat_t x, w; /* of one compute dtype */
     bool transposed;
+    int64_t pieces;   /* 0: one, the whole */
     lrd_mat_t y;      /* of that dtype, or F32 */
     const void *bias; /* [n] of y's dtype, or NULL */
     bool accumulate;

@@ -89,8 +89,13 @@ lrd_status_t lrd_generator_create(lrd_weights_t *weights, lrd_stream_t *stream,
     LRD_NEW(g->use, n);
     LRD_NEW(g->use_begin, n + 1);
     LRD_NEW(g->key, lrd_generator_key_words(limits.slots));
-    LRD_TRY(lrd_graphs_create(stream, GRAPHS, lrd_runs_longest(&weights->runs), limits.adapters,
-                              lrd_generator_key_words(limits.slots), &g->graphs));
+    LRD_TRY(
+        lrd_graphs_create(stream,
+                          &(lrd_graphs_limits_t){.n = GRAPHS,
+                                                 .n_blocks = lrd_runs_longest(&weights->runs),
+                                                 .n_uses = limits.adapters,
+                                                 .n_words = lrd_generator_key_words(limits.slots)},
+                          &g->graphs));
     const size_t arrays = arrays_at(NULL, tokens, n).bytes, next = align((size_t)(n + 1) * 4);
     const size_t slopes = (size_t)weights->config->n_heads * sizeof(float);
     g->pinned_bytes = arrays + next + align(seen_words(g) * 4 + slopes);

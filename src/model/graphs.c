@@ -43,21 +43,41 @@ enum {
     MEAN_BESIDE = 16
 };
 
-lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, int64_t n_uses,
-                               size_t n_words, lrd_graphs_t **graphs_out)
+/* What the emulated device counts, or one more. */
+int64_t lrd_graphs_nodes_up(int64_t n_adapted)
+{
+    return 7 + 2 * n_adapted;
+}
+
+int64_t lrd_graphs_nodes_down(int64_t n_adapted)
+{
+    return 9 + 7 * n_adapted;
+}
+
+/* Of all graphs that are kept. */
+static int64_t most_nodes(const lrd_graphs_limits_t *l)
+{
+    const int64_t usual = l->n * l->n_blocks * MEAN_OF_BLOCK;
+    const bool fewer = l->n_nodes > 0 && l->n_nodes < usual;
+    return (fewer ? l->n_nodes : usual) + l->n * MEAN_BESIDE;
+}
+
+lrd_status_t lrd_graphs_create(lrd_stream_t *stream, const lrd_graphs_limits_t *limits,
+                               lrd_graphs_t **graphs_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_graphs_t *g = NULL;
+    const int n = limits->n;
     LRD_NEW(g, 1);
     g->stream = stream;
-    LRD_NEW(g->keys, 2 * (size_t)n * n_words);
+    LRD_NEW(g->keys, 2 * (size_t)n * limits->n_words);
     LRD_NEW(g->entry, 2 * n);
     g->n = n;
-    g->most_nodes = (size_t)(n * (n_blocks * MEAN_OF_BLOCK + MEAN_BESIDE));
-    const int64_t more = n_uses > 1 ? (n_uses - 1) * MOST_OF_USE : 0;
-    g->largest = (size_t)(n_blocks * (MOST_OF_BLOCK + more) + MOST_BESIDE);
+    g->most_nodes = (size_t)most_nodes(limits);
+    const int64_t more = limits->n_uses > 1 ? (limits->n_uses - 1) * MOST_OF_USE : 0;
+    g->largest = (size_t)(limits->n_blocks * (MOST_OF_BLOCK + more) + MOST_BESIDE);
     for (int i = 0; i < 2 * n; i++)
-        g->entry[i].key = g->keys + (size_t)i * n_words;
+        g->entry[i].key = g->keys + (size_t)i * limits->n_words;
     LRD_TRY(lrd_event_create(stream->backend, &g->mark));
     *graphs_out = g;
     g = NULL;

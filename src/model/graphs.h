@@ -18,15 +18,27 @@ typedef struct lrd_graphs lrd_graphs_t;
 /* Enqueues the pass. It must do the same whenever it is called with the same key, and wait for nothing. */
 typedef lrd_status_t lrd_graphs_pass_t(void *context);
 
-/* Borrows the stream. n: how many graphs are kept at once, of passes through n_blocks blocks at most (fewer, if
- * they are larger than usual), in which n_uses adapters act at most. n_words: of the longest key. The caller destroys it. */
-lrd_status_t lrd_graphs_create(lrd_stream_t *stream, int n, int64_t n_blocks, int64_t n_uses,
-                               size_t n_words, lrd_graphs_t **graphs_out);
+/* What memory is set aside for. */
+typedef struct lrd_graphs_limits {
+    int n;            /* graphs at once, fewer if they are larger than usual */
+    int64_t n_blocks; /* of the longest pass */
+    int64_t n_uses;   /* adapters that act in one, at most */
+    int64_t n_nodes;  /* that all passes through blocks have, if every one comes; 0: nobody knows */
+    size_t n_words;   /* of the longest key */
+} lrd_graphs_limits_t;
+
+/* Borrows the stream. The caller destroys it. */
+lrd_status_t lrd_graphs_create(lrd_stream_t *stream, const lrd_graphs_limits_t *limits,
+                               lrd_graphs_t **graphs_out);
 void lrd_graphs_destroy(lrd_graphs_t *graphs); /* NULL is fine; waits for the stream */
 
 /* Enqueues a pass in one way or another. */
 lrd_status_t lrd_graphs_run(lrd_graphs_t *graphs, const uint64_t *key, size_t n_words,
                             lrd_graphs_pass_t *pass, void *context);
+
+/* Nodes of a block, up and down, with adapters on so many of its linears. */
+int64_t lrd_graphs_nodes_up(int64_t n_adapted);
+int64_t lrd_graphs_nodes_down(int64_t n_adapted);
 
 /* Device memory that they take at most, and the most that they have taken at once. NULL: 0. */
 size_t lrd_graphs_reserve(const lrd_graphs_t *graphs);

@@ -1,6 +1,7 @@
 #include "model/stage.h"
 
 #include "base/mem.h"
+#include "model/feed.h"
 #include "model/stage_parts.h"
 
 #include <string.h>
@@ -11,6 +12,35 @@ enum { GRAPHS = 64 };
 static int64_t count_places(const lrd_stage_t *s, int run)
 {
     return s->limits.places != NULL ? s->limits.places[run] : 1;
+}
+
+/* Linears of a block that have an adapter. */
+static int64_t count_adapted(const lrd_stage_t *s, int layer)
+{
+    int64_t n = 0;
+    for (int place = 0; place < s->family->n_linears; place++)
+        n += lrd_adapter_find(s->adapter, layer, place) != NULL;
+    return n;
+}
+
+/* Of passes through blocks, if micro-batches of every size come (model/feed.h): up and down from each place, and up
+ * alone for evaluations. */
+static int64_t count_nodes(const lrd_stage_t *s)
+{
+    const int64_t tokens = (s->limits.tokens + LRD_FEED_TOKENS - 1) / LRD_FEED_TOKENS,
+                  sequences = (s->limits.sequences + LRD_FEED_SEQUENCES - 1) / LRD_FEED_SEQUENCES;
+    int64_t nodes = 0;
+    for (int r = 0; r < s->weights->runs.n; r++) {
+        const lrd_span_t run = s->weights->runs.run[r];
+        for (int layer = run.first; layer < run.last; layer++) {
+            const int64_t adapted = count_adapted(s, layer), up = lrd_graphs_nodes_up(adapted);
+            const bool again = s->limits.recompute != LRD_CHECKPOINTING_NONE;
+            const int64_t down = lrd_graphs_nodes_down(adapted) + (again ? up : 0);
+            nodes += up;
+            nodes += s->limits.training ? count_places(s, r) * (up + down) : 0;
+        }
+    }
+    return tokens * sequences * nodes;
 }
 
 /* The places of all runs, and a shared one if some run keeps nothing. */
@@ -62,8 +92,14 @@ lrd_status_t lrd_stage_create(lrd_weights_t *weights, const lrd_adapter_t *adapt
     LRD_NEW(s->lora, limits.sequences > 1 ? limits.sequences : 1);
     lrd_stage_expect(s, 0, false);
     if (limits.graphs)
-        LRD_TRY(lrd_graphs_create(stream, GRAPHS, lrd_runs_longest(&weights->runs), 1,
-                                  LRD_STAGE_KEY_WORDS, &s->graphs));
+        LRD_TRY(
+            lrd_graphs_create(stream,
+                              &(lrd_graphs_limits_t){.n = GRAPHS,
+                                                     .n_blocks = lrd_runs_longest(&weights->runs),
+                                                     .n_uses = 1,
+                                                     .n_nodes = count_nodes(s),
+                                                     .n_words = LRD_STAGE_KEY_WORDS},
+                              &s->graphs));
     *stage_out = s;
     s = NULL;
 out:

@@ -26,6 +26,8 @@ struct emu_lt_desc {
 struct emu_lt_layout {
     cudaDataType_t type;
     int64_t rows, cols, ld;
+    int32_t batches;
+    int64_t stride;
 };
 
 struct emu_lt_preference {
@@ -85,9 +87,15 @@ size_t bytes_of(cudaDataType_t type)
     return type == CUDA_R_32F ? 4 : 2;
 }
 
+/* Elements from the first to behind the last of one of the batch. */
+int64_t reach(const emu_lt_layout &l)
+{
+    return (l.cols - 1) * l.ld + l.rows;
+}
+
 size_t extent(const emu_lt_layout &l)
 {
-    return (size_t)((l.cols - 1) * l.ld + l.rows) * bytes_of(l.type);
+    return (size_t)((l.batches - 1) * l.stride + reach(l)) * bytes_of(l.type);
 }
 
 float get(const void *data, int64_t i, int type)
@@ -154,7 +162,7 @@ std::vector<float> widen_a(const job_t &j)
     return a;
 }
 
-void run(const job_t &j)
+void run_one(const job_t &j)
 {
     if (!EMU_PRODUCTS) { /* zeros, where results would be */
         for (int64_t col = 0; col < j.d.cols; col++)
@@ -164,8 +172,6 @@ void run(const job_t &j)
     }
     const std::vector<float> a = widen_a(j);
     std::vector<float> sum((size_t)j.d.rows);
-    emu_spend(milliseconds[j.algorithm]);
-    memset(j.workspace, 0xff, j.workspace_bytes < 4096 ? j.workspace_bytes : 4096);
     for (int64_t col = 0; col < j.d.cols; col++) {
         sum.assign((size_t)j.d.rows, 0);
         for (int64_t i = 0; i < j.k; i++) {
@@ -180,6 +186,29 @@ void run(const job_t &j)
     }
 }
 
+void run(const job_t &all)
+{
+    if (EMU_PRODUCTS) {
+        emu_spend(milliseconds[all.algorithm]);
+        memset(all.workspace, 0xff, all.workspace_bytes < 4096 ? all.workspace_bytes : 4096);
+    }
+    for (int64_t i = 0; i < all.d.batches; i++) {
+        job_t j = all;
+        j.a_data = (const char *)all.a_data + (size_t)(i * j.a.stride) * bytes_of(j.a.type);
+        j.b_data = (const char *)all.b_data + (size_t)(i * j.b.stride) * bytes_of(j.b.type);
+        j.d_data = (char *)all.d_data + (size_t)(i * j.d.stride) * bytes_of(j.d.type);
+        run_one(j);
+    }
+}
+
+/* As many of each; what is written does not overlap, nor does an epilogue belong to it. */
+bool batches_agree(const emu_lt_desc &desc, const emu_lt_layout &a, const emu_lt_layout &b,
+                   const emu_lt_layout &d)
+{
+    return a.batches == d.batches && b.batches == d.batches && d.batches >= 1 &&
+           (d.batches == 1 || (d.stride >= reach(d) && desc.epilogue == CUBLASLT_EPILOGUE_DEFAULT));
+}
+
 bool shapes_agree(const emu_lt_desc &desc, const emu_lt_layout &a, const emu_lt_layout &b,
                   const emu_lt_layout &d)
 {
@@ -190,7 +219,7 @@ bool shapes_agree(const emu_lt_desc &desc, const emu_lt_layout &a, const emu_lt_
                          (desc.bias != nullptr && desc.bias_type == d.type);
     return (t ? a.cols : a.rows) == d.rows && (t ? a.rows : a.cols) == b.rows && b.cols == d.cols &&
            a.type == b.type && (d.type == a.type || d.type == CUDA_R_32F) && a.ld >= a.rows &&
-           b.ld >= b.rows && d.ld >= d.rows && aux_ok && bias_ok;
+           b.ld >= b.rows && d.ld >= d.rows && aux_ok && bias_ok && batches_agree(desc, a, b, d);
 }
 
 bool on_device(const job_t &j)
@@ -198,7 +227,7 @@ bool on_device(const job_t &j)
     const bool bias_ok =
         !has(j, CUBLASLT_EPILOGUE_BIAS) ||
         emu_is_device(j.desc.bias, (size_t)j.d.rows * bytes_of((cudaDataType_t)j.desc.bias_type));
-    const emu_lt_layout aux = {j.d.type, j.d.rows, j.d.cols, j.desc.aux_ld};
+    const emu_lt_layout aux = {j.d.type, j.d.rows, j.d.cols, j.desc.aux_ld, 1, 0};
     const bool aux_ok = (j.desc.epilogue & 128) == 0 || emu_is_device(j.desc.aux, extent(aux));
     return emu_is_device(j.a_data, extent(j.a)) && emu_is_device(j.b_data, extent(j.b)) &&
            emu_is_device(j.d_data, extent(j.d)) && bias_ok && aux_ok &&
@@ -277,8 +306,16 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType_t type,
                                           uint64_t rows, uint64_t cols, int64_t ld)
 {
-    *layout = new emu_lt_layout{type, (int64_t)rows, (int64_t)cols, ld};
+    *layout = new emu_lt_layout{type, (int64_t)rows, (int64_t)cols, ld, 1, 0};
     return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
+                                                cublasLtMatrixLayoutAttribute_t attribute,
+                                                const void *value, size_t bytes)
+{
+    return attribute == CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT ? take(&layout->batches, value, bytes)
+                                                           : take(&layout->stride, value, bytes);
 }
 
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)

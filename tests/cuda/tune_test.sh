@@ -6,7 +6,7 @@ source "$(dirname "$0")/../support/shell_support.sh"
 out=$(make_temporary)
 remove_at_exit "$out"
 cd "$out"
-write_model model 1 32 2 64
+write_model model 1 32 2 2048
 for ((i = 0; i < 4; i++)); do
     echo "{\"input_ids\": [$i, 5, 9, 60, 3, 17, 41, 8, 2, 33, 12, 7]}"
 done >data.jsonl
@@ -18,6 +18,7 @@ run() { # NAME OPTION...
 }
 run tuning tune --backend cuda --out cuda.json --dtype float32 --set data.max_length=12 || fail "tune: $(tail -3 tuning.log)"
 grep -q "96 x 32 transposed float32 to float32, .*: 1.0000 ms, untuned 3.0000" tuning.log || fail "what was found: $(cat tuning.log)"
+grep -q "32 x 128 in 16 pieces float32 to float32, .*: [123].0000 ms, untuned 3.0000" tuning.log || fail "the head's sums: $(cat tuning.log)"
 run plain train --backend cuda --dtype float32 || fail "plain: $(tail -3 plain.log)"
 run tuned train --backend cuda --dtype float32 --set parallel.tuning_file=cuda.json || fail "tuned: $(tail -3 tuned.log)"
 run again train --backend cuda --dtype float32 --set parallel.tuning_file=cuda.json || fail "again: $(tail -3 again.log)"

@@ -94,14 +94,104 @@ static void test_linear_ce(void **state)
 {
     (void)state;
     static const head_case_t cases[] = {
-        {37, 88, 3001, 0, 4, 8}, {1, 8, 5, 3, 0, 0},     {2, 24, 1, 0, 0, 1},
-        {9, 40, 129, 0, -1, 2},  {65, 64, 513, 8, 0, 0}, {7, 17, 4099, 1, 3, 1024},
-        {80, 24, 5003, 0, 2, 0},
+        {37, 88, 3001, 0, 4, 8}, {1, 8, 5, 3, 0, 0},      {2, 24, 1, 0, 0, 1},
+        {9, 40, 129, 0, -1, 2},  {65, 64, 513, 8, 0, 0},  {7, 17, 4099, 1, 3, 1024},
+        {80, 24, 5003, 0, 2, 0}, {33, 12, 2048, 0, 3, 2}, /* whole pieces of V, no rest */
     };
     for (int k = 0; k < 3; k++) {
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
             check_head(op_dtypes[k], &cases[i]);
     }
+}
+
+/* More rows than are taken at once where memory was planned for no more than this op. */
+enum { MANY = 600, MANY_C = 24, MANY_V = 1100 };
+
+typedef struct many {
+    lrd_dtype_t d;
+    lrd_mat_t h;
+    const lrd_weight_t *w;
+    const int32_t *target;
+} many_t;
+
+static void run_many(const many_t *m, lrd_scratch_t scratch, int64_t t, int64_t n_targets,
+                     ref_mat_t *dh_out, float *token_nll_out, double *nll_out)
+{
+    lrd_linear_ce_t op = {.h = lrd_const(m->h),
+                          .w = m->w,
+                          .target = m->target,
+                          .n_targets = n_targets,
+                          .nll = op_device(8),
+                          .token_nll = op_device((size_t)t * 4),
+                          .dh = op_empty(t, MANY_C, m->d, 0)};
+    op.h.rows = t;
+    assert_ok(lrd_linear_ce(op_st, scratch, &op));
+    *dh_out = op_get(op.dh);
+    op_download(op.token_nll, token_nll_out, (size_t)t * 4);
+    op_download(op.nll, nll_out, sizeof *nll_out);
+}
+
+/* The first t rows, told how many are targets or not, are what they are among all. */
+static void check_first(const many_t *m, lrd_scratch_t scratch, int64_t t, const int32_t *target,
+                        ref_mat_t want, const float *want_nll)
+{
+    float token_nll[MANY];
+    double nll;
+    ref_mat_t dh;
+    int64_t n_targets = 0;
+    for (int64_t i = 0; i < t; i++)
+        n_targets += target[i] >= 0;
+    for (int told = 0; told < 2; told++) {
+        const op_mark_t mark = op_mark();
+        op_context("%ld of %d rows, %zu bytes of scratch", (long)t, MANY, scratch.bytes);
+        run_many(m, scratch, t, told ? n_targets : 0, &dh, token_nll, &nll);
+        assert_memory_equal(dh.v, want.v, (size_t)(t * MANY_C) * sizeof *dh.v);
+        assert_memory_equal(token_nll, want_nll, (size_t)t * sizeof *token_nll);
+        op_free_to(mark);
+    }
+}
+
+static void check_tiles(lrd_dtype_t d)
+{
+    static const int64_t some[] = {1, 7, 64, 257, MANY};
+    uint64_t seed = 5;
+    int32_t target[MANY];
+    float token_nll[MANY];
+    double nll;
+    ref_mat_t h = op_random(&seed, MANY, MANY_C, 2), w = op_random(&seed, MANY_V, MANY_C, 0.5), dh,
+              want = op_zeros(MANY, MANY_C);
+    for (int64_t i = 0; i < MANY; i++)
+        target[i] = i % 5 == 1 ? -100 : (int32_t)lrd_test_random_int(&seed, MANY_V);
+    const lrd_weight_t weight = {lrd_const(op_put(w, d, 0))};
+    const many_t m = {d, op_put(h, d, 0), &weight, op_upload(target, sizeof target)};
+    const lrd_scratch_t tight = {op_scratch.data,
+                                 lrd_scratch_bytes(op_be, &(lrd_limits_t){.tokens = MANY,
+                                                                          .max_seqlen = 1,
+                                                                          .hidden = MANY_C,
+                                                                          .mlp = MANY_C,
+                                                                          .vocab = MANY_V,
+                                                                          .n_heads = 1,
+                                                                          .head_dim = MANY_C,
+                                                                          .rank = 1,
+                                                                          .compute = d,
+                                                                          .training = true})};
+    assert_true(tight.bytes <= op_scratch.bytes);
+    run_many(&m, tight, MANY, 0, &dh, token_nll, &nll);
+    const double want_nll = ref_linear_ce(h, w, target, 1, want);
+    op_near("linear_ce dh", OP_HEAD_DH, d, MANY_V, dh, want);
+    assert_true(fabs(nll - want_nll) <= 1e-6 * want_nll);
+    for (size_t i = 0; i < sizeof some / sizeof some[0]; i++) {
+        check_first(&m, tight, some[i], target, dh, token_nll);
+        check_first(&m, op_scratch, some[i], target, dh, token_nll);
+    }
+    op_free_all();
+}
+
+static void test_tiles(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 3; k++)
+        check_tiles(op_dtypes[k]);
 }
 
 /* Logits far apart: the loss stays finite and exact. */
@@ -136,6 +226,7 @@ int main(int argc, char **argv)
 {
     op_arguments(argc, argv);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear_ce),
+                                       cmocka_unit_test(test_tiles),
                                        cmocka_unit_test(test_extremes)};
     return cmocka_run_group_tests(tests, op_setup, op_teardown);
 }

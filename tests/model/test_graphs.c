@@ -41,6 +41,15 @@ out:
     return status;
 }
 
+static lrd_graphs_t *create(int64_t n_nodes)
+{
+    lrd_graphs_t *made = NULL;
+    const lrd_graphs_limits_t limits = {
+        .n = KEPT, .n_blocks = 1, .n_uses = 1, .n_nodes = n_nodes, .n_words = 2};
+    assert_ok(lrd_graphs_create(stream, &limits, &made));
+    return made;
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -50,7 +59,7 @@ static int setup(void **state)
     const size_t bytes = (N_PASSES + 1) * BYTES;
     assert_ok(lrd_mem_alloc(be, LRD_MEM_PINNED, bytes, (void **)&pinned));
     assert_ok(lrd_mem_alloc(be, LRD_MEM_DEVICE, bytes, (void **)&device));
-    assert_ok(lrd_graphs_create(stream, KEPT, 1, 1, 2, &graphs));
+    graphs = create(0);
     return 0;
 }
 
@@ -178,13 +187,40 @@ static void test_large(void **state)
     n_more = 0;
 }
 
+/* Where all passes that can come have few nodes, memory is set aside for these alone, and holds what is kept. */
+static void test_few(void **state)
+{
+    (void)state;
+    enum { FEW = 5 };
+    lrd_graphs_t *usual = graphs, *many = create(1 << 20);
+    assert_int_equal(lrd_graphs_reserve(many), lrd_graphs_reserve(usual));
+    lrd_graphs_destroy(many);
+    graphs = create(FEW);
+    const size_t fewer = lrd_graphs_reserve(graphs);
+    assert_true(fewer < lrd_graphs_reserve(usual));
+    const size_t before = count_free();
+    n_more = MOST_NODES / 2;
+    for (int i = 0; i < KEPT; i++) {
+        ask(i);
+        ask(i);
+        assert_true(before - count_free() <= fewer);
+    }
+    assert_int_equal(count(KEPT - 1, KEPT),
+                     0); /* the last ones are graphs, the first ones are not */
+    assert_int_equal(count(0, 1), 1);
+    n_more = 0;
+    lrd_graphs_destroy(graphs);
+    assert_int_equal(count_free(), before);
+    graphs = usual;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
         return lrd_test_skip("wants a backend that has graphs");
     backend = argv[1];
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_one), cmocka_unit_test(test_many),
-                                       cmocka_unit_test(test_places), cmocka_unit_test(test_large),
-                                       cmocka_unit_test(test_failure)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one),   cmocka_unit_test(test_many), cmocka_unit_test(test_places),
+        cmocka_unit_test(test_large), cmocka_unit_test(test_few),  cmocka_unit_test(test_failure)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
