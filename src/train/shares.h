@@ -1,0 +1,63 @@
+/* train/shares.h -- how many of an update's micro-batches each replica computes: as many as its speed lets it
+ * finish while the others finish theirs.
+ *
+ * A share is a contiguous range, so that the reduction has the same bits whatever the shares are
+ * (comm/tree.h). They are even at first. Behind each update all ranks are told what the replicas took; where
+ * the medians of a few updates say that other shares would end an update sooner, by more than such figures
+ * vary, those are taken from there on. All ranks are told the same, and so come to the same shares. Nothing of it is
+ * kept: a run that goes on begins with even shares again.
+ */
+#ifndef LRD_TRAIN_SHARES_H
+#define LRD_TRAIN_SHARES_H
+
+#include "base/settings.h"
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { LRD_SHARES_WINDOW = 5 }; /* updates from one decision to the next */
+
+typedef struct lrd_shares {
+    int n_replicas;
+    bool moves; /* false: they stay even */
+    /* What a replica's stages take to fill and to empty, in micro-batches: docs/pipeline.md. */
+    double fill;
+    double *pace;           /* [n_replicas] what the shares follow; NULL: they are even */
+    double *adopted, *last; /* [n_replicas] memory for it, and the medians of the last window */
+    double *window;         /* [LRD_SHARES_WINDOW][n_replicas] */
+    int n_told;             /* updates of the window */
+    bool warm;              /* the first update of a process, which prepares much, is behind us */
+    bool advised;
+    int64_t n_most;        /* micro-batches of the window's largest update */
+    int64_t *begin, *best; /* [n_replicas + 1] */
+} lrd_shares_t;
+
+/* Do they move with such settings? With a reduction that is not reproducible they would make results depend on
+ * measurements. */
+bool lrd_shares_move(const lrd_parallel_settings_t *settings, int n_replicas);
+
+/* The most micro-batches that a replica may be given of an update of up to n: what a plan prepares memory for. */
+int64_t lrd_shares_most(int64_t n, int n_replicas, bool moves);
+
+lrd_status_t lrd_shares_open(int n_replicas, double fill, bool moves, lrd_shares_t *shares_out);
+void lrd_shares_close(lrd_shares_t *shares); /* {0} is fine */
+
+/* begin[n_replicas + 1] of an update of n micro-batches, replica r's being begin[r] .. begin[r + 1] - 1; valid
+ * until the next call. */
+const int64_t *lrd_shares_of(lrd_shares_t *shares, int64_t n);
+
+/* What an update of n micro-batches took: pace[n_replicas], seconds of a replica for each of its tokens, the time to
+ * fill and to empty its stages counted as tokens; 0: it had none. A change is logged. The same on all ranks. */
+void lrd_shares_learn(lrd_shares_t *shares, int64_t n, const double *pace);
+
+/* Pure: shares of n micro-batches of which one takes pace[r] > 0 on replica r, fill more being added to each share,
+ * so that the last replica is done as soon as can be where each has at least one, and at most lrd_shares_most. Fewer
+ * micro-batches than replicas, or pace NULL: even shares (base/share.h). */
+void lrd_shares_split(int64_t n, const double *pace, int n_replicas, double fill,
+                      int64_t *begin_out);
+
+/* ... and when the last one is done. */
+double lrd_shares_end(const int64_t *begin, const double *pace, int n_replicas, double fill);
+
+#endif /* LRD_TRAIN_SHARES_H */
