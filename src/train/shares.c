@@ -163,7 +163,7 @@ static void advise(lrd_shares_t *s, double end)
 }
 
 /* Takes other shares if they are worth it. */
-static void decide(lrd_shares_t *s)
+static bool decide(lrd_shares_t *s)
 {
     int fastest, slowest;
     char text[128];
@@ -181,27 +181,28 @@ static void decide(lrd_shares_t *s)
                  "micro-batches of an update they compute %s from here on, in %.0f %% less time",
                  slowest, s->last[slowest] / s->last[fastest], fastest, (long long)s->n_most, text,
                  100 * (1 - end / now));
-        return;
+        return true;
     }
     advise(s, now);
+    return false;
 }
 
-void lrd_shares_learn(lrd_shares_t *s, int64_t n, const double *pace)
+bool lrd_shares_learn(lrd_shares_t *s, int64_t n, const double *pace)
 {
     for (int r = 0; r < s->n_replicas; r++) {
         if (!s->moves || pace[r] <= 0)
-            return;
+            return false;
     }
     if (!s->warm) {
         s->warm = true;
-        return;
+        return false;
     }
+    if (s->n_told == LRD_SHARES_WINDOW)
+        s->n_told = s->n_most = 0;
     memcpy(s->window + s->n_told * s->n_replicas, pace, (size_t)s->n_replicas * sizeof pace[0]);
     s->n_most = n > s->n_most ? n : s->n_most;
     if (++s->n_told < LRD_SHARES_WINDOW)
-        return;
+        return false;
     find_medians(s);
-    decide(s);
-    s->n_told = 0;
-    s->n_most = 0;
+    return decide(s);
 }

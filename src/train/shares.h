@@ -48,8 +48,9 @@ void lrd_shares_close(lrd_shares_t *shares); /* {0} is fine */
 const int64_t *lrd_shares_of(lrd_shares_t *shares, int64_t n);
 
 /* What an update of n micro-batches took: pace[n_replicas], seconds of a replica for each of its tokens, the time to
- * fill and to empty its stages counted as tokens; 0: it had none. A change is logged. The same on all ranks. */
-void lrd_shares_learn(lrd_shares_t *shares, int64_t n, const double *pace);
+ * fill and to empty its stages counted as tokens; 0: it had none. The same on all ranks. True: other shares from here on,
+ * which the log tells: n_most, best, last. */
+bool lrd_shares_learn(lrd_shares_t *shares, int64_t n, const double *pace);
 
 /* Pure: shares of n micro-batches of which one takes pace[r] > 0 on replica r, fill more being added to each share,
  * so that the last replica is done as soon as can be where each has at least one, and at most lrd_shares_most. Fewer

@@ -307,7 +307,7 @@ lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update,
     begun = lrd_clock_seconds();
     LRD_TRY(exchange(s, n, *s->stop != 0, &nll, &result));
     result.waited += lrd_clock_seconds() - begun;
-    lrd_shares_learn(s->shares, update->n_micro_batches, s->pace);
+    result.reshared = lrd_shares_learn(s->shares, update->n_micro_batches, s->pace);
     result.loss = update->n_targets > 0 ? nll / (double)update->n_targets : 0.0;
     result.clock = *clock_of(s);
     *result_out = result;

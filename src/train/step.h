@@ -53,7 +53,8 @@ typedef struct lrd_step_result {
     /* By its device's clock: seconds of the update, and those in which the device did that; 0 where devices are
      * not connected. */
     double device_seconds, device_waited;
-    bool dropped; /* ... before its micro-batches were done: nothing has changed, no loss */
+    bool reshared; /* replicas have other shares from the next update on (train/shares.h) */
+    bool dropped;  /* ... before its micro-batches were done: nothing has changed, no loss */
 } lrd_step_result_t;
 
 /* Fills in what it allocates; the members above it are the caller's. */

@@ -34,6 +34,8 @@ same() { # NAME AS
 moved() { # NAME SLOW SHARES: once, to these
   sed -n 's/^\(Replica .*\) takes .* micro-batches of an update they compute \([0-9 ]*\) from here on, .*/\1: \2/p' "$1.log" >said
   [[ $(cat said) == "Replica $2: $3" ]] || fail "$1: shares are \"$(cat said)\", expected \"Replica $2: $3\": $(cat "$1.log")"
+  [[ $(grep -c "^{\"event\": \"shares\", .*\"micro_batches\": \[${3// /, }\], " "$1/run.jsonl") == 1 ]] ||
+    fail "$1: run.jsonl: $(grep shares "$1/run.jsonl")"
   echo "$1: $(grep ' from here on, ' "$1.log")"
 }
 even() { ! grep -q ' from here on, ' "$1.log" || fail "$1: $(grep ' from here on, ' "$1.log")"; }
@@ -63,10 +65,6 @@ same staged one
 train grid '1 1 2 2' parallel.pipeline=2
 moved grid 1 '4 2'
 same grid one
-# A sum that would depend on it.
-train fast '1 2' parallel.reduction=fast
-even fast
-
 # A run goes on from a checkpoint that was made with such shares, on another layout.
 cp -r slow resumed
 rm -r resumed/checkpoint-10 resumed/*.*
