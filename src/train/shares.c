@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What other shares must save of an update to be worth a change: medians of five vary by less. */
-static const double least_gain = 0.05;
+/* What other shares must save of an update to be worth a change, and in which part of the updates of a window. */
+static const double least_gain = 0.05, most_updates = 0.8;
 /* From where on it is said that a replica is slower and too few micro-batches are there to make up for it: it takes so
  * many times as long as the fastest, and an update so many times as long as if work could be cut anywhere. */
 static const double much_slower = 1.25, much_longer = 1.2;
@@ -35,10 +35,11 @@ int64_t lrd_shares_most(int64_t n, int n_replicas, bool moves)
 lrd_status_t lrd_shares_open(int n_replicas, double fill, bool moves, lrd_shares_t *shares_out)
 {
     lrd_status_t status = LRD_OK;
-    lrd_shares_t s = {.n_replicas = n_replicas, .moves = moves, .fill = fill};
+    lrd_shares_t s = {
+        .n_replicas = n_replicas, .moves = moves, .fill = fill, .n_window = LRD_SHARES_WINDOW};
     LRD_NEW(s.adopted, n_replicas);
     LRD_NEW(s.last, n_replicas);
-    LRD_NEW(s.window, LRD_SHARES_WINDOW * n_replicas);
+    LRD_NEW(s.window, LRD_SHARES_LONGEST * n_replicas);
     LRD_NEW(s.begin, n_replicas + 1);
     LRD_NEW(s.best, n_replicas + 1);
     *shares_out = s;
@@ -111,11 +112,11 @@ static int ascending(const void *a, const void *b)
 static void find_medians(lrd_shares_t *s)
 {
     for (int r = 0; r < s->n_replicas; r++) {
-        double pace[LRD_SHARES_WINDOW];
-        for (int i = 0; i < LRD_SHARES_WINDOW; i++)
+        double pace[LRD_SHARES_LONGEST];
+        for (int i = 0; i < s->n_window; i++)
             pace[i] = s->window[i * s->n_replicas + r];
-        qsort(pace, LRD_SHARES_WINDOW, sizeof pace[0], ascending);
-        s->last[r] = pace[LRD_SHARES_WINDOW / 2];
+        qsort(pace, (size_t)s->n_window, sizeof pace[0], ascending);
+        s->last[r] = pace[s->n_window / 2];
     }
 }
 
@@ -143,7 +144,7 @@ static void find_extremes(const double *pace, int n, int *fastest_out, int *slow
     }
 }
 
-/* Once: what would help where shares cannot. */
+/* Once: what would help where the best shares, with which an update ends so late, do not. */
 static void advise(lrd_shares_t *s, double end)
 {
     int fastest, slowest;
@@ -162,6 +163,22 @@ static void advise(lrd_shares_t *s, double end)
              slowest, ratio, fastest, (long long)s->n_most, 100 * (end / least - 1));
 }
 
+/* Other shares save enough of an update of these paces. */
+static bool gains(const lrd_shares_t *s, const double *pace)
+{
+    const double end = lrd_shares_end(s->best, pace, s->n_replicas, s->fill);
+    return end < (1 - least_gain) * lrd_shares_end(s->begin, pace, s->n_replicas, s->fill);
+}
+
+/* ... and of most of those of the window: speeds that come and go would win in some and lose in others. */
+static bool gain_mostly(const lrd_shares_t *s)
+{
+    int n = 0;
+    for (int i = 0; i < s->n_window; i++)
+        n += gains(s, s->window + i * s->n_replicas);
+    return gains(s, s->last) && n >= most_updates * s->n_window;
+}
+
 /* Takes other shares if they are worth it. */
 static bool decide(lrd_shares_t *s)
 {
@@ -172,7 +189,8 @@ static bool decide(lrd_shares_t *s)
     lrd_shares_split(s->n_most, s->last, n, s->fill, s->best);
     const double now = lrd_shares_end(s->begin, s->last, n, s->fill);
     const double end = lrd_shares_end(s->best, s->last, n, s->fill);
-    if (end < (1 - least_gain) * now) {
+    if (gain_mostly(s)) {
+        s->n_window = (int)smaller(2 * s->n_window, LRD_SHARES_LONGEST);
         memcpy(s->adopted, s->last, (size_t)n * sizeof s->last[0]);
         s->pace = s->adopted;
         find_extremes(s->last, n, &fastest, &slowest);
@@ -183,7 +201,7 @@ static bool decide(lrd_shares_t *s)
                  100 * (1 - end / now));
         return true;
     }
-    advise(s, now);
+    advise(s, end);
     return false;
 }
 
@@ -197,12 +215,13 @@ bool lrd_shares_learn(lrd_shares_t *s, int64_t n, const double *pace)
         s->warm = true;
         return false;
     }
-    if (s->n_told == LRD_SHARES_WINDOW)
-        s->n_told = s->n_most = 0;
     memcpy(s->window + s->n_told * s->n_replicas, pace, (size_t)s->n_replicas * sizeof pace[0]);
     s->n_most = n > s->n_most ? n : s->n_most;
-    if (++s->n_told < LRD_SHARES_WINDOW)
+    if (++s->n_told < s->n_window)
         return false;
     find_medians(s);
-    return decide(s);
+    const bool changed = decide(s);
+    s->n_told = 0;
+    s->n_most = 0;
+    return changed;
 }

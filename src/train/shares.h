@@ -2,10 +2,11 @@
  * finish while the others finish theirs.
  *
  * A share is a contiguous range, so that the reduction has the same bits whatever the shares are
- * (comm/tree.h). They are even at first. Behind each update all ranks are told what the replicas took; where
- * the medians of a few updates say that other shares would end an update sooner, by more than such figures
- * vary, those are taken from there on. All ranks are told the same, and so come to the same shares. Nothing of it is
- * kept: a run that goes on begins with even shares again.
+ * (comm/tree.h). They are even at first. Behind each update all ranks are told what the replicas took. Where the
+ * medians of a window of updates give other shares, with which four in five of these updates would have ended sooner,
+ * those are taken from there on, and the next window is twice as long: what comes and goes moves less and
+ * less. All ranks are told the same, and so come to the same shares. Nothing of it is kept: a run that goes on
+ * begins with even shares again.
  */
 #ifndef LRD_TRAIN_SHARES_H
 #define LRD_TRAIN_SHARES_H
@@ -16,7 +17,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { LRD_SHARES_WINDOW = 5 }; /* updates from one decision to the next */
+/* Updates from one decision to the next, at first and at most. */
+enum { LRD_SHARES_WINDOW = 5, LRD_SHARES_LONGEST = 80 };
 
 typedef struct lrd_shares {
     int n_replicas;
@@ -25,8 +27,8 @@ typedef struct lrd_shares {
     double fill;
     double *pace;           /* [n_replicas] what the shares follow; NULL: they are even */
     double *adopted, *last; /* [n_replicas] memory for it, and the medians of the last window */
-    double *window;         /* [LRD_SHARES_WINDOW][n_replicas] */
-    int n_told;             /* updates of the window */
+    double *window;         /* [LRD_SHARES_LONGEST][n_replicas] */
+    int n_told, n_window;   /* updates of the window that were told, and all */
     bool warm;              /* the first update of a process, which prepares much, is behind us */
     bool advised;
     int64_t n_most;        /* micro-batches of the window's largest update */

@@ -117,8 +117,10 @@ out:
     return status;
 }
 
-/* The same, unless this rank is asked to stop meanwhile. All ranks drop the update, or none. */
-static lrd_status_t try_micro_batches(lrd_stepper_t *s, int64_t n, bool *dropped_out)
+/* The same, unless this rank is asked to stop meanwhile. All ranks drop the update, or none; the vote is
+ * where the faster ones wait for the others. */
+static lrd_status_t try_micro_batches(lrd_stepper_t *s, int64_t n, bool *dropped_out,
+                                      double *waited_out)
 {
     lrd_status_t status = run_micro_batches(s, n);
     int64_t drop = status == LRD_ERR_INTERRUPTED;
@@ -127,7 +129,9 @@ static lrd_status_t try_micro_batches(lrd_stepper_t *s, int64_t n, bool *dropped
         status = lrd_stream_sync(s->stage->stream); /* reads host memory of the batch */
     }
     LRD_TRY(status);
+    const double begun = lrd_clock_seconds();
     LRD_TRY(lrd_comm_max_i64(s->grid->world, &drop, 1));
+    *waited_out = lrd_clock_seconds() - begun;
     *dropped_out = drop != 0;
 out:
     return status;
@@ -288,9 +292,9 @@ lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update,
     s->begin = lrd_shares_of(s->shares, update->n_micro_batches);
     const int64_t n = s->begin[g->replica + 1] - s->begin[g->replica];
     LRD_TRY(start_clock(s));
-    LRD_TRY(try_micro_batches(s, n, &result.dropped));
+    LRD_TRY(try_micro_batches(s, n, &result.dropped, &result.waited));
     const lrd_pipeline_time_t passes = lrd_pipeline_time(s->pipeline);
-    result.waited = passes.on_device ? 0 : passes.waited;
+    result.waited += passes.on_device ? 0 : passes.waited;
     if (result.dropped) {
         result.stop = true;
         *result_out = result;

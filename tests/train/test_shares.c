@@ -1,4 +1,5 @@
 /* Shares of an update's micro-batches: the split against every other one, and what moves it. */
+#include "base/log.h"
 #include "base/share.h"
 #include "support/test_support.h"
 #include "train/shares.h"
@@ -6,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_REPLICAS = 4, MOST = 11, UPDATES = 4 * LRD_SHARES_WINDOW };
+enum { MOST_REPLICAS = 4, MOST = 11, UPDATES = 8 * LRD_SHARES_WINDOW };
 
 /* The soonest end of all splits of micro-batches begin[r] .. n - 1 among replicas r .. */
 static double search(int64_t n, const double *pace, int n_replicas, double fill, int r,
@@ -170,6 +171,36 @@ static void test_steady(void **state)
     lrd_shares_close(&s);
 }
 
+/* Speeds that come and go, now of one replica, now of another: work does not follow for ever, and one that
+ * stays slow in the end is found all the same. */
+static void test_restless(void **state)
+{
+    (void)state;
+    const double slow[2][4] = {{2, 1, 1, 1}, {1, 1, 1, 2}};
+    uint64_t seed = 9;
+    for (int period = 3; period <= 96; period *= 2) {
+        int changes = 0;
+        int64_t before[5], most = 0;
+        lrd_shares_t s;
+        assert_ok(lrd_shares_open(4, 0, true, &s));
+        memcpy(before, lrd_shares_of(&s, 16), sizeof before);
+        for (int i = 0; i < 4000; i++) {
+            learn(&s, 16, 1, slow[i / period % 2], 0.03, &seed);
+            changes += memcmp(before, lrd_shares_of(&s, 16), sizeof before) != 0;
+            memcpy(before, s.begin, sizeof before);
+        }
+        if (period <
+            LRD_SHARES_LONGEST / 2) /* the windows of 5, 10, 20 and 40, and one by chance */
+            assert_in_range(changes, 0, 5);
+        learn(&s, 16, 3 * LRD_SHARES_LONGEST, slow[1], 0.03, &seed);
+        lrd_shares_of(&s, 16);
+        for (int r = 0; r < 3; r++)
+            most = s.begin[r + 1] - s.begin[r] > most ? s.begin[r + 1] - s.begin[r] : most;
+        assert_true(most == 5 && s.begin[4] - s.begin[3] == 2);
+        lrd_shares_close(&s);
+    }
+}
+
 static void test_settings(void **state)
 {
     (void)state;
@@ -185,10 +216,12 @@ static void test_settings(void **state)
 
 int main(void)
 {
+    lrd_log_set_level(LRD_LOG_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_split), cmocka_unit_test(test_half_as_fast),
         cmocka_unit_test(test_even),        cmocka_unit_test(test_learning),
-        cmocka_unit_test(test_steady),      cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_steady),      cmocka_unit_test(test_restless),
+        cmocka_unit_test(test_settings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
