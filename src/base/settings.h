@@ -72,6 +72,9 @@ enum {
 #define LRD_REDUCTION_LIST(X)                     \
     X(LRD_REDUCTION_REPRODUCIBLE, "reproducible") \
     X(LRD_REDUCTION_FAST, "fast")
+#define LRD_SHARES_LIST(X)     \
+    X(LRD_SHARES_AUTO, "auto") \
+    X(LRD_SHARES_EVEN, "even")
 #define LRD_TRANSPORT_LIST(X)     \
     X(LRD_TRANSPORT_AUTO, "auto") \
     X(LRD_TRANSPORT_NCCL, "nccl") \
@@ -88,6 +91,7 @@ typedef enum lrd_schedule { LRD_SCHEDULE_LIST(X) } lrd_schedule_t;
 typedef enum lrd_checkpointing { LRD_CHECKPOINTING_LIST(X) } lrd_checkpointing_t;
 typedef enum lrd_metric { LRD_METRIC_LIST(X) } lrd_metric_t;
 typedef enum lrd_reduction { LRD_REDUCTION_LIST(X) } lrd_reduction_t;
+typedef enum lrd_shares_choice { LRD_SHARES_LIST(X) } lrd_shares_choice_t;
 typedef enum lrd_transport { LRD_TRANSPORT_LIST(X) } lrd_transport_t;
 #undef X
 

@@ -207,6 +207,10 @@ LRD_SETTING(parallel, offload_folder, TEXT, "null", NOT_EMPTY,
 LRD_SETTING(parallel, reduction, CHOICE, "reproducible", ONE_OF(LRD_REDUCTION_LIST),
     "`reproducible`: gradients are summed in one fixed order, with the same bits on any number of "
     "ranks. `fast`: one plain all-reduce.")
+LRD_SETTING(parallel, shares, CHOICE, "auto", ONE_OF(LRD_SHARES_LIST),
+    "How replicas share the micro-batches of an update. `auto`: by their speed, as the run measures it, with the same "
+    "bits; evenly where `reduction` is `fast`. `even`: evenly, which takes less memory for gradients "
+    "(docs/pipeline.md).")
 LRD_SETTING(parallel, transport, CHOICE, "auto", ONE_OF(LRD_TRANSPORT_LIST),
     "How GPUs of several ranks exchange gradients and activations. `nccl`: directly. `mpi`: through host "
     "memory. `auto`: `nccl` where it is and each rank has a GPU of its own. The bits are the same, unless "

@@ -20,6 +20,7 @@ struct lrd_reduce {
     int *n_nodes;                   /* [size] maximal nodes of each rank in this update */
     lrd_tree_t tree;
     int64_t n_leaves, next_leaf;
+    const int64_t *begin;                  /* [size + 1] of the ranks' shares in this update */
     int free_slot[LRD_TREE_DEPTH], n_free; /* but for the last slot, where leaves are made */
 };
 
@@ -33,21 +34,17 @@ static size_t slot_bytes(const lrd_reduce_t *r)
     return (size_t)r->slot * sizeof(float);
 }
 
-static int count_nodes(int64_t n_leaves, int rank, int size)
+static int count_nodes(int64_t n_leaves, int64_t first, int64_t last)
 {
     lrd_tree_t tree;
-    lrd_tree_maximal(&tree, n_leaves, lrd_share_begin(n_leaves, rank, size),
-                     lrd_share_begin(n_leaves, rank + 1, size));
+    lrd_tree_maximal(&tree, n_leaves, first, last);
     return tree.n;
 }
 
 /* The most buffers, own nodes and received nodes that any update of up to max_leaves
- * micro-batches can ask for. */
-static void find_sizes(lrd_reduce_t *r)
+ * micro-batches can ask for, where shares are even. */
+static void find_even(lrd_reduce_t *r)
 {
-    enum { ALIGNED = 4 }; /* floats of 16 bytes: what devices like to move at once */
-    r->slice = (r->o.n + r->size * ALIGNED - 1) / (r->size * ALIGNED) * ALIGNED;
-    r->slot = r->size * r->slice;
     r->n_slots = 1;
     r->most_nodes = 1;
     for (int64_t m = 1; m <= r->o.max_leaves; m++) {
@@ -55,7 +52,8 @@ static void find_sizes(lrd_reduce_t *r)
                                              lrd_share_begin(m, r->rank + 1, r->size));
         int received = 0;
         for (int rank = 0; rank < r->size; rank++) {
-            const int nodes = count_nodes(m, rank, r->size);
+            const int nodes = count_nodes(m, lrd_share_begin(m, rank, r->size),
+                                          lrd_share_begin(m, rank + 1, r->size));
             received += nodes;
             if (rank == r->rank && nodes > r->most_nodes)
                 r->most_nodes = nodes;
@@ -63,6 +61,23 @@ static void find_sizes(lrd_reduce_t *r)
         r->n_slots = buffers > r->n_slots ? buffers : r->n_slots;
         r->most_received = received > r->most_received ? received : r->most_received;
     }
+}
+
+/* ... whatever the shares of up to max_share. */
+static void find_any(lrd_reduce_t *r)
+{
+    const int all = lrd_tree_most_cut(r->o.max_leaves, r->size);
+    r->n_slots = lrd_tree_most_buffers(r->o.max_share);
+    r->most_nodes = lrd_tree_most_nodes(r->o.max_share);
+    r->most_received = r->size * r->most_nodes < all ? r->size * r->most_nodes : all;
+}
+
+static void find_sizes(lrd_reduce_t *r)
+{
+    enum { ALIGNED = 4 }; /* floats of 16 bytes: what devices like to move at once */
+    r->slice = (r->o.n + r->size * ALIGNED - 1) / (r->size * ALIGNED) * ALIGNED;
+    r->slot = r->size * r->slice;
+    (r->o.max_share > 0 ? find_any : find_even)(r);
     if (r->size == 1 || !r->o.reproducible)
         r->most_received = 0;
 }
@@ -147,12 +162,12 @@ static float *slot_at(const lrd_reduce_t *r, int slot)
     return r->slots + (int64_t)slot * r->slot;
 }
 
-void lrd_reduce_begin(lrd_reduce_t *r, int64_t n_leaves, int64_t *first_out, int64_t *last_out)
+void lrd_reduce_begin(lrd_reduce_t *r, int64_t n_leaves, const int64_t *begin)
 {
     lrd_tree_begin(&r->tree, n_leaves);
     r->n_leaves = n_leaves;
-    r->next_leaf = *first_out = lrd_share_begin(n_leaves, r->rank, r->size);
-    *last_out = lrd_share_begin(n_leaves, r->rank + 1, r->size);
+    r->begin = begin;
+    r->next_leaf = begin[r->rank];
     r->n_free = r->n_slots - 1;
     for (int i = 0; i < r->n_free; i++)
         r->free_slot[i] = r->n_free - 1 - i;
@@ -214,7 +229,7 @@ static void plan_exchange(lrd_reduce_t *r)
 {
     r->send_offset[0] = r->receive_offset[0] = 0;
     for (int s = 0; s < r->size; s++) {
-        r->n_nodes[s] = count_nodes(r->n_leaves, s, r->size);
+        r->n_nodes[s] = count_nodes(r->n_leaves, r->begin[s], r->begin[s + 1]);
         r->send_offset[s + 1] = r->send_offset[s] + (size_t)r->tree.n * slice_bytes(r);
         r->receive_offset[s + 1] = r->receive_offset[s] + (size_t)r->n_nodes[s] * slice_bytes(r);
     }
@@ -255,8 +270,7 @@ static lrd_status_t add_received(lrd_reduce_t *r, float **sum_out)
     int slot = 0, dst, src;
     lrd_tree_begin(&all, r->n_leaves);
     for (int s = 0; s < r->size; s++) {
-        lrd_tree_maximal(&of_rank, r->n_leaves, lrd_share_begin(r->n_leaves, s, r->size),
-                         lrd_share_begin(r->n_leaves, s + 1, r->size));
+        lrd_tree_maximal(&of_rank, r->n_leaves, r->begin[s], r->begin[s + 1]);
         for (int i = 0; i < of_rank.n; i++) {
             of_rank.node[i].slot = slot++;
             lrd_tree_push(&all, of_rank.node[i]);

@@ -1,12 +1,13 @@
 /* comm/reduce.h -- the sum of the micro-batches' gradients over all ranks, once an update.
  *
- *   begin(M)           M micro-batches in the update, this rank has a contiguous share of them
+ *   begin(M)           M micro-batches in the update, each rank has a contiguous share of them
  *     buffer = leaf()  zeroed; the backward pass accumulates one micro-batch's gradient into it. Always
  *                      the same, so that a pass may be repeated as it was (lrd_graph_begin)
  *     leaf_done()      again for each micro-batch of the share
  *   end(&sum)          all ranks hold the same bits
  *
- * reproducible: one binary tree over the micro-batches (comm/tree.h), whatever the number of ranks.
+ * reproducible: one binary tree over the micro-batches (comm/tree.h), whatever the number of ranks and
+ * whatever their shares.
  * A rank keeps its partial nodes in a few buffers. At the end each rank receives, of every rank's
  * maximal nodes, one slice of the parameters, adds them up in the tree's order, and gives the
  * result to all: about twice the data that a plain all-reduce moves when ranks hold one node each,
@@ -33,6 +34,8 @@ typedef struct lrd_reduce_options {
     lrd_stream_t *stream;
     int64_t n;          /* floats of a gradient */
     int64_t max_leaves; /* micro-batches that an update may have */
+    /* A rank's share of them may be any of up to so many; 0: shares are even (base/share.h). */
+    int64_t max_share;
     bool reproducible;
 } lrd_reduce_options_t;
 
@@ -47,10 +50,9 @@ void lrd_reduce_layout(lrd_reduce_t *reduce, lrd_arena_t *arena);
 /* Pinned host memory that it holds beside the arena. */
 size_t lrd_reduce_pinned_bytes(const lrd_reduce_t *reduce);
 
-/* An update of n_leaves micro-batches begins;
- * this rank's are first_out .. last_out - 1. Not collective. */
-void lrd_reduce_begin(lrd_reduce_t *reduce, int64_t n_leaves, int64_t *first_out,
-                      int64_t *last_out);
+/* An update of n_leaves micro-batches begins; rank r's are begin[r] .. begin[r + 1] - 1, the same
+ * begin[ranks + 1] on all of them, which stays until the end. Not collective. */
+void lrd_reduce_begin(lrd_reduce_t *reduce, int64_t n_leaves, const int64_t *begin);
 
 /* A zeroed device buffer [n] for the next micro-batch of the share. */
 lrd_status_t lrd_reduce_leaf(lrd_reduce_t *reduce, float **buffer_out);

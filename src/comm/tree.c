@@ -56,6 +56,26 @@ void lrd_tree_maximal(lrd_tree_t *tree, int64_t n_leaves, int64_t first, int64_t
         tree->node[i].slot = i;
 }
 
+/* The shortest ranges with 1, 2, ... nodes, by the leaves below each: 1; 1 1; 1 2 1; 1 2 2 1; 1 2 4 2 1; ... */
+int lrd_tree_most_nodes(int64_t length)
+{
+    int n = 0;
+    for (int64_t shortest = 1; shortest <= length; shortest += (int64_t)1 << n / 2)
+        n++;
+    return n;
+}
+
+/* The first cut goes through the root and a node of each level below, the others through less: each makes one
+ * more node a level. */
+int lrd_tree_most_cut(int64_t n_leaves, int n_ranges)
+{
+    int levels = 0;
+    while ((int64_t)1 << levels < n_leaves)
+        levels++;
+    const int64_t most = 1 + (int64_t)(n_ranges - 1) * levels;
+    return (int)(most < n_leaves ? most : n_leaves);
+}
+
 int lrd_tree_buffers(int64_t n_leaves, int64_t first, int64_t last)
 {
     lrd_tree_t tree;
@@ -68,4 +88,10 @@ int lrd_tree_buffers(int64_t n_leaves, int64_t first, int64_t last)
         }
     }
     return most;
+}
+
+/* A leaf is added to the nodes of those before it. */
+int lrd_tree_most_buffers(int64_t length)
+{
+    return lrd_tree_most_nodes(length - 1) + 1;
 }

@@ -48,8 +48,17 @@ bool lrd_tree_merge(lrd_tree_t *tree, int *dst_out, int *src_out);
 /* The maximal nodes of leaves first .. last - 1, slots numbered from 0, into tree->node. */
 void lrd_tree_maximal(lrd_tree_t *tree, int64_t n_leaves, int64_t first, int64_t last);
 
+/* The most maximal nodes that any range of up to `length` leaves has, in a tree of any size. */
+int lrd_tree_most_nodes(int64_t length);
+
+/* The most that n_leaves have in all, cut into so many ranges, empty ones among them, in any way. */
+int lrd_tree_most_cut(int64_t n_leaves, int n_ranges);
+
 /* Buffers that are in use at once while leaves first .. last - 1 are pushed one by one
  * and merged. */
 int lrd_tree_buffers(int64_t n_leaves, int64_t first, int64_t last);
+
+/* The most of any range of up to `length` leaves, in a tree of any size. */
+int lrd_tree_most_buffers(int64_t length);
 
 #endif /* LRD_COMM_TREE_H */

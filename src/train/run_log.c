@@ -381,6 +381,33 @@ out:
     return status;
 }
 
+lrd_status_t lrd_run_log_shares(lrd_run_log_t *log, const lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_buf_t line = {0};
+    lrd_json_writer_t w = writer(&line);
+    const lrd_shares_t *x = &s->shares;
+    if (log->off)
+        goto out;
+    open_line(&w, "shares");
+    put_int(&w, "step", s->history.global_step);
+    lrd_json_key(&w, "micro_batches");
+    lrd_json_open(&w, '[');
+    for (int r = 0; r < x->n_replicas; r++)
+        lrd_json_int(&w, x->best[r + 1] - x->best[r]);
+    lrd_json_close(&w, ']');
+    lrd_json_key(&w, "token_seconds");
+    lrd_json_open(&w, '[');
+    for (int r = 0; r < x->n_replicas; r++)
+        lrd_json_real(&w, x->last[r]);
+    lrd_json_close(&w, ']');
+    LRD_TRY(close_line(&w));
+    LRD_TRY(add(log, s, &line));
+out:
+    lrd_buf_release(&line);
+    return status;
+}
+
 /* Begins the last line. */
 static void open_end(const lrd_run_log_t *log, const lrd_session_t *s, const char *state,
                      lrd_json_writer_t *w)

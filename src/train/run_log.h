@@ -44,6 +44,9 @@ lrd_status_t lrd_run_log_eval(lrd_run_log_t *log, const lrd_session_t *session,
 lrd_status_t lrd_run_log_checkpoint(lrd_run_log_t *log, const lrd_session_t *session,
                                     double seconds);
 
+/* The shares of an update's micro-batches from here on, and the figures that they follow. */
+lrd_status_t lrd_run_log_shares(lrd_run_log_t *log, const lrd_session_t *session);
+
 /* How it ended: "done" or "interrupted", with what no entry tells of the last updates, and what each rank took:
  * seconds of its updates, of these those spent on other ranks, and its peak memory. Collective. */
 lrd_status_t lrd_run_log_end(lrd_run_log_t *log, const lrd_session_t *session, const char *state,

@@ -115,7 +115,7 @@ static int64_t largest(int64_t a, int64_t b)
 }
 
 /* What sums up and updates the parameters of each run. */
-static lrd_status_t open_update(lrd_session_t *s, int64_t max_micro_batches)
+static lrd_status_t open_update(lrd_session_t *s, int64_t max_micro_batches, int64_t of_replica)
 {
     lrd_status_t status = LRD_OK;
     const lrd_settings_t *x = s->o.settings;
@@ -132,24 +132,24 @@ static lrd_status_t open_update(lrd_session_t *s, int64_t max_micro_batches)
     for (int r = 0; r < s->optimizer.n_runs; r++) {
         const int64_t n = s->optimizer.run[r].n;
         if (n > 0)
-            LRD_TRY(lrd_reduce_create(&(lrd_reduce_options_t){.comm = s->grid.column,
-                                                              .devices = s->grid.column_devices,
-                                                              .stream = s->engine.stream,
-                                                              .n = n,
-                                                              .max_leaves = max_micro_batches,
-                                                              .reproducible = reproducible},
-                                      &s->reduce[r]));
+            LRD_TRY(lrd_reduce_create(
+                &(lrd_reduce_options_t){.comm = s->grid.column,
+                                        .devices = s->grid.column_devices,
+                                        .stream = s->engine.stream,
+                                        .n = n,
+                                        .max_leaves = max_micro_batches,
+                                        .max_share = s->shares.moves ? of_replica : 0,
+                                        .reproducible = reproducible},
+                &s->reduce[r]));
     }
 out:
     return status;
 }
 
 /* What takes micro-batches through the layers of this rank. */
-static lrd_status_t open_pipeline(lrd_session_t *s, lrd_stage_limits_t limits,
-                                  int64_t max_micro_batches)
+static lrd_status_t open_pipeline(lrd_session_t *s, lrd_stage_limits_t limits, int64_t of_replica)
 {
     lrd_status_t status = LRD_OK;
-    const int64_t of_replica = (max_micro_batches + s->grid.n_replicas - 1) / s->grid.n_replicas;
     LRD_NEW(s->places, s->runs.n);
     lrd_pipeline_places(&s->placement, lrd_pipeline_lowest(&s->placement, s->adapter),
                         s->grid.stage, of_replica, s->places);
@@ -186,8 +186,12 @@ static lrd_status_t open_stage(lrd_session_t *s)
 {
     lrd_status_t status = LRD_OK;
     const lrd_loader_limits_t l = lrd_loader_limits(s->loader);
-    LRD_TRY(open_pipeline(s, find_limits(s), l.micro_batches));
-    LRD_TRY(open_update(s, l.micro_batches));
+    const int n = s->grid.n_replicas, p = s->grid.n_stages;
+    const bool moves = lrd_shares_move(&s->o.settings->parallel, n);
+    const int64_t of_replica = lrd_shares_most(l.micro_batches, n, moves);
+    LRD_TRY(lrd_shares_open(n, (p - 1.0) * p / s->placement.n_runs, moves, &s->shares));
+    LRD_TRY(open_pipeline(s, find_limits(s), of_replica));
+    LRD_TRY(open_update(s, l.micro_batches, of_replica));
     s->evaluator =
         (lrd_evaluator_t){.grid = &s->grid,
                           .stage = s->stage,
@@ -200,6 +204,7 @@ static lrd_status_t open_stage(lrd_session_t *s)
                                  .pipeline = s->pipeline,
                                  .reduce = s->reduce,
                                  .optimizer = &s->optimizer,
+                                 .shares = &s->shares,
                                  .set = s->train,
                                  .stop = s->o.stop,
                                  .max_micro_batches = l.micro_batches};
@@ -384,6 +389,7 @@ static void close_stage(lrd_session_t *s)
     lrd_saver_close(&s->saver); /* reads settings and adapter until it is done */
     lrd_evaluator_close(&s->evaluator);
     lrd_stepper_close(&s->stepper);
+    lrd_shares_close(&s->shares);
     for (int r = 0; s->reduce != NULL && r < s->runs.n; r++)
         lrd_reduce_destroy(s->reduce[r]);
     lrd_free(s->reduce);

@@ -23,6 +23,7 @@
 #include "train/evaluate.h"
 #include "train/optimizer.h"
 #include "train/saver.h"
+#include "train/shares.h"
 #include "train/step.h"
 
 typedef struct lrd_session_options {
@@ -76,6 +77,7 @@ typedef struct lrd_session {
     lrd_pipeline_t *pipeline;
     lrd_reduce_t **reduce; /* [runs]; NULL where the run has no adapters */
     lrd_optimizer_t optimizer;
+    lrd_shares_t shares;
     lrd_stepper_t stepper;
     lrd_evaluator_t evaluator;
     int64_t *eval_question; /* of validation_split: the questions that were split off */

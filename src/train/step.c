@@ -2,18 +2,23 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "base/share.h"
 
 #include <math.h>
 #include <string.h>
 
-/* What each rank tells behind its losses: does it want to stop, seconds of the passes, and those of
- * them that it waited. */
-enum { WANTS_STOP, SECONDS, WAITED, N_FACTS };
+/* What each rank tells behind its losses: does it want to stop, seconds of the passes, those of them
+ * that it waited, and the seconds of a token (lrd_shares_learn). */
+enum { WANTS_STOP, SECONDS, WAITED, PACE, N_FACTS };
 
 static bool is_connected(const lrd_stepper_t *s)
 {
     return s->grid->row_devices != NULL || s->grid->column_devices != NULL;
+}
+
+static bool has_timers(const lrd_stepper_t *s)
+{
+    return is_connected(s) ||
+           (s->shares->moves && s->stage->stream->backend->ops->stream_native != NULL);
 }
 
 lrd_status_t lrd_stepper_open(lrd_stepper_t *s)
@@ -27,8 +32,10 @@ lrd_status_t lrd_stepper_open(lrd_stepper_t *s)
     LRD_NEW(s->grads, s->optimizer->n_runs);
     LRD_NEW(s->news, s->max_micro_batches + N_FACTS * size);
     LRD_NEW(s->news_offset, size + 1);
-    if (is_connected(s)) {
+    LRD_NEW(s->pace, s->grid->n_replicas);
+    if (has_timers(s)) {
         LRD_TRY(lrd_timer_create(s->stage->stream->backend, &s->begun));
+        LRD_TRY(lrd_timer_create(s->stage->stream->backend, &s->computed));
         LRD_TRY(lrd_timer_create(s->stage->stream->backend, &s->ended));
     }
 out:
@@ -40,13 +47,15 @@ void lrd_stepper_close(lrd_stepper_t *s)
     if (s->pinned != NULL)
         lrd_mem_free(s->stage->stream->backend, LRD_MEM_PINNED, s->pinned, s->pinned_bytes);
     lrd_event_destroy(s->begun);
+    lrd_event_destroy(s->computed);
     lrd_event_destroy(s->ended);
+    lrd_free(s->pace);
     lrd_free(s->news_offset);
     lrd_free(s->news);
     lrd_free(s->grads);
-    s->begun = s->ended = NULL;
+    s->begun = s->computed = s->ended = NULL;
     s->pinned = NULL;
-    s->news = NULL;
+    s->pace = s->news = NULL;
     s->grads = NULL;
     s->news_offset = NULL;
 }
@@ -60,7 +69,7 @@ static lrd_status_t pack(void *context, int64_t micro_batch, lrd_batch_t *batch_
 {
     const lrd_stepper_t *s = context;
     const lrd_update_t *u = s->update;
-    const int64_t *first = &u->first[s->first + micro_batch];
+    const int64_t *first = &u->first[s->begin[s->grid->replica] + micro_batch];
     return lrd_batch_pack(s->set, u->record + first[0], first[1] - first[0], u->epoch, batch_out);
 }
 
@@ -82,10 +91,10 @@ static lrd_status_t run_micro_batches(lrd_stepper_t *s, int64_t n)
 {
     lrd_status_t status = LRD_OK;
     const lrd_update_t *u = s->update;
-    int64_t first, last;
+    const double begun = lrd_clock_seconds();
     for (int r = 0; r < s->optimizer->n_runs; r++) {
         if (s->reduce[r] != NULL)
-            lrd_reduce_begin(s->reduce[r], u->n_micro_batches, &first, &last);
+            lrd_reduce_begin(s->reduce[r], u->n_micro_batches, s->begin);
     }
     LRD_TRY(lrd_pipeline_run(
         s->pipeline,
@@ -98,12 +107,20 @@ static lrd_status_t run_micro_batches(lrd_stepper_t *s, int64_t n)
                                .pack = pack,
                                .leaf = leaf,
                                .leaf_done = leaf_done}));
+    if (s->computed != NULL) {
+        LRD_TRY(lrd_event_record(s->stage->stream, s->computed));
+    } else if (s->shares->moves) {
+        LRD_TRY(lrd_stream_sync(s->stage->stream));
+        s->seconds = lrd_clock_seconds() - begun;
+    }
 out:
     return status;
 }
 
-/* The same, unless this rank is asked to stop meanwhile. All ranks drop the update, or none. */
-static lrd_status_t try_micro_batches(lrd_stepper_t *s, int64_t n, bool *dropped_out)
+/* The same, unless this rank is asked to stop meanwhile. All ranks drop the update, or none; the vote is
+ * where the faster ones wait for the others. */
+static lrd_status_t try_micro_batches(lrd_stepper_t *s, int64_t n, bool *dropped_out,
+                                      double *waited_out)
 {
     lrd_status_t status = run_micro_batches(s, n);
     int64_t drop = status == LRD_ERR_INTERRUPTED;
@@ -112,7 +129,9 @@ static lrd_status_t try_micro_batches(lrd_stepper_t *s, int64_t n, bool *dropped
         status = lrd_stream_sync(s->stage->stream); /* reads host memory of the batch */
     }
     LRD_TRY(status);
+    const double begun = lrd_clock_seconds();
     LRD_TRY(lrd_comm_max_i64(s->grid->world, &drop, 1));
+    *waited_out = lrd_clock_seconds() - begun;
     *dropped_out = drop != 0;
 out:
     return status;
@@ -131,7 +150,7 @@ out:
 }
 
 /* Where rank r's news begin: losses come from the stages with the head, facts from all. */
-static void plan_news(lrd_stepper_t *s, int64_t n_micro_batches)
+static void plan_news(lrd_stepper_t *s)
 {
     const lrd_grid_t *g = s->grid;
     size_t at = 0;
@@ -139,22 +158,33 @@ static void plan_news(lrd_stepper_t *s, int64_t n_micro_batches)
         const int replica = r / g->n_stages;
         s->news_offset[r] = at * sizeof(double);
         if (r % g->n_stages == g->n_stages - 1)
-            at += (size_t)(lrd_share_begin(n_micro_batches, replica + 1, g->n_replicas) -
-                           lrd_share_begin(n_micro_batches, replica, g->n_replicas));
+            at += (size_t)(s->begin[replica + 1] - s->begin[replica]);
         at += N_FACTS;
     }
     s->news_offset[g->n_replicas * g->n_stages] = at * sizeof(double);
 }
 
+/* Seconds of this replica, as far as this rank of it knows, for each of its tokens. */
+static double find_pace(const lrd_stepper_t *s)
+{
+    const lrd_update_t *u = s->update;
+    const int64_t *begin = &s->begin[s->grid->replica];
+    const double n = (double)(begin[1] - begin[0]);
+    int64_t tokens = 0;
+    for (int64_t i = u->first[begin[0]]; i < u->first[begin[1]]; i++)
+        tokens += lrd_dataset_record(s->set, u->record[i]).n_tokens;
+    return tokens > 0 ? s->seconds / ((double)tokens * (1 + s->shares->fill / n)) : 0;
+}
+
 /* Losses of all micro-batches in their order, and what all ranks tell. */
-static lrd_status_t exchange(lrd_stepper_t *s, int64_t n_micro_batches, int64_t mine, bool stop,
-                             double *nll_out, lrd_step_result_t *result)
+static lrd_status_t exchange(lrd_stepper_t *s, int64_t mine, bool stop, double *nll_out,
+                             lrd_step_result_t *result)
 {
     lrd_status_t status = LRD_OK;
     lrd_comm_t *world = s->grid->world;
     const int size = lrd_comm_size(world);
     const int64_t n_losses = s->stage->weights->has_head ? mine : 0;
-    plan_news(s, n_micro_batches);
+    plan_news(s);
     double *own = s->news + s->news_offset[lrd_comm_rank(world)] / sizeof(double);
     double *facts = own + n_losses, longest = 0, computed = 0;
     memcpy(own, s->pinned, (size_t)n_losses * sizeof(double));
@@ -162,7 +192,9 @@ static lrd_status_t exchange(lrd_stepper_t *s, int64_t n_micro_batches, int64_t 
     facts[WANTS_STOP] = stop;
     facts[SECONDS] = time.seconds;
     facts[WAITED] = time.waited;
+    facts[PACE] = find_pace(s);
     LRD_TRY(lrd_comm_all_gather(world, own, s->news, s->news_offset));
+    memset(s->pace, 0, (size_t)s->grid->n_replicas * sizeof s->pace[0]);
     *nll_out = 0;
     result->stop = false;
     for (int r = 0; r < size; r++) {
@@ -173,16 +205,19 @@ static lrd_status_t exchange(lrd_stepper_t *s, int64_t n_micro_batches, int64_t 
         result->stop = result->stop || facts[WANTS_STOP] != 0;
         longest = fmax(longest, facts[SECONDS]);
         computed += facts[SECONDS] - facts[WAITED];
+        double *pace = &s->pace[r / s->grid->n_stages];
+        *pace = fmax(*pace, facts[PACE]);
     }
     result->busy = longest > 0 ? computed / (longest * size) : 1;
 out:
     return status;
 }
 
-static lrd_status_t start_clock(const lrd_stepper_t *s)
+static lrd_status_t start_clock(lrd_stepper_t *s)
 {
     lrd_status_t status = LRD_OK;
-    if (!is_connected(s))
+    s->seconds = 0;
+    if (s->begun == NULL)
         goto out;
     if (s->grid->column_devices != NULL)
         lrd_devcomm_start_clock(s->grid->column_devices);
@@ -192,10 +227,13 @@ out:
 }
 
 /* Where nothing of the update is left to do. The passes of a pipeline have read their part. */
-static lrd_status_t read_clock(const lrd_stepper_t *s, lrd_step_result_t *result)
+static lrd_status_t read_clock(lrd_stepper_t *s, lrd_step_result_t *result)
 {
     lrd_status_t status = LRD_OK;
     const lrd_pipeline_time_t passes = lrd_pipeline_time(s->pipeline);
+    if (s->begun == NULL)
+        goto out;
+    LRD_TRY(lrd_timer_seconds(s->begun, s->computed, &s->seconds));
     if (!is_connected(s))
         goto out;
     LRD_TRY(lrd_timer_seconds(s->begun, s->ended, &result->device_seconds));
@@ -251,13 +289,12 @@ lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update,
     lrd_step_result_t result = {.stop = false};
     double nll, begun;
     s->update = update;
-    s->first = lrd_share_begin(update->n_micro_batches, g->replica, g->n_replicas);
-    const int64_t n =
-        lrd_share_begin(update->n_micro_batches, g->replica + 1, g->n_replicas) - s->first;
+    s->begin = lrd_shares_of(s->shares, update->n_micro_batches);
+    const int64_t n = s->begin[g->replica + 1] - s->begin[g->replica];
     LRD_TRY(start_clock(s));
-    LRD_TRY(try_micro_batches(s, n, &result.dropped));
+    LRD_TRY(try_micro_batches(s, n, &result.dropped, &result.waited));
     const lrd_pipeline_time_t passes = lrd_pipeline_time(s->pipeline);
-    result.waited = passes.on_device ? 0 : passes.waited;
+    result.waited += passes.on_device ? 0 : passes.waited;
     if (result.dropped) {
         result.stop = true;
         *result_out = result;
@@ -267,13 +304,14 @@ lrd_status_t lrd_stepper_run(lrd_stepper_t *s, const lrd_update_t *update,
     LRD_TRY(reduce(s));
     result.waited += lrd_clock_seconds() - begun;
     LRD_TRY(run_end(s, s->stage->weights->has_head ? n : 0));
-    if (is_connected(s))
+    if (s->ended != NULL)
         LRD_TRY(lrd_event_record(s->stage->stream, s->ended));
     LRD_TRY(lrd_stream_sync(s->stage->stream));
     LRD_TRY(read_clock(s, &result));
     begun = lrd_clock_seconds();
-    LRD_TRY(exchange(s, update->n_micro_batches, n, *s->stop != 0, &nll, &result));
+    LRD_TRY(exchange(s, n, *s->stop != 0, &nll, &result));
     result.waited += lrd_clock_seconds() - begun;
+    result.reshared = lrd_shares_learn(s->shares, update->n_micro_batches, s->pace);
     result.loss = update->n_targets > 0 ? nll / (double)update->n_targets : 0.0;
     result.clock = *clock_of(s);
     *result_out = result;

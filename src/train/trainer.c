@@ -218,6 +218,8 @@ static lrd_status_t run_update(trainer_t *t, bool *stopped_out)
     const bool is_last = step == s->n_updates;
     if (step % x->logging_steps == 0)
         LRD_TRY(lrd_comm_abort(s->o.comm, log_step(t, &r, lr)));
+    if (r.reshared)
+        LRD_TRY(lrd_comm_abort(s->o.comm, lrd_run_log_shares(&t->log, s)));
     LRD_TRY(check_finite(t, &r));
     *stopped_out = r.stop && !is_last;
     if (evaluation_is_due(s) && !*stopped_out)

@@ -4,6 +4,7 @@
  *   test_reduce [--backend NAME [--direct]]   --direct: between devices, without the host
  */
 #include "base/mem.h"
+#include "base/share.h"
 #include "comm/comm.h"
 #include "comm/reduce.h"
 #include "support/test_support.h"
@@ -13,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { N = 37, MAX_LEAVES = 19 };
+enum { N = 37, MAX_LEAVES = 19, MAX_SHARE = 9, CUTS = 6, MAX_RANKS = 16 };
 static lrd_comm_t *comm;
 static const char *backend_name = "cpu";
 static bool direct;
@@ -51,12 +52,12 @@ static void want_sum(int64_t n_leaves, float *sum)
 }
 
 static void run_update(lrd_reduce_t *r, lrd_stream_t *st, float *pinned, int64_t n_leaves,
-                       float *sum)
+                       const int64_t *begin, float *sum)
 {
-    int64_t first, last;
+    const int rank = lrd_comm_rank(comm);
     float *buffer, *before = NULL;
-    lrd_reduce_begin(r, n_leaves, &first, &last);
-    for (int64_t m = first; m < last; m++, before = buffer) {
+    lrd_reduce_begin(r, n_leaves, begin);
+    for (int64_t m = begin[rank]; m < begin[rank + 1]; m++, before = buffer) {
         assert_ok(lrd_reduce_leaf(r, &buffer));
         assert_true(before == NULL || before == buffer);
         leaf(n_leaves, m, pinned);
@@ -70,7 +71,24 @@ static void run_update(lrd_reduce_t *r, lrd_stream_t *st, float *pinned, int64_t
     memcpy(sum, pinned, N * sizeof(float));
 }
 
-static void check(bool reproducible)
+/* Shares of an update: even, or any of up to max_share; empty ones among them where they can be. */
+static void cut(int64_t n_leaves, int64_t max_share, uint64_t *seed, int64_t *begin)
+{
+    const int size = lrd_comm_size(comm);
+    for (int rank = 0; rank <= size; rank++)
+        begin[rank] = lrd_share_begin(n_leaves, rank, size);
+    for (int rank = 1; rank < size && max_share > 0; rank++) {
+        const int64_t behind =
+            n_leaves - (size - rank) * max_share; /* the others can have the rest */
+        const int64_t least = behind > begin[rank - 1] ? behind : begin[rank - 1];
+        const int64_t most = begin[rank - 1] + max_share;
+        begin[rank] =
+            least + lrd_test_random_int(seed, (most < n_leaves ? most : n_leaves) - least + 1);
+    }
+}
+
+/* max_share 0: even shares. */
+static void check(bool reproducible, int64_t max_share)
 {
     lrd_backend_t *be;
     lrd_stream_t *st;
@@ -79,6 +97,12 @@ static void check(bool reproducible)
     lrd_arena_t arena = {0};
     float *pinned, have[N], want[N];
     void *memory;
+    uint64_t seed = 11;
+    int64_t begin[MAX_RANKS + 1];
+    const int size = lrd_comm_size(comm);
+    assert_true(size <= MAX_RANKS);
+    if (max_share > 0 && max_share * size < MAX_LEAVES)
+        max_share = (MAX_LEAVES + size - 1) / size;
     assert_ok(lrd_backend_open(backend_name, &(lrd_backend_options_t){lrd_comm_rank(comm), 1, NULL},
                                &be));
     assert_ok(lrd_stream_create(be, &st));
@@ -90,6 +114,7 @@ static void check(bool reproducible)
                                                         .stream = st,
                                                         .n = N,
                                                         .max_leaves = MAX_LEAVES,
+                                                        .max_share = max_share,
                                                         .reproducible = reproducible},
                                 &r));
     lrd_reduce_layout(r, &arena);
@@ -97,8 +122,10 @@ static void check(bool reproducible)
     assert_ok(lrd_mem_alloc(be, LRD_MEM_DEVICE, bytes, &memory));
     arena = (lrd_arena_t){.base = memory, .capacity = bytes};
     lrd_reduce_layout(r, &arena);
-    for (int64_t n_leaves = 1; n_leaves <= MAX_LEAVES; n_leaves++) {
-        run_update(r, st, pinned, n_leaves, have);
+    for (int64_t update = 0; update < MAX_LEAVES * (max_share > 0 ? CUTS : 1); update++) {
+        const int64_t n_leaves = update % MAX_LEAVES + 1;
+        cut(n_leaves, max_share, &seed, begin);
+        run_update(r, st, pinned, n_leaves, begin, have);
         want_sum(n_leaves, want);
         if (reproducible)
             assert_memory_equal(have, want, sizeof have);
@@ -116,13 +143,20 @@ static void check(bool reproducible)
 static void test_reproducible(void **state)
 {
     (void)state;
-    check(true);
+    check(true, 0);
+}
+
+/* Each update has other shares. */
+static void test_any_shares(void **state)
+{
+    (void)state;
+    check(true, MAX_SHARE);
 }
 
 static void test_fast(void **state)
 {
     (void)state;
-    check(false);
+    check(false, 0);
 }
 
 int main(int argc, char **argv)
@@ -137,6 +171,7 @@ int main(int argc, char **argv)
     if (lrd_comm_rank(comm) != 0 && freopen("/dev/null", "w", stdout) == NULL)
         return 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_reproducible),
+                                       cmocka_unit_test(test_any_shares),
                                        cmocka_unit_test(test_fast)};
     int64_t failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (lrd_comm_max_i64(comm, &failed, 1) != LRD_OK)

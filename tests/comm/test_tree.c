@@ -89,6 +89,7 @@ static void check_split(int64_t n_leaves, int n_ranks, const int64_t *begin, con
     for (int rank = 0; rank < n_ranks; rank++) {
         run_rank(n_leaves, begin[rank], begin[rank + 1], &tree, buffer);
         check_maximal(&tree, n_leaves, begin[rank], begin[rank + 1]);
+        assert_true(tree.n <= lrd_tree_most_nodes(begin[rank + 1] - begin[rank]));
         for (int i = 0; i < tree.n; i++) {
             assert_true(n_received < SLOTS);
             memcpy(received[n_received], buffer[tree.node[i].slot], TEXT);
@@ -99,6 +100,7 @@ static void check_split(int64_t n_leaves, int n_ranks, const int64_t *begin, con
         }
     }
     assert_int_equal(all.n, 1);
+    assert_true(n_received <= lrd_tree_most_cut(n_leaves, n_ranks));
     if (strcmp(received[all.node[0].slot], want) != 0)
         fail_msg("%ld leaves on %d ranks: %s, expected %s", (long)n_leaves, n_ranks,
                  received[all.node[0].slot], want);
@@ -183,11 +185,36 @@ static void test_buffers(void **state)
     assert_true(lrd_tree_buffers(1 << 20, 1, (1 << 20) - 1) <= 2 * 20);
 }
 
+/* The bounds for ranges of a length are reached, and not passed, by some range of that length or less. */
+static void test_bounds(void **state)
+{
+    (void)state;
+    enum { LONGEST = 24, LEAVES = 66 };
+    int nodes = 0, buffers = 0;
+    for (int64_t length = 1; length <= LONGEST; length++) {
+        for (int64_t n = length; n <= LEAVES; n++) {
+            for (int64_t first = 0; first + length <= n; first++) {
+                lrd_tree_t tree;
+                const int b = lrd_tree_buffers(n, first, first + length);
+                lrd_tree_maximal(&tree, n, first, first + length);
+                nodes = tree.n > nodes ? tree.n : nodes;
+                buffers = b > buffers ? b : buffers;
+            }
+        }
+        assert_int_equal(lrd_tree_most_nodes(length), nodes);
+        assert_int_equal(lrd_tree_most_buffers(length), buffers);
+    }
+    /* Two ranges of 16 leaves: 1 and 15 make 1 + 4 nodes. Nobody has more than all leaves. */
+    assert_int_equal(lrd_tree_most_cut(16, 2), 5);
+    assert_int_equal(lrd_tree_most_cut(4, 4), 4);
+    assert_int_equal(lrd_tree_most_cut(1, 3), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_definition), cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_definition),  cmocka_unit_test(test_shares),
         cmocka_unit_test(test_every_split), cmocka_unit_test(test_random_splits),
-        cmocka_unit_test(test_buffers)};
+        cmocka_unit_test(test_buffers),     cmocka_unit_test(test_bounds)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
