@@ -215,6 +215,8 @@ static lrd_status_t run_update(trainer_t *t, bool *stopped_out)
     t->skipped += r.clock.bad != 0;
     t->micro_batches = update.n_micro_batches;
     const int64_t step = s->history.global_step;
+    if (step == 1)
+        lrd_output_start_over(s);
     const bool is_last = step == s->n_updates;
     if (step % x->logging_steps == 0)
         LRD_TRY(lrd_comm_abort(s->o.comm, log_step(t, &r, lr)));
