@@ -68,6 +68,11 @@ static size_t graph_bytes(void *context)
     return lrd_generator_graph_bytes(((lrd_app_answering_t *)context)->generator);
 }
 
+static lrd_graphs_taken_t graphs_taken(void *context)
+{
+    return lrd_generator_graphs_taken(((lrd_app_answering_t *)context)->generator);
+}
+
 static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
 {
     lrd_generator_layout(((lrd_app_answering_t *)context)->generator, model, step);
@@ -112,6 +117,7 @@ lrd_answering_t lrd_app_answering(lrd_app_answering_t *state)
                              .scratch_bytes = scratch_bytes,
                              .pinned_bytes = pinned_bytes,
                              .graph_bytes = graph_bytes,
+                             .graphs_taken = graphs_taken,
                              .layout = layout,
                              .prepare = prepare,
                              .run = run,

@@ -165,6 +165,11 @@ size_t lrd_generator_graph_bytes(const lrd_generator_t *g)
     return lrd_stage_has_graphs(g->stage) ? lrd_graphs_reserve(g->graphs) : 0;
 }
 
+lrd_graphs_taken_t lrd_generator_graphs_taken(const lrd_generator_t *g)
+{
+    return lrd_graphs_taken(g->graphs);
+}
+
 lrd_status_t lrd_generator_prepare(lrd_generator_t *g, lrd_scratch_t scratch)
 {
     g->stage->scratch = scratch;

@@ -91,6 +91,7 @@ void lrd_generator_layout(lrd_generator_t *generator, lrd_arena_t *model, lrd_ar
 size_t lrd_generator_scratch_bytes(const lrd_generator_t *generator);
 size_t lrd_generator_pinned_bytes(const lrd_generator_t *generator);
 size_t lrd_generator_graph_bytes(const lrd_generator_t *generator);
+lrd_graphs_taken_t lrd_generator_graphs_taken(const lrd_generator_t *generator);
 
 /* Once the memory is there. Synchronizes. */
 lrd_status_t lrd_generator_prepare(lrd_generator_t *generator, lrd_scratch_t scratch);

@@ -60,6 +60,29 @@ recorded() { sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "$2/run.jsonl"; } # bytes
 [[ $(recorded 'graphs, at most' one | awk '{ printf "%.1f", $1 / 1048576 }') == "$(awk '/^  graphs, at most/ { print $(NF - 1) }' one.log)" ]] ||
   fail "run.jsonl: graphs $(recorded 'graphs, at most' one)"
 
+# Graphs of answers in evaluations, which are gone behind each of them, count too: as many nodes as there were at once. A
+# driver may keep what they took.
+write_model asked 4 64 2 256
+write_byte_tokenizer asked/tokenizer.json
+python3 - <<'END'
+import json
+questions = [{"id": f"q{i}", "question": "Who came?" + "?" * i, "is_impossible": False, "answers": [{"text": "Ann", "answer_start": 0}]} for i in range(4)]
+json.dump({"version": "v2.0", "data": [{"title": "t", "paragraphs": [{"context": "Ann came with Bob.", "qas": questions}]}]}, open("questions.json", "w"))
+END
+asked=(model.name_or_path=asked data.format=squad data.train_file=questions.json training.max_steps=4)
+answers=(data.eval_file=questions.json training.eval_steps=2 training.predict_with_generate=true training.generation_max_new_tokens=12)
+LRD_EMULATED_COUNTS=silent.counts succeed silent 1 "${asked[@]}" "${answers[@]}" training.predict_with_generate=false
+LRD_EMULATED_COUNTS=answers.counts succeed answers 1 "${asked[@]}" "${answers[@]}"
+LRD_EMULATED_GRAPHS_STAY=1 LRD_EMULATED_COUNTS=kept.counts succeed kept 1 "${asked[@]}" "${answers[@]}"
+for name in silent answers kept; do
+  nodes=$(awk '{ print $8 }' $name.counts)
+  echo "$name: $nodes nodes, $(taken graphs $name) tenths of a MiB"
+  exact $name
+  [[ $(taken graphs $name) == "$(awk -v n="$nodes" 'BEGIN { printf "%.0f", n * 10240 / 104857.6 }')" ]] ||
+    fail "$name: graphs took $(taken graphs $name), expected $nodes nodes of 10 KiB"
+done
+(($(taken graphs answers) > $(taken graphs silent))) || fail "answers have no graphs"
+
 # Scores set memory aside for their graphs, too.
 "$LRD_PROGRAM" score --model model --data train.jsonl --backend cuda >scores 2>log || fail "score: $(cat log)"
 code=0
