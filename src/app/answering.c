@@ -39,7 +39,8 @@ static lrd_status_t take_place(void *context, const lrd_answering_place_t *place
         place->engine->weights, place->engine->stream,
         (lrd_generator_limits_t){.slots = (int32_t)(n < batch ? n : batch),
                                  .capacity = lrd_squad_prompts_capacity(&a->prompts),
-                                 .rank = rank},
+                                 .rank = rank,
+                                 .graphs = place->graphs},
         eos, n_eos, &a->generator));
     lrd_generator_spread(a->generator, place->grid);
 out:

@@ -89,8 +89,9 @@ lrd_status_t lrd_generator_create(lrd_weights_t *weights, lrd_stream_t *stream,
     LRD_NEW(g->use, n);
     LRD_NEW(g->use_begin, n + 1);
     LRD_NEW(g->key, lrd_generator_key_words(limits.slots));
-    LRD_TRY(lrd_graphs_create(stream, GRAPHS, lrd_runs_longest(&weights->runs), limits.adapters,
-                              lrd_generator_key_words(limits.slots), &g->graphs));
+    if (limits.graphs)
+        LRD_TRY(lrd_graphs_create(stream, GRAPHS, lrd_runs_longest(&weights->runs), limits.adapters,
+                                  lrd_generator_key_words(limits.slots), &g->graphs));
     const size_t arrays = arrays_at(NULL, tokens, n).bytes, next = align((size_t)(n + 1) * 4);
     const size_t slopes = (size_t)weights->config->n_heads * sizeof(float);
     g->pinned_bytes = arrays + next + align(seen_words(g) * 4 + slopes);
@@ -465,7 +466,8 @@ lrd_status_t lrd_generate(lrd_generator_t *g, const lrd_sampling_t *sampling,
     LRD_TRY(check_requests(&r));
     memset(g->slots, 0, (size_t)g->limits.slots * sizeof g->slots[0]);
     status = answer(&r);
-    const lrd_status_t forgotten = lrd_graphs_forget(g->graphs); /* adapters may come and go now */
+    const lrd_status_t forgotten = /* adapters may come and go now */
+        g->graphs != NULL ? lrd_graphs_forget(g->graphs) : LRD_OK;
     status = status == LRD_OK ? forgotten : status;
 out:
     return status;

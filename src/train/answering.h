@@ -30,6 +30,7 @@ typedef struct lrd_answering_place {
     const lrd_grid_t *grid;
     lrd_engine_t *engine;         /* with this rank's layers */
     const lrd_adapter_t *adapter; /* what lies in them */
+    bool graphs;                  /* there is room for them */
 } lrd_answering_place_t;
 
 typedef struct lrd_answering {

@@ -82,6 +82,11 @@ for name in silent answers kept; do
     fail "$name: graphs took $(taken graphs $name), expected $nodes nodes of 10 KiB"
 done
 (($(taken graphs answers) > $(taken graphs silent))) || fail "answers have no graphs"
+LRD_EMULATED_MEMORY=$((($(kib 'in all' answers.log) - $(kib 'graphs, at most' answers.log) / 2) * 1024)) \
+  succeed tight 1 "${asked[@]}" "${answers[@]}"
+grep -q '^No room for graphs' tight.log || fail "answers and graphs in too little memory: $(cat tight.log)"
+! grep -q 'graphs, at most' tight.log || fail "answers set memory aside for graphs in a run that has no room for them"
+cmp answers/trainer_state.json tight/trainer_state.json || fail "other evaluations without graphs"
 
 # Scores set memory aside for their graphs, too.
 "$LRD_PROGRAM" score --model model --data train.jsonl --backend cuda >scores 2>log || fail "score: $(cat log)"
