@@ -54,6 +54,15 @@ for example in record["examples"]:
     assert example["question"] == asked[example["id"]]["question"]
     assert example["answers"] == [a["text"] for a in asked[example["id"]]["answers"]]
 END
+# Versions of libraries: one place tells `info` and the run.
+"$LRD_PROGRAM" info > info
+python3 - << 'END' || fail "software in run.jsonl: $(head -1 out/run.jsonl)"
+import json
+software = json.loads(open("out/run.jsonl").readline())["software"]
+said = dict(line.strip().split(": ", 1) for line in open("info") if ": " in line)
+assert {"compiler", "C library", "MPI", "HDF5", "Oniguruma"} <= set(software), software
+assert all(said[name] == version for name, version in software.items()), (said, software)
+END
 report out
 python3 "$check" out/report.html out || fail "the page about one run"
 exact=$(python3 -c 'import json; print("%.1f" % json.load(open("scores"))["exact"])')
@@ -128,6 +137,12 @@ report out slow "$stopped" --out compared.html
 python3 "$check" compared.html out slow "$stopped" || fail "the page about three runs"
 report out slow wild --out compared.html
 shows compared.html "3 runs" wild failed
+! grep -q "Software that differs" compared.html || fail "runs of one program on one machine differ in libraries"
+cp -r slow newer
+sed 's/"HDF5": "[^"]*"/"HDF5": "99.1 <i>"/; s/"version": "[^"]*"/"version": "99.2"/; s/"software": {/"software": {"CUDA runtime": "12.4", /' slow/run.jsonl > newer/run.jsonl
+report out newer --out compared.html
+python3 "$check" compared.html out newer || fail "the page about two runs with other libraries"
+shows compared.html "Software that differs" "CUDA runtime" "99.1 <i>" 99.2
 mkdir elsewhere && cp -r out elsewhere/out
 report out elsewhere/out --out compared.html
 shows compared.html elsewhere/out "none but the folders"

@@ -60,6 +60,14 @@ recorded() { sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "$2/run.jsonl"; } # bytes
 [[ $(recorded 'graphs, at most' one | awk '{ printf "%.1f", $1 / 1048576 }') == "$(awk '/^  graphs, at most/ { print $(NF - 1) }' one.log)" ]] ||
   fail "run.jsonl: graphs $(recorded 'graphs, at most' one)"
 
+# And which libraries it used.
+"$LRD_PROGRAM" info >info || fail "info"
+for name in 'CUDA runtime' cuBLASLt 'GPU to GPU' MPI; do
+  version=$(sed -n "s/^ *$name: //p" info)
+  grep -q "\"$name\": \"$version\"" two/run.jsonl && [[ -n $version ]] || fail "run.jsonl: $name is not '$version'"
+done
+! grep -q 'GPU to GPU' one/run.jsonl || fail "run.jsonl: one rank has used a library between GPUs"
+
 # Graphs of answers in evaluations, which are gone behind each of them, count too: as many nodes as there were at once. A
 # driver may keep what they took.
 write_model asked 4 64 2 256
