@@ -39,7 +39,8 @@ static lrd_status_t take_place(void *context, const lrd_answering_place_t *place
         place->engine->weights, place->engine->stream,
         (lrd_generator_limits_t){.slots = (int32_t)(n < batch ? n : batch),
                                  .capacity = lrd_squad_prompts_capacity(&a->prompts),
-                                 .rank = rank},
+                                 .rank = rank,
+                                 .graphs = place->graphs},
         eos, n_eos, &a->generator));
     lrd_generator_spread(a->generator, place->grid);
 out:
@@ -66,6 +67,11 @@ static size_t pinned_bytes(void *context)
 static size_t graph_bytes(void *context)
 {
     return lrd_generator_graph_bytes(((lrd_app_answering_t *)context)->generator);
+}
+
+static lrd_graphs_taken_t graphs_taken(void *context)
+{
+    return lrd_generator_graphs_taken(((lrd_app_answering_t *)context)->generator);
 }
 
 static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
@@ -112,6 +118,7 @@ lrd_answering_t lrd_app_answering(lrd_app_answering_t *state)
                              .scratch_bytes = scratch_bytes,
                              .pinned_bytes = pinned_bytes,
                              .graph_bytes = graph_bytes,
+                             .graphs_taken = graphs_taken,
                              .layout = layout,
                              .prepare = prepare,
                              .run = run,

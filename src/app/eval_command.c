@@ -13,6 +13,7 @@
 #include "infer/squad_ids.h"
 #include "infer/squad_predictions.h"
 #include "infer/squad_score.h"
+#include "train/output.h"
 
 #include <string.h>
 
@@ -197,8 +198,8 @@ static lrd_status_t write_record(const eval_t *e, const lrd_squad_answers_t *ans
     const size_t n = strlen(predictions);
     const bool has_ending = n > 5 && strcmp(predictions + n - 5, ".json") == 0;
     char *path = NULL;
-    LRD_ALLOC(path,
-              lrd_asprintf("%.*s.evaluation.json", (int)(has_ending ? n - 5 : n), predictions));
+    LRD_ALLOC(path, lrd_asprintf("%.*s%s", (int)(has_ending ? n - 5 : n), predictions,
+                                 lrd_evaluation_ending));
     lrd_json_open(&w, '{');
     lrd_json_key(&w, "model");
     lrd_json_text(&w, e->settings->model.name_or_path);
@@ -206,6 +207,8 @@ static lrd_status_t write_record(const eval_t *e, const lrd_squad_answers_t *ans
     lrd_json_text(&w, cli->adapters.n > 0 ? cli->adapters.text[0] : NULL);
     lrd_json_key(&w, "data");
     lrd_json_text(&w, cli->data != NULL ? cli->data : e->settings->data.eval_file);
+    lrd_json_key(&w, "predictions");
+    lrd_json_text(&w, lrd_path_base(predictions));
     lrd_json_key(&w, "metrics");
     lrd_squad_metrics_write(metrics, &w);
     lrd_json_key(&w, "examples");

@@ -4,15 +4,27 @@
 #include "base/version.h"
 #include "comm/devcomm.h"
 #include "hub/hub.h"
-#include "kernels/ops.h"
+#include "model/software.h"
 
-#include <hdf5.h>
 #include <jansson.h>
-#include <oniguruma.h>
 #include <openssl/crypto.h>
 #include <yaml.h>
 #include <zlib.h>
 #include <zstd.h>
+
+/* "name: value" lines; the first failure to add one stands. */
+typedef struct facts {
+    lrd_buf_t *text;
+    const char *indent;
+    lrd_status_t status;
+} facts_t;
+
+static void print_fact(void *context, const char *name, const char *value)
+{
+    facts_t *f = context;
+    if (f->status == LRD_OK)
+        f->status = lrd_buf_printf(f->text, "%s%s: %s\n", f->indent, name, value);
+}
 
 static lrd_status_t print_backends(lrd_app_t *app, lrd_buf_t *text)
 {
@@ -37,6 +49,9 @@ static lrd_status_t print_backends(lrd_app_t *app, lrd_buf_t *text)
         LRD_TRY(lrd_mem_info(be, &free_bytes, &total_bytes));
         LRD_TRY(lrd_buf_printf(text, "backend %s: %s; %.1f of %.1f GiB free\n", names[i], about,
                                (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30));
+        facts_t facts = {.text = text, .indent = "  "};
+        lrd_software_list_backend(be, print_fact, &facts);
+        LRD_TRY(facts.status);
         lrd_backend_close(be);
         be = NULL;
     }
@@ -78,13 +93,9 @@ static lrd_status_t print_devcomm(lrd_buf_t *text)
 static lrd_status_t print_libraries(lrd_buf_t *text)
 {
     lrd_status_t status = LRD_OK;
-    char mpi[96];
-    unsigned major, minor, release;
-    lrd_comm_library(mpi);
-    LRD_TRY(lrd_buf_printf(text, "MPI: %s\n", mpi));
-    H5get_libversion(&major, &minor, &release);
-    LRD_TRY(lrd_buf_printf(text, "HDF5: %u.%u.%u\n", major, minor, release));
-    LRD_TRY(lrd_buf_printf(text, "Oniguruma: %s\n", onig_version()));
+    facts_t facts = {.text = text, .indent = ""};
+    lrd_software_list(print_fact, &facts);
+    LRD_TRY(facts.status);
     LRD_TRY(lrd_buf_printf(text, "zlib: %s\n", zlibVersion()));
     LRD_TRY(lrd_buf_printf(text, "Zstandard: %s\n", ZSTD_versionString()));
     LRD_TRY(lrd_buf_printf(text, "jansson: %s\n", JANSSON_VERSION));

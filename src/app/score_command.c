@@ -28,6 +28,7 @@ typedef struct score {
     lrd_adapter_t *adapter;
     lrd_dataset_t *set;
     lrd_grid_t grid;
+    bool graphs; /* passes that come again */
     lrd_stage_t *stage;
     lrd_relay_t relay;
     lrd_feed_t feed;
@@ -86,24 +87,23 @@ static void layout(void *context, lrd_arena_t *model, lrd_arena_t *step)
     lay_out(s, s->stage, &s->feed, model, step);
 }
 
-static lrd_stage_limits_t find_limits(const score_t *s)
+static lrd_stage_limits_t find_limits(const score_t *s, bool graphs)
 {
     const int64_t longest = lrd_dataset_info(s->set)->longest_tokens;
-    return (lrd_stage_limits_t){.tokens = longest,
-                                .sequences = 1,
-                                .max_seqlen = longest,
-                                .graphs = lrd_has_graphs(s->engine.backend)};
+    return (lrd_stage_limits_t){
+        .tokens = longest, .sequences = 1, .max_seqlen = longest, .graphs = graphs};
 }
 
 /* lrd_spread_options_t.measure */
-static lrd_status_t measure(void *context, lrd_weights_t *weights, lrd_memory_t *memory)
+static lrd_status_t measure(void *context, lrd_weights_t *weights, bool graphs,
+                            lrd_memory_t *memory)
 {
     lrd_status_t status = LRD_OK;
     score_t *s = context;
     lrd_stage_t *stage = NULL;
     lrd_relay_t relay = {.stage = NULL};
     lrd_feed_t feed = {.stream = NULL};
-    const lrd_stage_limits_t limits = find_limits(s);
+    const lrd_stage_limits_t limits = find_limits(s, graphs);
     LRD_TRY(lrd_stage_create(weights, s->adapter, s->engine.stream, limits, &stage));
     LRD_TRY(lrd_relay_open(stage, &relay));
     LRD_TRY(lrd_feed_open(s->engine.stream, limits.tokens, 1, &feed));
@@ -151,7 +151,7 @@ out:
 static lrd_status_t open_stage(score_t *s)
 {
     lrd_status_t status = LRD_OK;
-    const lrd_stage_limits_t limits = find_limits(s);
+    const lrd_stage_limits_t limits = find_limits(s, s->graphs);
     LRD_TRY(lrd_stage_create(s->engine.weights, s->adapter, s->engine.stream, limits, &s->stage));
     LRD_TRY(lrd_relay_open(s->stage, &s->relay));
     s->relay.grid = &s->grid;
@@ -429,7 +429,7 @@ lrd_status_t lrd_command_score(lrd_app_t *app)
                                                     .engine = &s.engine,
                                                     .context = &s,
                                                     .measure = measure},
-                            &s.grid));
+                            &s.grid, &s.graphs));
     LRD_TRY(lrd_agree(comm, open_stage(&s)));
     LRD_TRY(lrd_agree(comm, load_parameters(&s)));
     LRD_TRY(lrd_agree(comm, begin_logits(&s)));

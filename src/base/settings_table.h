@@ -101,7 +101,7 @@ LRD_SECTION(training, "The run, in the Trainer's terms (`TrainingArguments`).")
 LRD_SETTING(training, output_dir, TEXT, "trainer_output", NOT_EMPTY,
     "Folder for the adapter, its checkpoints and the logs.")
 LRD_SETTING(training, overwrite_output_dir, BOOLEAN, "false", ANY,
-    "Allow a new start in a folder that holds checkpoints.")
+    "Allow a new start in a folder that holds checkpoints. What the earlier run left there is replaced.")
 LRD_SETTING(training, per_device_train_batch_size, INTEGER, "8", BETWEEN(1, 1048576),
     "Records in a micro-batch, packed without padding.")
 LRD_SETTING(training, max_tokens_per_micro_batch, NULL_INTEGER, "null", BETWEEN(1, 2147483647),

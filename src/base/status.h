@@ -3,7 +3,8 @@
  * Every function that can fail returns lrd_status_t and sets its outputs only on LRD_OK. The
  * function that first decides that something is an error records the cause with LRD_FAIL; its
  * callers only pass the status on, with LRD_TRY. The recorded text is printed once, by whoever ends
- * the phase (lrd_agree, or main).
+ * the phase (lrd_agree, or main). Every thread has a record of its own: one that works beside
+ * others hands its cause over with its status (train/saver.c).
  *
  * A function that uses these macros has a local `lrd_status_t status = LRD_OK;` and one label
  * `out:` before its only return. No function of the project calls exit(), abort() or assert(),
@@ -43,17 +44,20 @@ typedef enum lrd_status {
 /* Text of a status for people, such as "out of memory". Never NULL. */
 const char *lrd_status_text(lrd_status_t status);
 
-/* Records the cause of a failure and returns `status`. The first cause stands until
- * lrd_error_clear(); later ones are consequences and go to the debug log. Thread-safe. `file` and
- * `line` are where it was decided. */
+/* The longest recorded cause, with its end; what is longer is cut. */
+enum { LRD_ERROR_BYTES = 2048 };
+
+/* Records the cause of a failure in this thread and returns `status`. The first cause stands until
+ * lrd_error_clear(); later ones are consequences and go to the debug log. `file` and `line` are
+ * where it was decided. */
 lrd_status_t lrd_fail(lrd_status_t status, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* The recorded cause, or the status's own text when none was recorded.
- * Valid until the next lrd_fail or clear. */
+/* This thread's recorded cause, or the status's own text when none was recorded.
+ * Valid until the thread's next lrd_fail or clear. */
 const char *lrd_error_text(lrd_status_t status);
 
-/* Forgets the recorded cause: the caller has dealt with the failure, or printed it. */
+/* Forgets this thread's recorded cause: the caller has dealt with the failure, or printed it. */
 void lrd_error_clear(void);
 
 #ifdef __clang_analyzer__ /* it cannot see that lrd_fail never answers LRD_OK */

@@ -249,8 +249,8 @@ static void tokenize_round(build_t *b, int n)
     }
 }
 
-/* The encoder failed. Which thread recorded its cause first is chance: run the first such row in
- * file order again, and name it. */
+/* The encoder failed, in whatever thread: run the first such row in file order again in this one,
+ * which records the cause, and name it. */
 static lrd_status_t report_failure(build_t *b, const lrd_source_row_t *row, lrd_status_t first)
 {
     lrd_status_t status = first;

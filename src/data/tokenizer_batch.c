@@ -100,8 +100,8 @@ static void run_workers(batch_worker_t *worker, int n_workers)
         pthread_join(worker[i].thread, NULL);
 }
 
-/* The failure of text job->failed, recorded as if the texts had been encoded one by one: several
- * threads may have failed, in any order, so their record is replaced. */
+/* The failure of text job->failed, recorded as if the texts had been encoded one by one: another
+ * thread has met it, or this one has met that of another text, too. */
 static lrd_status_t report_failure(const batch_job_t *job)
 {
     lrd_status_t status = LRD_OK;

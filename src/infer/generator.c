@@ -89,13 +89,14 @@ lrd_status_t lrd_generator_create(lrd_weights_t *weights, lrd_stream_t *stream,
     LRD_NEW(g->use, n);
     LRD_NEW(g->use_begin, n + 1);
     LRD_NEW(g->key, lrd_generator_key_words(limits.slots));
-    LRD_TRY(
-        lrd_graphs_create(stream,
-                          &(lrd_graphs_limits_t){.n = GRAPHS,
-                                                 .n_blocks = lrd_runs_longest(&weights->runs),
-                                                 .n_uses = limits.adapters,
-                                                 .n_words = lrd_generator_key_words(limits.slots)},
-                          &g->graphs));
+    if (limits.graphs)
+        LRD_TRY(lrd_graphs_create(
+            stream,
+            &(lrd_graphs_limits_t){.n = GRAPHS,
+                                   .n_blocks = lrd_runs_longest(&weights->runs),
+                                   .n_uses = limits.adapters,
+                                   .n_words = lrd_generator_key_words(limits.slots)},
+            &g->graphs));
     const size_t arrays = arrays_at(NULL, tokens, n).bytes, next = align((size_t)(n + 1) * 4);
     const size_t slopes = (size_t)weights->config->n_heads * sizeof(float);
     g->pinned_bytes = arrays + next + align(seen_words(g) * 4 + slopes);
@@ -168,6 +169,11 @@ size_t lrd_generator_pinned_bytes(const lrd_generator_t *g)
 size_t lrd_generator_graph_bytes(const lrd_generator_t *g)
 {
     return lrd_stage_has_graphs(g->stage) ? lrd_graphs_reserve(g->graphs) : 0;
+}
+
+lrd_graphs_taken_t lrd_generator_graphs_taken(const lrd_generator_t *g)
+{
+    return lrd_graphs_taken(g->graphs);
 }
 
 lrd_status_t lrd_generator_prepare(lrd_generator_t *g, lrd_scratch_t scratch)
@@ -465,7 +471,8 @@ lrd_status_t lrd_generate(lrd_generator_t *g, const lrd_sampling_t *sampling,
     LRD_TRY(check_requests(&r));
     memset(g->slots, 0, (size_t)g->limits.slots * sizeof g->slots[0]);
     status = answer(&r);
-    const lrd_status_t forgotten = lrd_graphs_forget(g->graphs); /* adapters may come and go now */
+    const lrd_status_t forgotten = /* adapters may come and go now */
+        g->graphs != NULL ? lrd_graphs_forget(g->graphs) : LRD_OK;
     status = status == LRD_OK ? forgotten : status;
 out:
     return status;

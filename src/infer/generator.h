@@ -7,7 +7,7 @@
  * given depends on itself alone: prompt, adapter, settings and number, never on its company (to the
  * bit where the backend promises that of its products, as the CPU does).
  *
- * Where the backend has graphs, a step in which the same number of sequences bring a token each, with the
+ * Where there are to be graphs, a step in which the same number of sequences bring a token each, with the
  * same adapters on the same rows, is one launch from the third time on (model/graphs.h).
  */
 #ifndef LRD_INFER_GENERATOR_H
@@ -65,6 +65,7 @@ typedef struct lrd_generator_limits {
     int64_t rank;     /* the largest of the adapters that requests may name */
     int32_t adapters; /* so many in a step at most; of more it is no graph, as a rule */
     bool penalty;     /* a repetition penalty may be asked for: ids that were seen are kept */
+    bool graphs;      /* steps may be graphs: the backend has them, and there is room for them */
 } lrd_generator_limits_t;
 
 typedef struct lrd_generator lrd_generator_t;
@@ -91,6 +92,7 @@ void lrd_generator_layout(lrd_generator_t *generator, lrd_arena_t *model, lrd_ar
 size_t lrd_generator_scratch_bytes(const lrd_generator_t *generator);
 size_t lrd_generator_pinned_bytes(const lrd_generator_t *generator);
 size_t lrd_generator_graph_bytes(const lrd_generator_t *generator);
+lrd_graphs_taken_t lrd_generator_graphs_taken(const lrd_generator_t *generator);
 
 /* Once the memory is there. Synchronizes. */
 lrd_status_t lrd_generator_prepare(lrd_generator_t *generator, lrd_scratch_t scratch);

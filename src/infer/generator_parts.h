@@ -40,7 +40,7 @@ struct lrd_generator {
     lrd_adapter_use_t *use; /* [slots] */
     int32_t *use_begin;     /* [slots + 1] */
     lrd_relay_t relay;
-    lrd_graphs_t *graphs; /* of steps that come again */
+    lrd_graphs_t *graphs; /* of steps that come again; NULL: none are wanted */
     uint64_t *key;        /* [lrd_generator_key_words(slots)] */
 };
 

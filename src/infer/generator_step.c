@@ -103,7 +103,7 @@ lrd_status_t lrd_generator_compute(lrd_generator_t *g, lrd_micro_batch_t *batch,
      * prompts, and is filled up to what other such steps are filled up to; but not where several adapters share
      * the rows, each time otherwise. */
     const bool single = batch->n_single == batch->n_seqs;
-    const bool repeats = lrd_has_graphs(g->stream->backend) && (single || batch->n_uses == 1);
+    const bool repeats = g->limits.graphs && (single || batch->n_uses == 1);
     if (repeats && !single) /* on all ranks of the row, also on those whose weights travel */
         fill_up(g, batch, &step.n_rows);
     if (repeats && lrd_stage_has_graphs(g->stage)) {

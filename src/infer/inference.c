@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "model/ranks.h"
 
 /* eos_token_id of generation_config.json: a number or a list of numbers. */
 static lrd_status_t read_eos(const json_t *json, const char *path, int64_t vocab_size, int32_t *eos,
@@ -82,12 +83,15 @@ typedef struct sizing {
 } sizing_t;
 
 /* lrd_spread_options_t.measure */
-static lrd_status_t measure(void *context, lrd_weights_t *weights, lrd_memory_t *memory)
+static lrd_status_t measure(void *context, lrd_weights_t *weights, bool graphs,
+                            lrd_memory_t *memory)
 {
     lrd_status_t status = LRD_OK;
     const sizing_t *z = context;
+    lrd_generator_limits_t limits = z->limits;
     lrd_generator_t *g = NULL;
-    LRD_TRY(lrd_generator_create(weights, z->s->engine.stream, z->limits, NULL, 0, &g));
+    limits.graphs = graphs;
+    LRD_TRY(lrd_generator_create(weights, z->s->engine.stream, limits, NULL, 0, &g));
     lrd_generator_layout(g, &memory->model, &memory->step);
     memory->scratch.bytes = lrd_generator_scratch_bytes(g);
     memory->pinned_bytes = lrd_generator_pinned_bytes(g);
@@ -106,7 +110,7 @@ lrd_status_t lrd_inference_spread(lrd_inference_t *s, lrd_comm_t *comm,
                                                    .engine = &s->engine,
                                                    .context = &(sizing_t){s, limits},
                                                    .measure = measure},
-                           &s->grid);
+                           &s->grid, &s->graphs);
 }
 
 /* Memory for the generator there is now. */
@@ -134,40 +138,57 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-lrd_status_t lrd_inference_reserve(lrd_inference_t *s, lrd_generator_limits_t limits)
+/* A generator for these limits in the place of the one there is, which stays, without its memory, on failure. */
+static lrd_status_t replace(lrd_inference_t *s, const lrd_generator_limits_t *limits)
 {
     lrd_status_t status = LRD_OK;
     lrd_generator_t *before = s->generator, *grown = NULL;
-    const lrd_generator_limits_t all = {
-        .slots = (int32_t)larger(limits.slots, s->limits.slots),
-        .capacity = (int32_t)larger(limits.capacity, s->limits.capacity),
-        .rank = larger(limits.rank, s->limits.rank),
-        .adapters = (int32_t)larger(limits.adapters, s->limits.adapters),
-        .penalty = limits.penalty || s->limits.penalty};
+    status = lrd_agree(s->grid.row, lrd_generator_create(s->engine.weights, s->engine.stream,
+                                                         *limits, s->eos, s->n_eos, &grown));
+    if (status == LRD_OK) {
+        lrd_generator_spread(grown, &s->grid);
+        s->generator = grown;
+        status = lrd_agree(s->grid.row, allocate(s));
+    }
+    if (status == LRD_OK) {
+        s->limits = *limits;
+        grown = before;
+    } else {
+        s->generator = before;
+    }
+    lrd_generator_destroy(grown);
+    return status;
+}
+
+lrd_status_t lrd_inference_reserve(lrd_inference_t *s, lrd_generator_limits_t limits)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_generator_limits_t all = {.slots = (int32_t)larger(limits.slots, s->limits.slots),
+                                  .capacity = (int32_t)larger(limits.capacity, s->limits.capacity),
+                                  .rank = larger(limits.rank, s->limits.rank),
+                                  .adapters = (int32_t)larger(limits.adapters, s->limits.adapters),
+                                  .penalty = limits.penalty || s->limits.penalty,
+                                  .graphs = s->graphs};
     if (all.slots == s->limits.slots && all.capacity == s->limits.capacity &&
         all.rank == s->limits.rank && all.adapters == s->limits.adapters &&
         all.penalty == s->limits.penalty)
         return LRD_OK;
-    status = lrd_agree(s->grid.row, lrd_generator_create(s->engine.weights, s->engine.stream, all,
-                                                         s->eos, s->n_eos, &grown));
-    if (status != LRD_OK) {
-        lrd_generator_destroy(grown);
-        return status;
+    const bool was_there = s->allocated;
+    status = replace(s, &all);
+    if (status == LRD_ERR_NO_MEMORY && was_there && s->graphs) {
+        lrd_error_clear();
+        all.graphs = false;
+        status = replace(s, &all);
+        if (status == LRD_OK) {
+            s->graphs = false;
+            lrd_ranks_report_graphs(s->engine.backend, s->graphs);
+        }
     }
-    lrd_generator_spread(grown, &s->grid);
-    s->generator = grown;
-    status = lrd_agree(s->grid.row, allocate(s));
-    if (status == LRD_OK) {
-        lrd_generator_destroy(before);
-        s->limits = all;
+    if (status == LRD_OK || s->generator == NULL)
         goto out;
-    }
-    s->generator = before;
-    lrd_generator_destroy(grown);
     /* What was there before fits again. */
     const lrd_status_t cause = status;
-    if (before != NULL)
-        LRD_TRY(lrd_agree(s->grid.row, allocate(s)));
+    LRD_TRY(lrd_agree(s->grid.row, allocate(s)));
     status = cause;
 out:
     return status;

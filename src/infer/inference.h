@@ -18,6 +18,7 @@ typedef struct lrd_inference {
     lrd_generator_t *generator;
     lrd_generator_limits_t limits; /* of the generator; slots == 0: there is none yet */
     bool allocated;
+    bool graphs; /* steps may be graphs */
 } lrd_inference_t;
 
 /* End-of-sequence ids: of generation_config.json where it names them, else config.json's. */
@@ -28,14 +29,15 @@ lrd_status_t lrd_inference_find_eos(const char *folder, const lrd_model_config_t
 lrd_status_t lrd_inference_open(const lrd_engine_options_t *options, lrd_inference_t *inference);
 void lrd_inference_close(lrd_inference_t *inference); /* {0} is fine */
 
-/* Says which ranks hold which layers, by the memory that these limits take; once, before the first
+/* Says which ranks hold which layers, and whether steps are graphs, by the memory that these limits take; once, before the first
  * lrd_inference_reserve. The whole of each adapter is on all of them. Collective; failures are agreed on. */
 lrd_status_t lrd_inference_spread(lrd_inference_t *inference, lrd_comm_t *comm,
                                   const lrd_parallel_settings_t *settings,
                                   lrd_generator_limits_t limits);
 
 /* Makes room for what the limits say, and at least for what there was room for before; loads the
- * weights the first time. On failure the room is what it was. Collective on the grid's row; failures are
+ * weights the first time. What the limits say of graphs does not count: they go where there is no room beside them, and that
+ * is logged. On failure the room is what it was. Collective on the grid's row; failures are
  * agreed on. */
 lrd_status_t lrd_inference_reserve(lrd_inference_t *inference, lrd_generator_limits_t limits);
 

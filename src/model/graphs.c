@@ -11,7 +11,6 @@ typedef struct entry {
     int64_t used;       /* when it was asked for last; 0: it is free */
     lrd_graph_t *graph; /* NULL: it has run as it stands */
     bool too_large;     /* to be one */
-    size_t bytes;       /* that the device had less of when it was launched first */
 } entry_t;
 
 /* An event is recorded at every so many launches. */
@@ -26,8 +25,8 @@ struct lrd_graphs {
     uint64_t *keys;             /* [2 n][words of the longest] */
     entry_t *entry;             /* [2 n] */
     lrd_event_t *mark;
-    int64_t marked;     /* `now` when it was recorded last */
-    size_t held, taken; /* bytes of all entries, and the most that they were */
+    int64_t marked; /* `now` when it was recorded last */
+    lrd_graphs_taken_t taken;
 };
 
 /* What a node takes: CUDA says little, a library of NVIDIA's (cccl) counts 10 KiB. A block has 9 nodes on the way
@@ -91,9 +90,9 @@ size_t lrd_graphs_reserve(const lrd_graphs_t *g)
     return g != NULL ? (g->most_nodes + g->largest) * NODE_BYTES : 0;
 }
 
-size_t lrd_graphs_taken(const lrd_graphs_t *g)
+lrd_graphs_taken_t lrd_graphs_taken(const lrd_graphs_t *g)
 {
-    return g != NULL ? g->taken : 0;
+    return g != NULL ? g->taken : (lrd_graphs_taken_t){0, 0};
 }
 
 void lrd_graphs_destroy(lrd_graphs_t *g)
@@ -114,17 +113,36 @@ static void clear(lrd_graphs_t *g, entry_t *e)
     g->n_graphs -= e->graph != NULL;
     g->n_nodes -= e->graph != NULL ? e->graph->n_nodes : 0;
     lrd_graph_destroy(e->graph);
-    g->held -= e->bytes;
     e->graph = NULL;
-    e->bytes = 0;
     e->used = 0;
+}
+
+/* Bytes of the device: what it has less of behind a first launch is the graph's. */
+static size_t count_free(const lrd_graphs_t *g)
+{
+    size_t free_bytes = 0, total_bytes;
+    if (lrd_mem_info(g->stream->backend, &free_bytes, &total_bytes) != LRD_OK)
+        lrd_error_clear(); /* it is only told to people */
+    return free_bytes;
+}
+
+/* Graphs are gone, before which the device had so much: not all that they took has to be back. */
+static void note_return(lrd_graphs_t *g, size_t free_before)
+{
+    const size_t free_now = count_free(g),
+                 back = free_now > free_before ? free_now - free_before : 0;
+    g->taken.now -= back < g->taken.now ? back : g->taken.now;
 }
 
 lrd_status_t lrd_graphs_forget(lrd_graphs_t *g)
 {
-    const lrd_status_t status = g->n_graphs > 0 ? lrd_stream_sync(g->stream) : LRD_OK;
+    const bool any = g->n_graphs > 0;
+    const lrd_status_t status = any ? lrd_stream_sync(g->stream) : LRD_OK;
+    const size_t free_before = any ? count_free(g) : 0;
     for (int i = 0; i < 2 * g->n; i++)
         clear(g, &g->entry[i]);
+    if (any)
+        note_return(g, free_before);
     return status;
 }
 
@@ -165,7 +183,9 @@ static lrd_status_t drop(lrd_graphs_t *g, entry_t *e)
 {
     lrd_status_t status = LRD_OK;
     LRD_TRY(e->used <= g->marked ? lrd_event_sync(g->mark) : lrd_stream_sync(g->stream));
+    const size_t free_before = count_free(g);
     clear(g, e);
+    note_return(g, free_before);
 out:
     return status;
 }
@@ -196,15 +216,6 @@ out:
     return status;
 }
 
-/* Bytes of the device; what it has less of behind a first launch is the graph's. */
-static size_t count_free(const lrd_graphs_t *g)
-{
-    size_t free_bytes = 0, total_bytes;
-    if (lrd_mem_info(g->stream->backend, &free_bytes, &total_bytes) != LRD_OK)
-        lrd_error_clear(); /* it is only told to people */
-    return free_bytes;
-}
-
 static lrd_status_t launch_first(lrd_graphs_t *g, entry_t *e, lrd_graphs_pass_t *pass,
                                  void *context)
 {
@@ -216,9 +227,8 @@ static lrd_status_t launch_first(lrd_graphs_t *g, entry_t *e, lrd_graphs_pass_t 
         return pass(context);
     LRD_TRY(launch(g, e));
     const size_t free_now = count_free(g);
-    e->bytes = free_before > free_now ? free_before - free_now : 0;
-    g->held += e->bytes;
-    g->taken = g->held > g->taken ? g->held : g->taken;
+    g->taken.now += free_before > free_now ? free_before - free_now : 0;
+    g->taken.most = g->taken.now > g->taken.most ? g->taken.now : g->taken.most;
 out:
     return status;
 }

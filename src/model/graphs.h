@@ -40,9 +40,15 @@ lrd_status_t lrd_graphs_run(lrd_graphs_t *graphs, const uint64_t *key, size_t n_
 int64_t lrd_graphs_nodes_up(int64_t n_adapted);
 int64_t lrd_graphs_nodes_down(int64_t n_adapted);
 
-/* Device memory that they take at most, and the most that they have taken at once. NULL: 0. */
+/* Device memory that they take at most. NULL: 0. */
 size_t lrd_graphs_reserve(const lrd_graphs_t *graphs);
-size_t lrd_graphs_taken(const lrd_graphs_t *graphs);
+
+/* What they have taken of it, by what the device had less of behind the first launch of each, and has again behind its
+ * end: the most at once, and now. NULL: nothing. */
+typedef struct lrd_graphs_taken {
+    size_t most, now;
+} lrd_graphs_taken_t;
+lrd_graphs_taken_t lrd_graphs_taken(const lrd_graphs_t *graphs);
 
 /* Forgets all passes, whatever it returns: memory that they use is going to be freed, or used otherwise.
  * Waits for the stream. */

@@ -254,6 +254,12 @@ lrd_status_t lrd_ranks_leave_in_files(lrd_placement_t *p)
     return lrd_placement_set_home(p, LRD_HOME_FILE);
 }
 
+void lrd_ranks_report_graphs(const lrd_backend_t *be, bool graphs)
+{
+    if (lrd_has_graphs(be) && !graphs)
+        lrd_info("No room for graphs beside the run: passes are launched op by op");
+}
+
 bool lrd_ranks_may_offload(const lrd_parallel_settings_t *x, const lrd_engine_t *engine)
 {
     return !engine->backend->ops->reads_host_memory || x->offload_folder != NULL;

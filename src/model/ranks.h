@@ -71,6 +71,9 @@ bool lrd_ranks_use_files(const lrd_parallel_settings_t *settings, const lrd_engi
 /* All blocks are read from files in the middle of the work; warns of that. */
 lrd_status_t lrd_ranks_leave_in_files(lrd_placement_t *placement);
 
+/* Says so where the backend has graphs and the run does without. */
+void lrd_ranks_report_graphs(const lrd_backend_t *backend, bool graphs);
+
 /* May weights that do not fit be kept elsewhere: off a device, or converted in parallel.offload_folder? */
 bool lrd_ranks_may_offload(const lrd_parallel_settings_t *settings, const lrd_engine_t *engine);
 

@@ -13,6 +13,7 @@ typedef struct trial {
     const int64_t *room; /* [ranks] */
     int n_stages, n_chunks;
     bool mapped;            /* weights that are used in files take no room */
+    bool graphs;            /* room for them is set aside */
     const lrd_home_t *home; /* [n_layers] of blocks; NULL: on the device */
     int64_t *needs; /* [2][2][n_layers + 1] of a run: embedding? head? blocks; negative: unknown */
     lrd_spill_room_t *left; /* [n_stages] receives what find_missing finds; NULL: not asked for */
@@ -37,7 +38,7 @@ static lrd_status_t measure(const trial_t *t, const lrd_runs_t *runs, int64_t *b
     LRD_TRY(lrd_weights_outline(&e->config, runs, (int)e->weights->dtype, e->weights->tied, &w));
     if (!t->mapped)
         lrd_weights_layout(w, m.backend, &m.model);
-    LRD_TRY(t->o->measure(t->o->context, w, &m));
+    LRD_TRY(t->o->measure(t->o->context, w, t->graphs, &m));
     m.nccl.bound = reserve(t->o, t->n_stages);
     *bytes_out = (int64_t)lrd_memory_needed(&m);
 out:
@@ -133,23 +134,29 @@ out:
     return status;
 }
 
+/* Of as few stages as fit, with graphs or else without. */
 static lrd_status_t choose_among(const lrd_spread_options_t *o, const int64_t *room, bool mapped,
-                                 lrd_placement_t *p)
+                                 lrd_placement_t *p, bool *graphs_out)
 {
     lrd_status_t status = LRD_OK;
     const int n_ranks = lrd_comm_size(o->comm);
+    const bool has_graphs = lrd_has_graphs(o->engine->backend);
     int least, most;
     LRD_TRY(lrd_ranks_stages(o->settings, n_ranks, &least, &most));
     for (int n = least; n <= most && p->begin == NULL; n++) {
-        trial_t t = {.o = o, .room = room, .n_stages = n, .mapped = mapped};
-        if (least == most || lrd_ranks_may_be(o->settings, &o->engine->config, n_ranks, n))
+        if (least < most && !lrd_ranks_may_be(o->settings, &o->engine->config, n_ranks, n))
+            continue;
+        for (int without = !has_graphs; without <= 1 && p->begin == NULL; without++) {
+            trial_t t = {.o = o, .room = room, .n_stages = n, .mapped = mapped, .graphs = !without};
             LRD_TRY(try_stages(&t, p));
+            *graphs_out = t.graphs && p->begin != NULL;
+        }
     }
 out:
     return status;
 }
 
-/* Blocks leave the devices, as few as need be, of as many stages as there may be. */
+/* Blocks leave the devices, as few as need be, of as many stages as there may be, without graphs. */
 static lrd_status_t spill(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd_placement_t *p)
 {
     lrd_status_t status = LRD_OK;
@@ -177,17 +184,18 @@ out:
     return status;
 }
 
-static lrd_status_t choose(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd_placement_t *p)
+static lrd_status_t choose(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd_placement_t *p,
+                           bool *graphs_out)
 {
     lrd_status_t status = LRD_OK;
     const int n_ranks = lrd_comm_size(o->comm), poorest = lrd_ranks_least(rooms.limited, n_ranks);
-    LRD_TRY(choose_among(o, rooms.limited, false, p));
+    LRD_TRY(choose_among(o, rooms.limited, false, p, graphs_out));
     if (p->begin != NULL)
         goto out;
     if (!o->engine->backend->ops->reads_host_memory) {
         LRD_TRY(spill(o, rooms, p));
     } else if (lrd_ranks_use_files(o->settings, o->engine)) {
-        LRD_TRY(choose_among(o, rooms.limited, true, p));
+        LRD_TRY(choose_among(o, rooms.limited, true, p, graphs_out));
         if (p->begin != NULL)
             LRD_TRY(lrd_ranks_leave_in_files(p));
     }
@@ -204,14 +212,20 @@ out:
 }
 
 /* device_map: balanced, sequential, or modules by name. */
-static lrd_status_t take_map(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd_placement_t *p)
+static lrd_status_t take_map(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd_placement_t *p,
+                             bool *graphs_out)
 {
     lrd_status_t status = LRD_OK;
-    trial_t t = {.o = o, .room = rooms.free};
+    trial_t t = {.o = o, .room = rooms.free, .graphs = lrd_has_graphs(o->engine->backend)};
     int64_t missing;
     LRD_TRY(lrd_ranks_map(o->settings, o->engine, rooms, lrd_comm_size(o->comm), p));
     t.n_stages = p->n_stages;
     LRD_TRY(find_missing(&t, p, &missing));
+    if (missing > 0 && t.graphs) {
+        t.graphs = false;
+        LRD_TRY(find_missing(&t, p, &missing));
+    }
+    *graphs_out = t.graphs;
     if (missing <= 0)
         goto out;
     t.mapped = lrd_ranks_use_files(o->settings, o->engine);
@@ -226,16 +240,18 @@ out:
     return status;
 }
 
-static lrd_status_t place(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd_placement_t *p)
+static lrd_status_t place(const lrd_spread_options_t *o, lrd_rooms_t rooms, lrd_placement_t *p,
+                          bool *graphs_out)
 {
     lrd_status_t status = LRD_OK;
     const lrd_parallel_settings_t *x = o->settings;
+    *graphs_out = false;
     if (x->device_map.kind != LRD_DEVICE_MAP_AUTO) {
-        LRD_TRY(take_map(o, rooms, p));
+        LRD_TRY(take_map(o, rooms, p, graphs_out));
     } else if (lrd_comm_size(o->comm) > 1 || x->max_memory.n > 0 ||
                lrd_ranks_may_offload(x, o->engine)) {
-        LRD_TRY(choose(o, rooms, p));
-    } else { /* there is no choice, and the allocation says what is missing */
+        LRD_TRY(choose(o, rooms, p, graphs_out));
+    } else { /* there is no choice on the host, and the allocation says what is missing */
         int least, most;
         LRD_TRY(lrd_ranks_stages(x, 1, &least, &most));
         LRD_NEW(p->begin, 2);
@@ -272,7 +288,7 @@ out:
     return status;
 }
 
-lrd_status_t lrd_spread_open(const lrd_spread_options_t *o, lrd_grid_t *grid_out)
+lrd_status_t lrd_spread_open(const lrd_spread_options_t *o, lrd_grid_t *grid_out, bool *graphs_out)
 {
     lrd_status_t status = LRD_OK;
     const int size = lrd_comm_size(o->comm);
@@ -296,7 +312,7 @@ out:
     if (status == LRD_OK)
         status = lrd_devcomm_expect(o->comm, o->engine->stream, o->settings, &o->engine->direct);
     if (status == LRD_OK)
-        status = lrd_agree(o->comm, place(o, rooms, &p));
+        status = lrd_agree(o->comm, place(o, rooms, &p, graphs_out));
     if (status == LRD_OK)
         status = lrd_engine_prepare_files(o->engine, o->comm, p.home, o->settings->offload_folder,
                                           false);
@@ -306,6 +322,8 @@ out:
         status = lrd_agree(o->comm, keep(o, &p, grid_out->stage));
     if (status == LRD_OK)
         status = lrd_grid_connect(grid_out, o->engine->stream, o->settings, false);
+    if (status == LRD_OK)
+        lrd_ranks_report_graphs(o->engine->backend, *graphs_out);
     if (status == LRD_OK)
         o->engine->nccl = (lrd_aside_t){reserve(o, p.n_stages), lrd_grid_taken(grid_out)};
     lrd_placement_release(&p);

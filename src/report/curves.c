@@ -226,31 +226,48 @@ out:
     return status;
 }
 
+static lrd_status_t read_history(const json_t *state, lrd_series_t *curve)
+{
+    lrd_status_t status = LRD_OK;
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(state, "log_history"), i, entry)
+        LRD_TRY(add_entry(curve, entry));
+out:
+    return status;
+}
+
+static void release(lrd_series_t *curve)
+{
+    for (int c = 0; c < LRD_N_CURVES; c++)
+        lrd_series_release(&curve[c]);
+}
+
+lrd_status_t lrd_facts_compare_state(const lrd_facts_t *f, const json_t *state, bool *is_other_out)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_series_t curve[LRD_N_CURVES] = {{0}};
+    LRD_TRY(read_history(state, curve));
+    *is_other_out = !agrees(&curve[LRD_CURVE_LOSS], &f->curve[LRD_CURVE_LOSS]);
+out:
+    release(curve);
+    return status;
+}
+
 lrd_status_t lrd_facts_add_state(lrd_facts_t *f, json_t *state, const char *name, bool *taken_out)
 {
     lrd_status_t status = LRD_OK;
     lrd_series_t curve[LRD_N_CURVES] = {{0}};
-    const json_t *log = json_object_get(state, "log_history");
-    size_t i;
-    json_t *entry;
     *taken_out = false;
-    if (!json_is_array(log)) {
+    if (!json_is_array(json_object_get(state, "log_history"))) {
         LRD_TRY(lrd_facts_remark(f, "%s has no log_history", name));
         goto out;
     }
-    json_array_foreach(log, i, entry) LRD_TRY(add_entry(curve, entry));
-    if (!agrees(&curve[LRD_CURVE_LOSS], &f->curve[LRD_CURVE_LOSS])) {
-        LRD_TRY(lrd_facts_remark(f,
-                                 "%s is of an earlier run in this folder (its losses are others "
-                                 "than those of run.jsonl) and is not shown",
-                                 name));
-        goto out;
-    }
+    LRD_TRY(read_history(state, curve));
     LRD_TRY(merge(f, curve));
     keep(&f->state, state);
     *taken_out = true;
 out:
-    for (int c = 0; c < LRD_N_CURVES; c++)
-        lrd_series_release(&curve[c]);
+    release(curve);
     return status;
 }

@@ -206,6 +206,58 @@ out:
     return status;
 }
 
+/* Is what lies in a folder of an earlier run, to go by the history there? Not without one that can be read. */
+static lrd_status_t find_other(lrd_facts_t *f, const char *folder, bool *is_other_out)
+{
+    lrd_status_t status = LRD_OK;
+    char *path = NULL;
+    json_t *state = NULL;
+    *is_other_out = false;
+    LRD_ALLOC(path, lrd_path_join(folder, state_file));
+    if (lrd_file_exists(path))
+        status = lrd_pyjson_read(path, &state);
+    if (status != LRD_OK && status != LRD_ERR_NO_MEMORY) {
+        lrd_error_clear(); /* whoever shows it says so */
+        status = LRD_OK;
+    }
+    LRD_TRY(status);
+    LRD_TRY(lrd_facts_compare_state(f, state, is_other_out));
+    if (*is_other_out)
+        LRD_TRY(lrd_facts_remark(f,
+                                 "%s: adapter and history there are of an earlier run in this "
+                                 "folder (its losses are others than those of run.jsonl) and are "
+                                 "not shown",
+                                 folder));
+out:
+    json_decref(state);
+    lrd_free(path);
+    return status;
+}
+
+static char *checkpoint_path(const lrd_facts_t *f, size_t i)
+{
+    return lrd_asprintf("%s/checkpoint-%lld", f->folder, (long long)f->checkpoint[i].step);
+}
+
+/* A run that starts over leaves the results of the one before until it has its own: its first checkpoint takes the place
+ * of all others. */
+static lrd_status_t leave_out_others(lrd_facts_t *f)
+{
+    lrd_status_t status = LRD_OK;
+    char *folder = NULL;
+    bool is_other = true;
+    LRD_TRY(find_other(f, f->folder, &f->result_is_other));
+    while (f->n_checkpoints > 0 && is_other) {
+        lrd_free(folder);
+        LRD_ALLOC(folder, checkpoint_path(f, f->n_checkpoints - 1));
+        LRD_TRY(find_other(f, folder, &is_other));
+        f->n_checkpoints -= is_other;
+    }
+out:
+    lrd_free(folder);
+    return status;
+}
+
 /* A candidate for the history, and the folder that it is of. */
 static lrd_status_t try_state(lrd_facts_t *f, const char *folder, bool *taken_out)
 {
@@ -229,17 +281,18 @@ static lrd_status_t read_state(lrd_facts_t *f)
     lrd_status_t status = LRD_OK;
     char *folder = NULL;
     bool taken = false;
-    LRD_TRY(try_state(f, f->folder, &taken));
+    if (!f->result_is_other) {
+        LRD_TRY(try_state(f, f->folder, &taken));
+        LRD_TRY(read_json(f, f->folder, "adapter_config.json", &f->config));
+    }
     for (size_t i = f->n_checkpoints; i > 0 && !taken; i--) {
         lrd_free(folder);
-        LRD_ALLOC(folder, lrd_asprintf("%s/checkpoint-%lld", f->folder,
-                                       (long long)f->checkpoint[i - 1].step));
+        LRD_ALLOC(folder, checkpoint_path(f, i - 1));
         LRD_TRY(try_state(f, folder, &taken));
     }
     for (size_t i = f->n_checkpoints; i > 0 && f->config == NULL; i--) {
         lrd_free(folder);
-        LRD_ALLOC(folder, lrd_asprintf("%s/checkpoint-%lld", f->folder,
-                                       (long long)f->checkpoint[i - 1].step));
+        LRD_ALLOC(folder, checkpoint_path(f, i - 1));
         LRD_TRY(read_json(f, folder, "adapter_config.json", &f->config));
     }
     if (!taken)
@@ -257,7 +310,9 @@ static lrd_status_t read_adapter(lrd_facts_t *f)
     char *path = NULL;
     lrd_safetensors_t *file = NULL;
     LRD_ALLOC(path, lrd_path_join(f->folder, "adapter_model.safetensors"));
-    f->adapter_bytes = file_bytes(path);
+    f->adapter_bytes = f->result_is_other ? 0 : file_bytes(path);
+    if (f->result_is_other)
+        goto out;
     if (f->adapter_bytes == 0) {
         LRD_TRY(lrd_facts_remark(
             f, "there is no adapter_model.safetensors: it is written when the run is done"));
@@ -332,7 +387,7 @@ lrd_status_t lrd_facts_read(const char *folder, lrd_facts_t *f)
     LRD_TRY(find_name(f));
     LRD_TRY(look_around(f));
     LRD_TRY(read_log(f));
-    LRD_TRY(read_json(f, folder, "adapter_config.json", &f->config));
+    LRD_TRY(leave_out_others(f));
     LRD_TRY(read_state(f));
     LRD_TRY(read_adapter(f));
     sum_up(f);

@@ -72,6 +72,7 @@ typedef struct lrd_facts {
     double tokens;           /* that were trained on */
     double skipped;          /* updates that came to nothing */
     double pending;          /* private: seconds of a process that has not told its end */
+    bool result_is_other;    /* private: the adapter of the folder itself is an earlier run's */
 } lrd_facts_t;
 
 /* Reads all of it. LRD_ERR_ARG: no folder, or one that holds other things and nothing of a run; an empty one is
@@ -84,8 +85,10 @@ lrd_status_t lrd_facts_remark(lrd_facts_t *facts, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 /* What the run log and the history tell (report/curves.c): first all lines of a run.jsonl, then at most
- * one trainer_state.json, which is taken if it is of the same run. */
+ * one trainer_state.json of the same run: not one that tells other losses of the same updates. */
 lrd_status_t lrd_facts_add_log(lrd_facts_t *facts, const char *text, size_t bytes);
+lrd_status_t lrd_facts_compare_state(const lrd_facts_t *facts, const json_t *state,
+                                     bool *is_other_out);
 lrd_status_t lrd_facts_add_state(lrd_facts_t *facts, json_t *state, const char *name,
                                  bool *taken_out);
 

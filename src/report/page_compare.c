@@ -11,6 +11,8 @@
 
 enum { MOST_RUNS = LRD_CHART_COLOURS };
 
+static const char this_program[] = "lora-dist";
+
 static void name_cell(lrd_html_t *h, const lrd_facts_t *f, int i)
 {
     lrd_html_print(
@@ -171,13 +173,23 @@ static void table_of_results(const lrd_facts_t *f, int n, lrd_html_t *h)
     lrd_html_raw(h, "</table></div>\n");
 }
 
-/* Of one setting: does some run have another value? Those whose settings are not known do not count. */
+/* A setting; of no section: the version of a library, or of this program. */
+static const json_t *value_of(const lrd_facts_t *f, const char *section, const char *key)
+{
+    if (section != NULL)
+        return lrd_facts_setting(f, section, key);
+    return strcmp(key, this_program) == 0
+               ? json_object_get(f->start, "version")
+               : json_object_get(json_object_get(f->start, "software"), key);
+}
+
+/* Does some run have another value? Those of which such things are not known do not count. */
 static bool differs(const lrd_facts_t *f, int n, const char *section, const char *key)
 {
     const json_t *first = NULL;
     for (int i = 0; i < n; i++) {
-        const json_t *value = lrd_facts_setting(&f[i], section, key);
-        if (f[i].start == NULL)
+        const json_t *value = value_of(&f[i], section, key);
+        if (json_object_get(f[i].start, section != NULL ? "settings" : "software") == NULL)
             continue;
         if (first == NULL)
             first = value;
@@ -187,17 +199,19 @@ static bool differs(const lrd_facts_t *f, int n, const char *section, const char
     return false;
 }
 
-static lrd_status_t setting_row(const lrd_facts_t *f, int n, const char *section, const char *key,
-                                lrd_html_t *h)
+static lrd_status_t value_row(const lrd_facts_t *f, int n, const char *section, const char *key,
+                              lrd_html_t *h)
 {
     lrd_status_t status = LRD_OK;
     lrd_html_raw(h, "<tr><td class=\"mono\">");
-    lrd_html_bytes(h, section, strlen(section), 100);
-    lrd_html_raw(h, ".");
+    if (section != NULL) {
+        lrd_html_bytes(h, section, strlen(section), 100);
+        lrd_html_raw(h, ".");
+    }
     lrd_html_bytes(h, key, strlen(key), 100);
     lrd_html_raw(h, "</td>");
     for (int i = 0; i < n; i++) {
-        const json_t *value = lrd_facts_setting(&f[i], section, key);
+        const json_t *value = value_of(&f[i], section, key);
         lrd_html_raw(h, "<td><pre>");
         if (value != NULL)
             LRD_TRY(lrd_page_value(value, h));
@@ -226,11 +240,21 @@ static lrd_status_t setting_rows(const lrd_facts_t *f, int n, const lrd_facts_t 
                 !differs(f, n, section, key))
                 continue;
             ++*n_out;
-            LRD_TRY(setting_row(f, n, section, key, h));
+            LRD_TRY(value_row(f, n, section, key, h));
         }
     }
 out:
     return status;
+}
+
+static void open_values(const lrd_facts_t *f, int n, const char *heading, const char *id,
+                        lrd_html_t *h)
+{
+    lrd_html_print(h, "<h2>%s</h2>\n<div class=\"card\"><table id=\"%s\">\n<tr><th></th>", heading,
+                   id);
+    for (int i = 0; i < n; i++)
+        name_cell(h, &f[i], i);
+    lrd_html_raw(h, "</tr>\n");
 }
 
 static lrd_status_t table_of_settings(const lrd_facts_t *f, int n, lrd_html_t *h)
@@ -242,15 +266,45 @@ static lrd_status_t table_of_settings(const lrd_facts_t *f, int n, lrd_html_t *h
         keys = f[i].start != NULL ? &f[i] : keys;
     if (keys == NULL)
         goto out;
-    lrd_html_raw(h, "<h2>Settings that differ</h2>\n<div class=\"card\"><table "
-                    "id=\"settings\">\n<tr><th></th>");
-    for (int i = 0; i < n; i++)
-        name_cell(h, &f[i], i);
-    lrd_html_raw(h, "</tr>\n");
+    open_values(f, n, "Settings that differ", "settings", h);
     LRD_TRY(setting_rows(f, n, keys, &rows, h));
     if (rows == 0)
         lrd_html_print(h, "<tr><td colspan=\"%d\">none but the folders</td></tr>\n", n + 1);
     lrd_html_raw(h, "</table></div>\n");
+out:
+    return status;
+}
+
+static lrd_status_t software_row(const lrd_facts_t *f, int n, const char *key, int *rows,
+                                 lrd_html_t *h)
+{
+    if (!differs(f, n, NULL, key))
+        return LRD_OK;
+    if (++*rows == 1)
+        open_values(f, n, "Software that differs", "software", h);
+    return value_row(f, n, NULL, key, h);
+}
+
+/* Not there where all have the same. A run on another back end names others than the first. */
+static lrd_status_t table_of_software(const lrd_facts_t *f, int n, lrd_html_t *h)
+{
+    lrd_status_t status = LRD_OK;
+    int rows = 0;
+    LRD_TRY(software_row(f, n, this_program, &rows, h));
+    for (int i = 0; i < n; i++) {
+        const char *key;
+        json_t *value;
+        json_object_foreach(json_object_get(f[i].start, "software"), key, value)
+        {
+            bool is_known = false;
+            for (int before = 0; before < i; before++)
+                is_known = is_known || value_of(&f[before], NULL, key) != NULL;
+            if (!is_known)
+                LRD_TRY(software_row(f, n, key, &rows, h));
+        }
+    }
+    if (rows > 0)
+        lrd_html_raw(h, "</table></div>\n");
 out:
     return status;
 }
@@ -349,6 +403,7 @@ lrd_status_t lrd_page_compare(const lrd_facts_t *f, int n, lrd_html_t *h)
     lrd_html_print(h, "<h1>%d runs</h1>\n<h2>Results</h2>\n", n);
     table_of_results(f, n, h);
     LRD_TRY(table_of_settings(f, n, h));
+    LRD_TRY(table_of_software(f, n, h));
     lrd_html_raw(h, "<h2>Course</h2>\n<div class=\"charts\">\n");
     LRD_TRY(overlays(f, n, h));
     lrd_html_raw(h, "</div>\n");

@@ -206,8 +206,9 @@ lrd_status_t lrd_page_settings(const lrd_facts_t *f, lrd_html_t *h)
 {
     lrd_status_t status = LRD_OK;
     const json_t *settings = json_object_get(f->start, "settings"), *section;
+    const json_t *software = json_object_get(f->start, "software");
     const char *name;
-    if (!json_is_object(settings) && f->config == NULL)
+    if (!json_is_object(settings) && !json_is_object(software) && f->config == NULL)
         goto out;
     lrd_html_raw(h, "<h2>Settings</h2>\n");
     if (json_is_object(settings)) {
@@ -220,6 +221,12 @@ lrd_status_t lrd_page_settings(const lrd_facts_t *f, lrd_html_t *h)
             lrd_html_raw(h, "</h3>\n");
             LRD_TRY(members(section, h));
         }
+        lrd_html_raw(h, "</div></details>\n");
+    }
+    if (json_is_object(software)) {
+        lrd_html_raw(h, "<details id=\"software\"><summary>Libraries and environment</summary><div "
+                        "class=\"in\">\n");
+        LRD_TRY(members(software, h));
         lrd_html_raw(h, "</div></details>\n");
     }
     if (f->config != NULL) {

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "comm/grid.h"
 #include "model/engine.h"
+#include "model/graphs.h"
 
 /* Answers to what; borrowed for as long as the run. */
 typedef struct lrd_answering_task {
@@ -29,6 +30,7 @@ typedef struct lrd_answering_place {
     const lrd_grid_t *grid;
     lrd_engine_t *engine;         /* with this rank's layers */
     const lrd_adapter_t *adapter; /* what lies in them */
+    bool graphs;                  /* there is room for them */
 } lrd_answering_place_t;
 
 typedef struct lrd_answering {
@@ -40,8 +42,9 @@ typedef struct lrd_answering {
     void (*leave)(void *context);
     size_t (*scratch_bytes)(void *context);
     size_t (*pinned_bytes)(void *context);
-    /* What graphs take of the device at most (model/graphs.h). */
+    /* What graphs take of the device at most, and have taken (model/graphs.h). */
     size_t (*graph_bytes)(void *context);
+    lrd_graphs_taken_t (*graphs_taken)(void *context);
     void (*layout)(void *context, lrd_arena_t *model, lrd_arena_t *step);
     lrd_status_t (*prepare)(void *context, lrd_scratch_t scratch);
     /* Percentages, as the official script counts them. Collective; failures are agreed on. */

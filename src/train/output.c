@@ -2,14 +2,17 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "lora/peft.h"
 #include "train/gather.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What the model card says below its title. */
 static lrd_status_t describe(const lrd_session_t *s, lrd_buf_t *text)
@@ -106,6 +109,77 @@ out:
 lrd_status_t lrd_output_settle(lrd_session_t *s)
 {
     return lrd_agree(s->o.comm, lrd_saver_wait(&s->saver));
+}
+
+const char lrd_evaluation_ending[] = ".evaluation.json";
+
+static void remove_file(const char *path)
+{
+    if (unlink(path) != 0 && errno != ENOENT)
+        lrd_warn("cannot remove %s: %s; a report will show it as this run's", path,
+                 strerror(errno));
+}
+
+/* A record of an evaluation, as `eval` writes it, of something else than this base alone. */
+static bool is_of_another_run(const lrd_session_t *s, const json_t *record)
+{
+    const char *model = json_string_value(json_object_get(record, "model"));
+    const json_t *adapter = json_object_get(record, "adapter");
+    if (model == NULL || adapter == NULL || !json_is_object(json_object_get(record, "metrics")) ||
+        !json_is_array(json_object_get(record, "examples")))
+        return false;
+    return !json_is_null(adapter) || strcmp(model, s->o.settings->model.name_or_path) != 0;
+}
+
+static lrd_status_t remove_evaluation(const lrd_session_t *s, const char *file)
+{
+    enum { MOST_BYTES = 64 << 20 };
+    lrd_status_t status = LRD_OK;
+    const char *folder = s->o.settings->training.output_dir;
+    char *path = NULL, *predictions = NULL;
+    json_t *record = NULL;
+    LRD_ALLOC(path, lrd_path_join(folder, file));
+    if (lrd_json_read(path, MOST_BYTES, &record) != LRD_OK)
+        lrd_error_clear(); /* `eval` did not write it like that */
+    if (!is_of_another_run(s, record))
+        goto out;
+    const char *name = json_string_value(json_object_get(record, "predictions"));
+    if (name != NULL && strchr(name, '/') == NULL) {
+        LRD_ALLOC(predictions, lrd_path_join(folder, name));
+        remove_file(predictions);
+    }
+    remove_file(path);
+out:
+    json_decref(record);
+    lrd_free(predictions);
+    lrd_free(path);
+    return status;
+}
+
+static bool is_evaluation(const char *file)
+{
+    const size_t n = strlen(file), m = strlen(lrd_evaluation_ending);
+    return n > m && strcmp(file + n - m, lrd_evaluation_ending) == 0;
+}
+
+void lrd_output_start_over(const lrd_session_t *s)
+{
+    lrd_status_t status = LRD_OK;
+    lrd_names_t names = {0};
+    if (lrd_comm_rank(s->o.comm) != 0 || !s->o.settings->training.overwrite_output_dir)
+        goto out;
+    LRD_TRY(lrd_folder_list(s->o.settings->training.output_dir, &names));
+    for (size_t i = 0; i < names.n; i++) {
+        if (is_evaluation(names.name[i]))
+            LRD_TRY(remove_evaluation(s, names.name[i]));
+    }
+out:
+    if (status != LRD_OK) {
+        lrd_warn("a report may show evaluations of an earlier run as this one's: %s",
+                 lrd_error_text(status));
+        lrd_error_clear();
+    }
+    lrd_names_free(&names);
 }
 
 static const char *const metric_names[] = {

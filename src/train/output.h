@@ -13,6 +13,15 @@ lrd_status_t lrd_output_checkpoint(lrd_session_t *session, bool interrupted);
  * job. */
 lrd_status_t lrd_output_check(lrd_session_t *session);
 
+/* The end of the names under which `eval` keeps what it found, for a report. */
+extern const char lrd_evaluation_ending[];
+
+/* A run that starts where it may overwrite has made its first update: what earlier runs' adapters answered goes, records
+ * and predictions, since it would pass for this run's. Only what `eval` wrote goes; of the base that is trained here it
+ * stays, as does what cannot be removed, with a warning. The rest goes when there is something in its place: checkpoints
+ * with the first one, the adapter in the end. Rank 0's business. */
+void lrd_output_start_over(const lrd_session_t *session);
+
 /* The last checkpoint stands, or why it does not. Collective. */
 lrd_status_t lrd_output_settle(lrd_session_t *session);
 

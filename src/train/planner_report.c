@@ -150,8 +150,7 @@ lrd_status_t lrd_planner_report(lrd_session_t *s)
     if (s->o.settings->training.gradient_checkpointing == LRD_CHECKPOINTING_AUTO &&
         lrd_comm_rank(s->o.comm) == 0)
         lrd_info("Computed again on the way back: %s", lrd_planner_recompute_name(s->recompute));
-    if (lrd_has_graphs(s->engine.backend) && !s->graphs)
-        lrd_info("No room for graphs beside the run: passes are launched op by op");
+    lrd_ranks_report_graphs(s->engine.backend, s->graphs);
     if (s->grid.n_stages == 1 && s->placement.home == NULL)
         return LRD_OK;
     LRD_NEW(row, lrd_comm_size(s->o.comm));

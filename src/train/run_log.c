@@ -6,6 +6,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/version.h"
+#include "comm/devcomm.h"
+#include "model/software.h"
 #include "train/planner.h"
 
 #include <errno.h>
@@ -241,6 +243,29 @@ static void put_ranks(const rank_start_t *rank, int n, lrd_json_writer_t *w)
     lrd_json_close(w, ']');
 }
 
+static void put_fact(void *writer, const char *name, const char *value)
+{
+    put_text(writer, name, value);
+}
+
+/* Rank 0's; what decides bits is the others' too (lrd_ranks_alike). */
+static lrd_status_t put_software(const lrd_engine_t *e, lrd_json_writer_t *w)
+{
+    lrd_status_t status = LRD_OK;
+    char library[96];
+    lrd_json_key(w, "software");
+    lrd_json_open(w, '{');
+    lrd_software_list(put_fact, w);
+    lrd_software_list_backend(e->backend, put_fact, w);
+    if (e->direct) {
+        LRD_TRY(lrd_devcomm_library(library));
+        put_text(w, "GPU to GPU", library);
+    }
+    lrd_json_close(w, '}');
+out:
+    return status;
+}
+
 static lrd_status_t print_start(const lrd_session_t *s, const rank_start_t *rank, lrd_buf_t *line)
 {
     lrd_status_t status = LRD_OK;
@@ -248,6 +273,7 @@ static lrd_status_t print_start(const lrd_session_t *s, const rank_start_t *rank
     open_line(&w, "start");
     put_time(&w);
     put_text(&w, "version", LRD_VERSION);
+    LRD_TRY(put_software(&s->engine, &w));
     put_int(&w, "step", s->resumes ? s->checkpoint.step : 0);
     LRD_TRY(put_subject(s, &w));
     put_int(&w, "replicas", s->grid.n_replicas);

@@ -118,7 +118,7 @@ static void *run(void *arg)
               (long long)snapshot->checkpoint.step, 1e3 * (lrd_clock_seconds() - begun),
               1e3 * thread_seconds());
 out:
-    if (status != LRD_OK)
+    if (status != LRD_OK) /* the record of this thread ends with it */
         snprintf(s->cause, sizeof s->cause, "%s", lrd_error_text(status));
     s->status = status;
     atomic_store(&s->failed, status != LRD_OK);

@@ -33,8 +33,8 @@ typedef struct lrd_saver {
     pthread_t thread;
     bool running;        /* the thread is to be joined */
     atomic_bool failed;  /* as seen by the thread that trains */
-    lrd_status_t status; /* of the thread, once joined */
-    char cause[1024];
+    lrd_status_t status; /* of the thread, once joined; and why */
+    char cause[LRD_ERROR_BYTES];
 } lrd_saver_t;
 
 /* Room for snapshots of n_params. */

@@ -35,6 +35,8 @@ lrd_status_t lrd_session_take_place(lrd_session_t *s)
 {
     if (!s->answering)
         return LRD_OK;
-    return s->o.answering->take(s->o.answering->context,
-                                &(lrd_answering_place_t){&s->grid, &s->engine, s->part});
+    return s->o.answering->take(
+        s->o.answering->context,
+        &(lrd_answering_place_t){
+            .grid = &s->grid, .engine = &s->engine, .adapter = s->part, .graphs = s->graphs});
 }

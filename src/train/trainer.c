@@ -215,6 +215,8 @@ static lrd_status_t run_update(trainer_t *t, bool *stopped_out)
     t->skipped += r.clock.bad != 0;
     t->micro_batches = update.n_micro_batches;
     const int64_t step = s->history.global_step;
+    if (step == 1)
+        lrd_output_start_over(s);
     const bool is_last = step == s->n_updates;
     if (step % x->logging_steps == 0)
         LRD_TRY(lrd_comm_abort(s->o.comm, log_step(t, &r, lr)));
@@ -244,15 +246,25 @@ static void report_waiting(const trainer_t *t)
         100 * t->waited / t->updating, device);
 }
 
+/* Of the training, and of answers that were generated meanwhile, while its own stayed. */
+static lrd_graphs_taken_t graphs_taken(const lrd_session_t *s)
+{
+    const lrd_answering_t *a = s->o.answering;
+    const lrd_graphs_taken_t own = lrd_graphs_taken(s->stage->graphs);
+    const lrd_graphs_taken_t of_answers =
+        s->answering ? a->graphs_taken(a->context) : (lrd_graphs_taken_t){0, 0};
+    return (lrd_graphs_taken_t){own.most + of_answers.most, own.now + of_answers.now};
+}
+
 /* What libraries took of the device's memory for themselves, beside what was set aside for it. */
 static void report_device(const trainer_t *t)
 {
     const lrd_engine_t *e = &t->s.engine;
     const lrd_memory_t *m = &e->memory;
     const double nccl = (double)lrd_grid_taken(&t->s.grid);
-    const double graphs = (double)lrd_graphs_taken(t->s.stage->graphs);
-    const double own =
-        (double)(m->model.capacity + m->step.capacity + m->scratch.bytes) + nccl + graphs;
+    const lrd_graphs_taken_t graphs = graphs_taken(&t->s);
+    const double own = (double)(m->model.capacity + m->step.capacity + m->scratch.bytes) + nccl +
+                       (double)graphs.now;
     size_t free_bytes, total_bytes;
     if (m->nccl.bound + m->graphs.bound == 0)
         return;
@@ -263,7 +275,7 @@ static void report_device(const trainer_t *t)
     lrd_info("Device memory that libraries took on rank 0: NCCL %.1f of at most %.1f MiB, "
              "graphs %.1f of at most %.1f; %.1f MiB went elsewhere (kernels, cuBLASLt, other "
              "programs)",
-             nccl / 0x1p20, (double)m->nccl.bound / 0x1p20, graphs / 0x1p20,
+             nccl / 0x1p20, (double)m->nccl.bound / 0x1p20, (double)graphs.most / 0x1p20,
              (double)m->graphs.bound / 0x1p20,
              ((double)e->free_bytes - (double)free_bytes - own) / 0x1p20);
 }

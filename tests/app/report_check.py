@@ -110,6 +110,9 @@ def check_one(root, folder):
         assert not of_step or number(cells[4].attrib["data-value"]) == of_step[0]
         pace = next(e for e in updates if e["step"] == entry["step"])
         assert number(cells[5].attrib["data-value"]) == pace["tokens"] / pace["seconds"]
+    start = [e for e in read_run(folder)[1] if e["event"] == "start"][-1]
+    software = next(e for e in root.iter() if e.attrib.get("id") == "software")
+    assert {text_of(row[0]): text_of(row[1]) for row in software.iter() if row.tag == NAMESPACE + "tr"} == start["software"]
     charts = {e.attrib["id"]: e for e in root.iter() if e.tag == NAMESPACE + "figure"}
     assert {"loss", "grad_norm", "learning_rate", "token_rate", "update_time"} <= set(charts), set(charts)
     lines = json.loads(next(e for e in charts["loss"].iter() if "data-hover" in e.attrib).attrib["data-hover"])["lines"]
@@ -139,6 +142,16 @@ def check_several(root, folders):
             value = values[section][name]
             shown = text_of(cell)
             assert shown == (value if isinstance(value, str) else ", ".join(value) if isinstance(value, list) and value else json.dumps(value)), (key, shown)
+    starts = [read_run(f)[1][0] for f in folders]
+    software = [{"lora-dist": s["version"], **s["software"]} for s in starts]
+    names_of = list(dict.fromkeys(k for x in software for k in x))
+    differing = [k for k in names_of if any(x.get(k) != software[0].get(k) for x in software)]
+    tables = [e for e in root.iter() if e.attrib.get("id") == "software"]
+    assert len(tables) == bool(differing)
+    rows = list(tables[0])[1:] if tables else []
+    assert [text_of(row[0]) for row in rows] == differing, differing
+    for row, key in zip(rows, differing):
+        assert [text_of(cell) for cell in row[1:]] == [x.get(key, "\u2013") for x in software], key
     chart = next(e for e in root.iter() if e.attrib.get("id") == "loss")
     assert [text_of(e) for e in chart.iter() if e.attrib.get("class", "").startswith("name ")].sort() == names[:].sort()
 

@@ -54,6 +54,15 @@ for example in record["examples"]:
     assert example["question"] == asked[example["id"]]["question"]
     assert example["answers"] == [a["text"] for a in asked[example["id"]]["answers"]]
 END
+# Versions of libraries: one place tells `info` and the run.
+"$LRD_PROGRAM" info > info
+python3 - << 'END' || fail "software in run.jsonl: $(head -1 out/run.jsonl)"
+import json
+software = json.loads(open("out/run.jsonl").readline())["software"]
+said = dict(line.strip().split(": ", 1) for line in open("info") if ": " in line)
+assert {"compiler", "C library", "MPI", "HDF5", "Oniguruma"} <= set(software), software
+assert all(said[name] == version for name, version in software.items()), (said, software)
+END
 report out
 python3 "$check" out/report.html out || fail "the page about one run"
 exact=$(python3 -c 'import json; print("%.1f" % json.load(open("scores"))["exact"])')
@@ -86,6 +95,36 @@ report "$stopped" --out stopped.html
 shows stopped.html finished "Went on after update $step on 1 rank"
 python3 "$check" stopped.html "$stopped" || fail "the page about a run that went on"
 
+# One that starts over in a folder of another: that one's evaluations are there until its first update, its checkpoints and
+# adapter until it has its own, and nothing of them is shown as its. What nobody of these wrote stays.
+cp -r out over
+sed 's/"adapter": "out"/"adapter": null/' out/predictions.evaluation.json > over/base.evaluation.json
+sed 's/"model": "model"/"model": "another"/' over/base.evaluation.json > over/other-base.evaluation.json
+echo '{"grade": 5}' > over/essay.evaluation.json
+touch over/notes.txt over/base.json
+anew=(over --set training.overwrite_output_dir=true --set training.seed=7 --set training.save_steps=1000 --set training.eval_steps=null
+      --log-level debug)
+evaluations() { (cd over && echo *.evaluation.json predictions*); }
+before=$(evaluations)
+LRD_FAULT=0:3:15 run 1 "${anew[@]}"
+[ "$code" = 75 ] && [ "$(evaluations)" = "$before" ] || fail "a run that made no update: $code, $(evaluations)"
+LRD_FAULT=0:1000000:15 run 1 whole-anew "${anew[@]:1}"
+meetings_anew=$(sed -n 's/^debug: \([0-9]*\) meetings$/\1/p' log)
+LRD_FAULT=0:$((meetings_anew * 4 / 5)):9 run 1 "${anew[@]}"
+[ "$code" = 137 ] && [ -e over/checkpoint-8/state.h5 ] && [ -e over/adapter_model.safetensors ] ||
+  fail "it was to be killed before its first checkpoint: $code $(ls over)"
+[ "$(cd over && echo *.evaluation.json)" = "base.evaluation.json essay.evaluation.json" ] && [ -e over/notes.txt ] &&
+  [ -e over/base.json ] && [ ! -e over/predictions.json ] || fail "after the first update: $(ls over)"
+report over --out over.html
+shows over.html "checkpoint-8: adapter and history there are of an earlier run" "There is no checkpoint to go on from"
+! grep -q 'data-fact="f1"' over.html || fail "answers of an earlier run are shown as this one's"
+run 1 "${anew[@]}"
+[ "$code" = 0 ] && [ "$(cd over && echo checkpoint-* *.evaluation.json)" = \
+  "checkpoint-8 base.evaluation.json essay.evaluation.json" ] || fail "started over: $code $(ls over)"
+cmp over/adapter_model.safetensors whole-anew/adapter_model.safetensors
+report over --out over.html
+! grep -q "an earlier run" over.html || fail "what is this run's is said to be of an earlier one"
+
 # What is not finite: skipped updates, an end with its cause.
 run 1 wild --set training.learning_rate=1e30 --set training.warmup_steps=0 --set training.max_nonfinite_steps=3 --set training.eval_steps=null
 [ "$code" = 1 ] || fail "a run without a finite loss ended with $code"
@@ -98,6 +137,12 @@ report out slow "$stopped" --out compared.html
 python3 "$check" compared.html out slow "$stopped" || fail "the page about three runs"
 report out slow wild --out compared.html
 shows compared.html "3 runs" wild failed
+! grep -q "Software that differs" compared.html || fail "runs of one program on one machine differ in libraries"
+cp -r slow newer
+sed 's/"HDF5": "[^"]*"/"HDF5": "99.1 <i>"/; s/"version": "[^"]*"/"version": "99.2"/; s/"software": {/"software": {"CUDA runtime": "12.4", /' slow/run.jsonl > newer/run.jsonl
+report out newer --out compared.html
+python3 "$check" compared.html out newer || fail "the page about two runs with other libraries"
+shows compared.html "Software that differs" "CUDA runtime" "99.1 <i>" 99.2
 mkdir elsewhere && cp -r out elsewhere/out
 report out elsewhere/out --out compared.html
 shows compared.html elsewhere/out "none but the folders"

@@ -60,6 +60,42 @@ recorded() { sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "$2/run.jsonl"; } # bytes
 [[ $(recorded 'graphs, at most' one | awk '{ printf "%.1f", $1 / 1048576 }') == "$(awk '/^  graphs, at most/ { print $(NF - 1) }' one.log)" ]] ||
   fail "run.jsonl: graphs $(recorded 'graphs, at most' one)"
 
+# And which libraries it used.
+"$LRD_PROGRAM" info >info || fail "info"
+for name in 'CUDA runtime' cuBLASLt 'GPU to GPU' MPI; do
+  version=$(sed -n "s/^ *$name: //p" info)
+  grep -q "\"$name\": \"$version\"" two/run.jsonl && [[ -n $version ]] || fail "run.jsonl: $name is not '$version'"
+done
+! grep -q 'GPU to GPU' one/run.jsonl || fail "run.jsonl: one rank has used a library between GPUs"
+
+# Graphs of answers in evaluations, which are gone behind each of them, count too: as many nodes as there were at once. A
+# driver may keep what they took.
+write_model asked 4 64 2 256
+write_byte_tokenizer asked/tokenizer.json
+python3 - <<'END'
+import json
+questions = [{"id": f"q{i}", "question": "Who came?" + "?" * i, "is_impossible": False, "answers": [{"text": "Ann", "answer_start": 0}]} for i in range(4)]
+json.dump({"version": "v2.0", "data": [{"title": "t", "paragraphs": [{"context": "Ann came with Bob.", "qas": questions}]}]}, open("questions.json", "w"))
+END
+asked=(model.name_or_path=asked data.format=squad data.train_file=questions.json training.max_steps=4)
+answers=(data.eval_file=questions.json training.eval_steps=2 training.predict_with_generate=true training.generation_max_new_tokens=12)
+LRD_EMULATED_COUNTS=silent.counts succeed silent 1 "${asked[@]}" "${answers[@]}" training.predict_with_generate=false
+LRD_EMULATED_COUNTS=answers.counts succeed answers 1 "${asked[@]}" "${answers[@]}"
+LRD_EMULATED_GRAPHS_STAY=1 LRD_EMULATED_COUNTS=kept.counts succeed kept 1 "${asked[@]}" "${answers[@]}"
+for name in silent answers kept; do
+  nodes=$(awk '{ print $8 }' $name.counts)
+  echo "$name: $nodes nodes, $(taken graphs $name) tenths of a MiB"
+  exact $name
+  [[ $(taken graphs $name) == "$(awk -v n="$nodes" 'BEGIN { printf "%.0f", n * 10240 / 104857.6 }')" ]] ||
+    fail "$name: graphs took $(taken graphs $name), expected $nodes nodes of 10 KiB"
+done
+(($(taken graphs answers) > $(taken graphs silent))) || fail "answers have no graphs"
+LRD_EMULATED_MEMORY=$((($(kib 'in all' answers.log) - $(kib 'graphs, at most' answers.log) / 2) * 1024)) \
+  succeed tight 1 "${asked[@]}" "${answers[@]}"
+grep -q '^No room for graphs' tight.log || fail "answers and graphs in too little memory: $(cat tight.log)"
+! grep -q 'graphs, at most' tight.log || fail "answers set memory aside for graphs in a run that has no room for them"
+cmp answers/trainer_state.json tight/trainer_state.json || fail "other evaluations without graphs"
+
 # Scores set memory aside for their graphs, too.
 "$LRD_PROGRAM" score --model model --data train.jsonl --backend cuda >scores 2>log || fail "score: $(cat log)"
 code=0

@@ -235,8 +235,11 @@ static void test_logits(void **state)
 static void run_generator(int32_t slots, const lrd_sampling_t *sampling, const lrd_request_t *q,
                           size_t n, lrd_reply_t *reply)
 {
-    const lrd_generator_limits_t limits = {
-        .slots = slots, .capacity = CAPACITY, .rank = 16, .penalty = true};
+    const lrd_generator_limits_t limits = {.slots = slots,
+                                           .capacity = CAPACITY,
+                                           .rank = 16,
+                                           .penalty = true,
+                                           .graphs = lrd_has_graphs(engine.backend)};
     const int32_t eos[] = {2, 7};
     assert_ok(lrd_generator_create(engine.weights, engine.stream, limits, eos, 2, &generator));
     take_memory(lrd_generator_scratch_bytes(generator));

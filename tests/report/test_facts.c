@@ -119,8 +119,53 @@ static void a_history_of_another_run_is_not_shown(void **unused)
     assert_ok(lrd_facts_read(folder, &f));
     assert_null(f.state);
     assert_int_equal(f.step, 1);
-    assert_true(is_remarked(&f, "is of an earlier run"));
+    assert_true(is_remarked(&f, "are of an earlier run"));
     lrd_facts_close(&f);
+}
+
+/* A run that starts over has made its first updates: results and checkpoints of the one before still stand. */
+static void results_of_another_run_are_not_shown(void **unused)
+{
+    (void)unused;
+    static const char others[] =
+        "{\"global_step\": 9, \"log_history\": [{\"step\": 1, \"loss\": 3.25}]}";
+    const char *folder = folder_of("overwritten");
+    lrd_facts_t f;
+    char text[4096];
+    snprintf(text, sizeof text, "%s%s", start, UPDATE("1", "3.5", "1"));
+    put(folder, "run.jsonl", text);
+    put(folder, "trainer_state.json", others);
+    put(folder, "adapter_config.json", "{\"r\": 8}");
+    put(folder, "adapter_model.safetensors", "not this run's");
+    char *checkpoint[2];
+    for (int i = 0; i < 2; i++) {
+        checkpoint[i] = lrd_path_join(folder, i == 0 ? "checkpoint-4" : "checkpoint-9");
+        assert_ok(lrd_folder_make(checkpoint[i]));
+        put(checkpoint[i], "trainer_state.json", others);
+        put(checkpoint[i], "adapter_model.safetensors", "not this run's");
+    }
+    assert_ok(lrd_facts_read(folder, &f));
+    assert_null(f.state);
+    assert_null(f.config);
+    assert_int_equal(f.n_checkpoints, 0);
+    assert_true(f.adapter_bytes == 0);
+    assert_int_equal(f.step, 1);
+    assert_true(is_remarked(&f, "overwritten: adapter and history there are of an earlier run"));
+    assert_true(is_remarked(&f, "checkpoint-9: adapter and history there are of an earlier run"));
+    lrd_facts_close(&f);
+
+    /* Its own first checkpoint, before the others are removed. */
+    put(checkpoint[0], "trainer_state.json",
+        "{\"global_step\": 4, \"log_history\": [{\"step\": 1, \"loss\": 3.5}]}");
+    put(checkpoint[0], "adapter_config.json", "{\"r\": 4}");
+    assert_ok(lrd_facts_read(folder, &f));
+    assert_int_equal(f.n_checkpoints, 1);
+    assert_int_equal(f.checkpoint[0].step, 4);
+    assert_int_equal(f.step, 4);
+    assert_int_equal(json_integer_value(json_object_get(f.config, "r")), 4);
+    lrd_facts_close(&f);
+    for (int i = 0; i < 2; i++)
+        lrd_free(checkpoint[i]);
 }
 
 /* Whatever stands in a file, there is a page. */
@@ -206,6 +251,7 @@ int main(void)
         cmocka_unit_test(updates_made_again_count_once),
         cmocka_unit_test(a_history_is_continued_by_the_log),
         cmocka_unit_test(a_history_of_another_run_is_not_shown),
+        cmocka_unit_test(results_of_another_run_are_not_shown),
         cmocka_unit_test(damaged_files_leave_a_page),
         cmocka_unit_test(what_is_no_run_is_refused),
     };

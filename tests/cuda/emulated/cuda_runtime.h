@@ -242,7 +242,8 @@ double emu_clock();                    /* milliseconds */
 void emu_pass_to(double milliseconds); /* the clock, unless it is later */
 
 /* Memory of the device that CUDA's and other libraries take for themselves, beside cudaMalloc; false: there is not as
- * much. A graph takes EMU_NODE_BYTES for each piece of work, or LRD_EMULATED_NODE_BYTES. */
+ * much. A graph takes EMU_NODE_BYTES for each piece of work, or LRD_EMULATED_NODE_BYTES; with
+ * LRD_EMULATED_GRAPHS_STAY what graphs took that are gone is there for other graphs alone. */
 enum { EMU_NODE_BYTES = 10 << 10 };
 bool emu_take(size_t bytes);
 void emu_give_back(size_t bytes);
