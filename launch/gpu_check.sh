@@ -101,8 +101,26 @@ each() { # FUNCTION ARGUMENT...: for each line of arguments; the first failure i
     done
     return "$code"
 }
-export families="norm linear attention cached head merge products rows sample single update"
-ops() { printf '%s\n' $families | each family_of_ops; }
+at_once() { # as each, with all lines at the same time and an end for them before the part's; what they say comes in order
+    local code=0 i words titles=() place
+    place=$(mktemp -d -p .)
+    while read -ra words; do
+        titles+=("$* ${words[*]}")
+        {
+            timeout -k 1 $((part_limit > 1 ? part_limit - 1 : 1)) bash -c '"$@"' bash "$@" "${words[@]}" >"$place/${#titles[@]}" 2>&1 </dev/null
+            echo $? >"$place/${#titles[@]}.code"
+        } &
+    done
+    wait
+    for i in "${!titles[@]}"; do
+        echo "-- ${titles[i]}: exit code $(<"$place/$((i + 1)).code")"
+        tail -n 60 "$place/$((i + 1))"
+        ((code != 0)) || code=$(<"$place/$((i + 1)).code")
+    done
+    return "$code"
+}
+families() { printf '%s\n' norm linear attention cached head merge products rows sample single update; }
+ops() { families | at_once family_of_ops; }
 streams_and_graphs() {
     run test_streams --backend cuda && run test_graphs cuda
 }
@@ -119,7 +137,7 @@ golden() {
         for dtype in float32 bfloat16 float16; do
             [[ $case-$dtype == post-layernorm-bfloat16 ]] || echo "$case $dtype"
         done
-    done | each golden_run
+    done | at_once golden_run
 }
 golden_run() { # CASE DTYPE [RANKS SETTING...]
     local code=0
@@ -135,22 +153,9 @@ two_ranks() { # replicas, and layers on both
     return "$code"
 }
 two_devices() { on_two test_devcomm && on_two test_reduce --backend cuda --direct; }
-sanitize() { # TOOL OPTION...: all families at once, each with an end of its own; what it says of them, in order
-    local code=0 family
-    for family in $families; do
-        {
-            timeout -k 1 $((part_limit > 4 ? part_limit - 3 : 1)) compute-sanitizer --tool "$@" --error-exitcode 9 --print-limit 20 \
-                "$(program "test_ops_$family")" --backend cuda >"$1.$family" 2>&1 </dev/null
-            echo $? >"$1.$family.code"
-        } &
-    done
-    wait
-    for family in $families; do
-        echo "-- $1 $family: exit code $(<"$1.$family.code")"
-        tail -n 60 "$1.$family"
-        ((code != 0)) || code=$(<"$1.$family.code")
-    done
-    return "$code"
+sanitize() { families | at_once sanitize_one "$@"; } # TOOL OPTION...
+sanitize_one() { # TOOL OPTION... FAMILY
+    compute-sanitizer --tool "${@:1:$#-1}" --error-exitcode 9 --print-limit 20 "$(program "test_ops_${*: -1}")" --backend cuda
 }
 tune() { # HIDDEN LAYERS HEADS VOCABULARY TOKENS
     mkdir -p shape
@@ -162,7 +167,8 @@ tune() { # HIDDEN LAYERS HEADS VOCABULARY TOKENS
 compare() { # OUT OPTION...
     python3 "$root/bench/gpu_compare.py" --backend cuda --out "$1" "${@:2}"
 }
-export -f program run each ops equal_rows streams_and_graphs family_of_ops golden golden_run on_two two_ranks two_devices sanitize tune compare
+export -f program run each at_once families ops equal_rows streams_and_graphs family_of_ops golden golden_run on_two two_ranks \
+    two_devices sanitize sanitize_one tune compare
 export root
 
 if command -v nvidia-smi >/dev/null; then nvidia-smi; fi
@@ -183,7 +189,7 @@ if ! $dry; then
     cases=(4x512 16x512 packed:8192)
     less=(--generate 1 8 32)
 fi
-dry_limit=2 # to start and not to fail at once
+dry_limit=3 # to start and not to fail at once
 part 30 "equal rows" bash -c equal_rows
 part 20 "streams and graphs" bash -c streams_and_graphs
 part 60 "ops" bash -c ops
