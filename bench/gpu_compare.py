@@ -22,6 +22,7 @@ with a line that says so. Exit code 1: a part failed, or the two disagree.
 """
 import argparse, array, importlib.util, json, math, os, random, re, resource, shutil, signal, statistics, struct, subprocess, sys
 import tempfile, threading, time
+from importlib import metadata
 
 SHAPES = {  # hidden, layers, heads, vocabulary
     "tiny": (64, 2, 4, 512), "560m": (1024, 24, 16, 250880), "1b7": (2048, 24, 16, 250880), "3b": (2560, 30, 32, 250880),
@@ -549,7 +550,9 @@ def main():
         report.data["ceilings"]["nominal"] = next((x for name, x in NOMINAL.items() if name in found[0]["device"]), None)
     else:
         report.note("no ceilings: " + ((problem or "").strip() or "torch said nothing").splitlines()[-1])
-    if not report.data["peft"]:
+    if report.data["peft"]:
+        report.note("Beside " + ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "peft")))
+    else:
         report.note("PEFT is left out" + ("" if a.no_peft else ": torch, transformers and peft are not all here"))
     for dtype in a.dtypes:
         for model in a.models:

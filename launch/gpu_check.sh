@@ -212,7 +212,7 @@ bloom-3b 2560 32
 bloom-560m 1024 16
 bloom-7b1 4096 32
 END
-part 40 "tuning for bloom-3b" bash -c 'tune "$@"' bash "${shape[@]}"
+part 60 "tuning for bloom-3b" bash -c 'tune "$@"' bash "${shape[@]}"
 [[ ! -s tuning.json ]] || cp tuning.json "$report.tuning.json"
 if command -v python3 >/dev/null; then
     budget=$(($(left) - 55)) # for what comes behind
