@@ -141,7 +141,7 @@ golden() {
 }
 golden_run() { # CASE DTYPE [RANKS SETTING...]
     local code=0
-    run test_golden "$1" "$2" "${3:-1}" cuda "${@:4}" || code=$?
+    OMP_NUM_THREADS=2 run test_golden "$1" "$2" "${3:-1}" cuda "${@:4}" || code=$?
     return $((code == 77 ? 0 : code)) # the case is not here
 }
 on_two() { mpirun -np 2 --bind-to none "$(program "$1")" "${@:2}"; }
