@@ -180,13 +180,6 @@ void run(const job_t &j)
     }
 }
 
-/* Of what an epilogue reads and writes beside the product: at most a page. */
-uint64_t alignment_of(const emu_lt_desc &desc)
-{
-    const uintptr_t all = (uintptr_t)desc.bias | (uintptr_t)desc.aux | 4096;
-    return all & -all;
-}
-
 bool shapes_agree(const emu_lt_desc &desc, const emu_lt_layout &a, const emu_lt_layout &b,
                   const emu_lt_layout &d)
 {
@@ -210,6 +203,13 @@ bool on_device(const job_t &j)
     return emu_is_device(j.a_data, extent(j.a)) && emu_is_device(j.b_data, extent(j.b)) &&
            emu_is_device(j.d_data, extent(j.d)) && bias_ok && aux_ok &&
            emu_is_device(j.workspace, j.workspace_bytes);
+}
+
+/* Of what an epilogue reads and writes beside the product: at most a page. */
+uint64_t alignment_of(const emu_lt_desc &desc)
+{
+    const uintptr_t all = (uintptr_t)desc.bias | (uintptr_t)desc.aux | 4096;
+    return all & -all;
 }
 } // namespace
 
