@@ -9,17 +9,20 @@ query_key_value with both programs, in turn, and writes OUT.json and OUT.md as r
     speed    tokens/s of the updates after the first two; real tokens: PEFT's padding counts for time, not for tokens
     share    of the speed of torch's (else of lora-dist's own) large product of that type, and of the chip's nominal one,
              counting 4 operations per frozen weight and token
-    memory   on the device, context included (nvidia-smi, torch's mem_get_info); on the CPU resident
+    memory   on the device, context included (nvidia-smi, torch's mem_get_info); on the CPU resident; and lora-dist's plan
     agree    losses and gradient norms of all updates, side by side: another batch, mask, rate or adapter would show there
     ops      time of each op of lora-dist beside what it must at least compute or move
+    steps    of generation (--generate), beside the time in which a copy moves what a step must read
 
 A case 4x512 is an update of 4 records of 512 tokens; packed:8192 one of records of 96 to 512 tokens that add up to 8,192.
+All models have their turn in the first type, then in the next.
 Every update sees the whole data set, so that both learn it. Nothing but Python is needed; without torch, transformers and
 peft PEFT's side is left out. A part that takes longer than --limit seconds, or begins when --budget is spent, is left out
 with a line that says so. Exit code 1: a part failed, or the two disagree.
 """
 import argparse, array, importlib.util, json, math, os, random, re, resource, shutil, signal, statistics, struct, subprocess, sys
 import tempfile, threading, time
+from importlib import metadata
 
 SHAPES = {  # hidden, layers, heads, vocabulary
     "tiny": (64, 2, 4, 512), "560m": (1024, 24, 16, 250880), "1b7": (2048, 24, 16, 250880), "3b": (2560, 30, 32, 250880),
@@ -27,6 +30,7 @@ SHAPES = {  # hidden, layers, heads, vocabulary
 NOMINAL = {"H200": 989, "H100": 989, "A100": 312}  # dense 16-bit TFLOP/s of the vendor's data sheets
 ROUNDOFF = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-12}
 RATE, WARM = 1e-3, 2
+PROMPT, FEW_STEPS, MANY_STEPS = 448, 16, 144  # tokens of generation: two runs, whose difference is steps alone
 
 
 def noise_block(dtype, n=100003):
@@ -41,10 +45,35 @@ def noise_block(dtype, n=100003):
     return array.array("H", ((w + 0x7fff + (w >> 16 & 1)) >> 16 for w in words)).tobytes()
 
 
+def bytes_of(shape, dtype):
+    """Of the large weights."""
+    hidden, layers, _, vocab = shape
+    return (4 if dtype == "float32" else 2) * (12 * layers * hidden**2 + vocab * hidden)
+
+
+def place_for(folder, n_bytes):
+    """Where a model finds room: the folder, if one is named, else the first of these; None: nowhere."""
+    for place in [folder] if folder else ["/dev/shm", tempfile.gettempdir(), "."]:
+        if os.access(place, os.W_OK) and shutil.disk_usage(place).free >= n_bytes * 1.05 + (8 << 20):
+            return place
+    return None
+
+
+def write_tokenizer(path):
+    """Of bytes: nobody reads what a model of noise says."""
+    letters = [chr(c) for c in (*range(33, 127), *range(161, 173), *range(174, 256))]
+    letters += [chr(256 + i) for i in range(256 - len(letters))]
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    json.dump({"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": level, "post_processor": None,
+               "decoder": level, "model": {"type": "BPE", "vocab": {c: i for i, c in enumerate(letters)}, "merges": []}},
+              open(path, "w"))
+
+
 def write_model(folder, shape, dtype):
-    """config.json and model.safetensors; norms are one and zero, biases zero, all else noise."""
+    """config.json, tokenizer.json and model.safetensors; norms are one and zero, biases zero, all else noise."""
     hidden, layers, heads, vocab = shape
     os.makedirs(folder)
+    write_tokenizer(folder + "/tokenizer.json")
     json.dump({"model_type": "bloom", "architectures": ["BloomForCausalLM"], "hidden_size": hidden, "n_layer": layers, "n_head": heads,
                "vocab_size": vocab, "torch_dtype": dtype, "layer_norm_epsilon": 1e-5, "hidden_dropout": 0.0,
                "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, "unk_token_id": 0},
@@ -158,7 +187,8 @@ def ours(a, folder, data, dtype, n_records, limit, with_ops):
     resident = float(re.search(r"Peak memory of rank 0: ([0-9.]+) MiB", text).group(1))
     result = {"tokens_per_s": statistics.median(rates[WARM:]), "loss": [x["loss"] for x in log],
               "grad_norm": [x["grad_norm"] for x in log], "resident_mib": resident, "device_mib": device,
-              "planned_mib": float(re.search(r"planned ([0-9.]+) MiB", text).group(1)),
+              "planned_mib": {row: float(mib) for row, mib in re.findall(r"^  (\S.*?) {2,}([0-9.]+) MiB$", text, re.M)},
+              "libraries": "".join(re.findall(r"^Device memory that libraries took.*", text, re.M)),
               "device": re.search(r"updates? of .* ranks?; (.*)", text).group(1)}
     if with_ops:  # a run of its own: each op is waited for
         run = subprocess.run([*command, "--log-level", "debug", "--set", f"training.output_dir={out}/ops"], capture_output=True,
@@ -169,10 +199,34 @@ def ours(a, folder, data, dtype, n_records, limit, with_ops):
     return result
 
 
+def steps_of_generation(a, folder, shape, dtype, n, limit):
+    """Time of a step with n sequences, some 500 tokens each: of MANY_STEPS less FEW_STEPS of them."""
+    small = shape == SHAPES["tiny"]
+    prompt, few, many = (20, 4, 260) if small else (PROMPT, FEW_STEPS, MANY_STEPS)
+    with open(folder + "/prompts.jsonl", "w") as f:
+        for i in range(n):
+            f.write(json.dumps({"input_ids": [4 + (7 * i + 13 * k) % (shape[3] - 4) for k in range(prompt)]}) + "\n")
+    taken = []
+    for steps in (few, many):
+        run = subprocess.run([a.program, "generate", "--model", folder, "--dtype", dtype, "--backend", a.backend, "--prompt-file",
+                              folder + "/prompts.jsonl", "--max-new-tokens", str(steps), "--batch-size", str(n), "--log-level", "debug"],
+                             capture_output=True, text=True, timeout=limit)
+        found = re.search(r"([0-9]+) tokens in ([0-9.]+) s", run.stderr)
+        if run.returncode != 0 or not found:
+            raise RuntimeError(run.stderr[-2000:])
+        taken.append((int(found[1]), float(found[2])))
+    tokens, seconds = (y - x for x, y in zip(*taken))
+    cached = n * (prompt + (few + many) / 2) * 2 * shape[0] * shape[1] * (4 if dtype == "float32" else 2)
+    return {"sequences": n, "ms": 1e3 * seconds / (tokens / n), "tokens_per_s": tokens / seconds,
+            "gb": (bytes_of(shape, dtype) + cached) / 1e9}
+
+
 # ---- in a process of its own: what torch does
 
 def on_gpu(backend):
     import torch
+    if backend == "cuda" and not torch.cuda.is_available():
+        sys.exit("torch finds no GPU")
     return backend != "cpu" and torch.cuda.is_available()
 
 
@@ -320,19 +374,30 @@ def markdown(report):
     lines = [f"# lora-dist and PEFT: {c.get('device', 'device unknown')}", "",
              "Ceilings: " + ", ".join(f"{d} products {number(x, 1)} TFLOP/s" for d, x in c["tflops"].items()) +
              f"; a copy {number(c.get('gb_per_s'))} GB/s; nominal {number(c.get('nominal'))} TFLOP/s", "",
-             "| model | type | case | tokens/s | of measured | of nominal | PEFT tokens/s | times | MiB | PEFT MiB | loss off | norm off |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+             "| model | type | case | tokens/s | of measured | of nominal | PEFT tokens/s | times | MiB | planned | PEFT MiB | loss off | norm off |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
     for r in report["rows"]:
         m, t, s = r.get("ours") or {}, r.get("theirs") or {}, r.get("agreement") or {}
         off = [("" if s["agree"] else "**") + f"{s[k]:.1e}" + ("" if s["agree"] else "**") if s else "-" for k in ("loss_off", "grad_norm_off")]
         lines.append(f"| {r['model']} | {r['dtype']} | {r['case']} | {number(m.get('tokens_per_s'))} | {percent(r.get('of_measured'))} | "
                      f"{percent(r.get('of_nominal'))} | {number(t.get('tokens_per_s'))} | {number(r.get('ratio'), 2)} | "
-                     f"{number(m.get('device_mib') or m.get('resident_mib'))} | {number(t.get('device_mib') or t.get('resident_mib'))} | "
+                     f"{number(m.get('device_mib') or m.get('resident_mib'))} | {number(m.get('planned_mib', {}).get('in all'))} | {number(t.get('device_mib') or t.get('resident_mib'))} | "
                      f"{off[0]} | {off[1]} |")
     for r in report["rows"]:
         if "agreement" in r:
             pairs = "; ".join(f"{x:.4f} {y:.4f}" for x, y in zip(r["ours"]["loss"], r["theirs"]["loss"]))
             lines += ["", f"Losses of {r['model']}, {r['dtype']}, {r['case']}, ours and PEFT's, update by update: {pairs}"]
+    for r in report["rows"]:
+        if r.get("ours"):
+            plan = ", ".join(f"{row} {mib}" for row, mib in r["ours"]["planned_mib"].items())
+            lines += ["", f"Memory of {r['model']}, {r['dtype']}, {r['case']}, planned, in MiB: {plan}. {r['ours']['libraries']}"]
+    if report["generation"]:
+        lines += ["", "## A step of generation", "", "| model | type | sequences | ms | tokens/s | must read GB | of a copy's speed |",
+                  "| --- | --- | --- | --- | --- | --- | --- |"]
+    for g in report["generation"]:
+        share = g["gb"] / (g["ms"] / 1e3) / c["gb_per_s"] if c.get("gb_per_s") else None
+        lines.append(f"| {g['model']} | {g['dtype']} | {g['sequences']} | {g['ms']:.3f} | {number(g['tokens_per_s'])} | {g['gb']:.2f} | "
+                     f"{percent(share)} |")
     for r in report["rows"]:
         if not (r.get("ours") or {}).get("ops"):
             continue
@@ -353,7 +418,7 @@ def markdown(report):
 
 class Report:
     def __init__(self, out):
-        self.out, self.data = out, {"ceilings": {"tflops": {}}, "rows": [], "notes": []}
+        self.out, self.data = out, {"ceilings": {"tflops": {}}, "rows": [], "generation": [], "notes": []}
 
     def save(self):
         for name, text in ((".json", json.dumps(self.data, indent=1)), (".md", markdown(self.data))):
@@ -381,9 +446,44 @@ def finish_row(row, ceilings, shape):
         row["agreement"] = compare(m, t, row["dtype"], layers)
 
 
+def generate(a, report, folder, model, dtype, left):
+    for n in a.generate:
+        what = f"generation, {model}, {dtype}, {n} sequences"
+        try:
+            if left() <= 0:
+                raise TimeoutError
+            steps = steps_of_generation(a, folder, SHAPES[model], dtype, n, min(a.limit, left()))
+            report.data["generation"].append({"model": model, "dtype": dtype, **steps})
+            report.save()
+        except (subprocess.TimeoutExpired, TimeoutError):
+            report.note(f"{what}: left out, there was no time")
+        except RuntimeError as e:
+            report.data["failed"] = True
+            report.note(f"{what}: lora-dist FAILED: {e}")
+
+
+def compare_with_theirs(a, report, folder, model, dtype, rows, left):
+    results, problem = run_child(min(a.limit, left()), "theirs", a.backend, folder + "/model", dtype,
+                                 [(r["case"], r["data"]) for r in rows], a.steps, a.threads)
+    for r in results:
+        row = next(x for x in rows if x["case"] == r["case"])
+        row["theirs"] = r
+        finish_row(row, report.data["ceilings"], SHAPES[model])
+        if "agreement" in row and not row["agreement"]["agree"]:
+            report.data["failed"] = True
+            report.note(f"{model}, {dtype}, {r['case']}: the two DISAGREE: {row['agreement']}")
+    if problem:
+        report.note(f"{model}, {dtype}: PEFT: {problem}")
+    report.save()
+
+
 def compare_model(a, report, model, dtype, left):
     shape = SHAPES[model]
-    folder = tempfile.mkdtemp(dir=a.folder)
+    place = place_for(a.folder, bytes_of(shape, dtype))
+    if place is None:
+        report.note(f"{model}, {dtype}: left out, there is no room for {bytes_of(shape, dtype) / 1e9:.1f} GB (--folder)")
+        return
+    folder = tempfile.mkdtemp(dir=place)
     try:
         begun = time.monotonic()
         write_model(folder + "/model", shape, dtype)
@@ -407,20 +507,10 @@ def compare_model(a, report, model, dtype, left):
             rows.append(row)
             report.data["rows"].append(row)
             report.save()
-        if not report.data["peft"] or left() <= 0:
-            return
-        results, problem = run_child(min(a.limit, left()), "theirs", a.backend, folder + "/model", dtype,
-                                     [(r["case"], r["data"]) for r in rows], a.steps, a.threads)
-        for r in results:
-            row = next(x for x in rows if x["case"] == r["case"])
-            row["theirs"] = r
-            finish_row(row, report.data["ceilings"], shape)
-            if "agreement" in row and not row["agreement"]["agree"]:
-                report.data["failed"] = True
-                report.note(f"{model}, {dtype}, {r['case']}: the two DISAGREE: {row['agreement']}")
-        if problem:
-            report.note(f"{model}, {dtype}: PEFT: {problem}")
-        report.save()
+        if report.data["peft"] and left() > 0:
+            compare_with_theirs(a, report, folder, model, dtype, rows, left)
+        if dtype == a.dtypes[0]:
+            generate(a, report, folder + "/model", model, dtype, left)
     finally:
         shutil.rmtree(folder)
 
@@ -441,7 +531,8 @@ def main():
     p.add_argument("--tuning-file", help="of lora-dist tune, for lora-dist's runs")
     p.add_argument("--limit", type=float, default=90, help="seconds for one part")
     p.add_argument("--budget", type=float, default=540, help="seconds for all")
-    p.add_argument("--folder", default="/dev/shm" if os.access("/dev/shm", os.W_OK) else None, help="where models are made")
+    p.add_argument("--generate", nargs="*", type=int, default=[], help="steps of generation with so many sequences each")
+    p.add_argument("--folder", help="where models are made; unless given, where there is room: /dev/shm, $TMPDIR, here")
     p.add_argument("--out", default="gpu_compare")
     a = p.parse_args()
     if not a.program:
@@ -458,11 +549,13 @@ def main():
         report.data["ceilings"] = found[0]
         report.data["ceilings"]["nominal"] = next((x for name, x in NOMINAL.items() if name in found[0]["device"]), None)
     else:
-        report.note("no ceilings: " + problem.strip().splitlines()[-1])
-    if not report.data["peft"]:
+        report.note("no ceilings: " + ((problem or "").strip() or "torch said nothing").splitlines()[-1])
+    if report.data["peft"]:
+        report.note("Beside " + ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "peft")))
+    else:
         report.note("PEFT is left out" + ("" if a.no_peft else ": torch, transformers and peft are not all here"))
-    for model in a.models:
-        for dtype in a.dtypes:
+    for dtype in a.dtypes:
+        for model in a.models:
             if time.monotonic() >= end:
                 report.note(f"{model}, {dtype}: left out, {a.budget:.0f} s are spent")
                 continue

@@ -70,7 +70,7 @@ else
     while IFS= read -r program; do
         install -s "$program" "$made/bin"
     done < <(find "$build" -type f -perm -u+x \( -path '*/tests/*' -name 'test_ops_*' -o -name test_golden -o -name test_streams -o \
-        -name test_graphs -o -name test_reduce -o -name op_speed \))
+        -name test_graphs -o -name test_company -o -name test_reduce -o -name test_devcomm -o -name op_speed \))
     mkdir -p "$made/tests/golden/runs"
     cp "$root/tests/golden/runs/spread.json" "$made/tests/golden/runs"
     for case in post-layernorm all-linear qkv head80 head128-untied; do

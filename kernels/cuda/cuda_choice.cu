@@ -58,19 +58,47 @@ static lrd_status_t prepare(cublasLtMatmulPreference_t preference, uint32_t alig
     return LRD_OK;
 }
 
-/* Up to `wanted` algorithms for the product as lt describes it, best first by the library's judgement. None
+/* The product for the library's judgement. It looks at how the addresses of bias and aux are aligned, too: one that is
+ * aligned just as the key says stands for each of them. */
+static lrd_status_t describe_kind(cuda_backend_t *be, const cuda_product_t *p, int64_t rows,
+                                  lt_product_t *lt)
+{
+    void *const aligned = (void *)(uintptr_t)key_of(be, p).alignment;
+    cuda_product_t kind = *p;
+    kind.bias = p->bias != NULL ? aligned : NULL;
+    kind.aux.data = p->aux.data != NULL ? aligned : NULL;
+    return cuda_lt_describe(be, &kind, rows, lt);
+}
+
+/* Keeps those that the library says are fine. */
+static void keep_usable(found_t *found)
+{
+    int n = 0;
+    for (int i = 0; i < found->n; i++) {
+        if (found->result[i].state == CUBLAS_STATUS_SUCCESS)
+            found->result[n++] = found->result[i];
+    }
+    found->n = n;
+}
+
+/* Up to `wanted` algorithms for the product with so many rows, best first by the library's judgement. None
  * is no error. */
-static lrd_status_t ask(cuda_backend_t *be, const cuda_product_t *p, const lt_product_t *lt,
-                        int wanted, found_t *found)
+static lrd_status_t ask(cuda_backend_t *be, const cuda_product_t *p, int64_t rows, int wanted,
+                        found_t *found)
 {
     cublasLtMatmulPreference_t preference;
+    lt_product_t lt = {};
     LT_CALL(cublasLtMatmulPreferenceCreate(&preference));
-    const lrd_status_t status = prepare(preference, key_of(be, p).alignment);
+    lrd_status_t status = prepare(preference, key_of(be, p).alignment);
+    if (status == LRD_OK)
+        status = describe_kind(be, p, rows, &lt);
     found->n = 0;
-    if (status == LRD_OK && cublasLtMatmulAlgoGetHeuristic(
-                                be->products, lt->desc, lt->w, lt->x, lt->y, lt->y, preference,
-                                wanted, found->result, &found->n) != CUBLAS_STATUS_SUCCESS)
+    if (status == LRD_OK &&
+        cublasLtMatmulAlgoGetHeuristic(be->products, lt.desc, lt.w, lt.x, lt.y, lt.y, preference,
+                                       wanted, found->result, &found->n) != CUBLAS_STATUS_SUCCESS)
         found->n = 0;
+    keep_usable(found);
+    cuda_lt_release(&lt);
     cublasLtMatmulPreferenceDestroy(preference);
     return status;
 }
@@ -129,7 +157,7 @@ static lrd_status_t time_all(lrd_stream_t *st, const cuda_product_t *p, const lt
 {
     cuda_backend_t *be = cuda_backend_of(st);
     found_t found;
-    CUDA_TRY(ask(be, p, own, MOST_TRIED, &found));
+    CUDA_TRY(ask(be, p, p->x.rows, MOST_TRIED, &found));
     for (int i = 0; i < found.n; i++) {
         const cublasLtMatmulAlgo_t *algo = &found.result[i].algo;
         float least = 0;
@@ -236,7 +264,7 @@ static lrd_status_t decide(lrd_stream_t *st, const cuda_product_t *p, const lt_p
     CUDA_TRY(look_up(be, nominal, choice));
     if (choice->exists)
         return LRD_OK;
-    CUDA_TRY(ask(be, p, nominal, 1, &found));
+    CUDA_TRY(ask(be, p, NOMINAL_ROWS, 1, &found));
     choice->exists = found.n == 1;
     if (choice->exists)
         choice->algo = found.result[0].algo;
@@ -276,7 +304,7 @@ lrd_status_t cuda_choice_algo(cuda_backend_t *be, const cuda_product_t *p, const
         choice->rows_algo = choice->algo;
         if (!is_accepted(be, lt, &choice->algo)) {
             found_t found;
-            CUDA_TRY(ask(be, p, lt, 1, &found));
+            CUDA_TRY(ask(be, p, p->x.rows, 1, &found));
             CUDA_CHECK(found.n == 1, LRD_ERR_UNSUPPORTED,
                        "cuBLASLt has no algorithm for a product of [%ld, %ld] and [%ld, %ld]",
                        (long)p->x.rows, (long)p->x.cols, (long)p->w.rows, (long)p->w.cols);

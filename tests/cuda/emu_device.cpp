@@ -56,6 +56,7 @@ struct emu_stream {
 };
 
 struct emu_event {
+    bool timed;
     std::shared_ptr<place_t> place; /* nullptr: never recorded */
 };
 
@@ -387,20 +388,22 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     return error;
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
-    *event = new emu_event;
+    *event = new emu_event{(flags & cudaEventDisableTiming) == 0, nullptr};
     return cudaSuccess;
 }
 
 cudaError_t cudaEventCreate(cudaEvent_t *event)
 {
-    return cudaEventCreateWithFlags(event, 0);
+    return cudaEventCreateWithFlags(event, cudaEventDefault);
 }
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
 {
     for (cudaEvent_t event : {begin, end}) {
+        if (!event->timed)
+            return emu_report(cudaErrorInvalidResourceHandle);
         if (event->place == nullptr || event->place->stream != nullptr)
             return emu_report(cudaErrorInvalidValue);
     }

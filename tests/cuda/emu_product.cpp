@@ -233,6 +233,13 @@ bool on_device(const job_t &j)
            emu_is_device(j.d_data, extent(j.d)) && bias_ok && aux_ok &&
            emu_is_device(j.workspace, j.workspace_bytes);
 }
+
+/* Of what an epilogue reads and writes beside the product: at most a page. */
+uint64_t alignment_of(const emu_lt_desc &desc)
+{
+    const uintptr_t all = (uintptr_t)desc.bias | (uintptr_t)desc.aux | 4096;
+    return all & -all;
+}
 } // namespace
 
 const char *cublasLtGetStatusString(cublasStatus_t status)
@@ -354,8 +361,8 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     }
 }
 
-/* The algorithm remembers how much workspace and alignment it was promised. With
- * LRD_EMULATED_BARE_PRODUCTS set there is none that has an epilogue. While a graph is captured there is
+/* The algorithm remembers how much workspace and alignment it was promised, of bias and aux by their addresses. With
+ * LRD_EMULATED_BARE_PRODUCTS set there is none that has an epilogue, and the library says so in its second way. While a graph is captured there is
  * none at all: what is chosen must have been chosen before. */
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
@@ -364,14 +371,19 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                                               cublasLtMatmulHeuristicResult_t *found, int *n_found)
 {
     const bool bare = desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT;
-    if (!shapes_agree(*desc, *a, *b, *d) || preference->may_split || emu_is_capturing() ||
-        (getenv("LRD_EMULATED_BARE_PRODUCTS") != nullptr && !bare))
+    if (!shapes_agree(*desc, *a, *b, *d) || preference->may_split || emu_is_capturing())
         return CUBLAS_STATUS_NOT_SUPPORTED;
     *n_found = 0;
+    if (getenv("LRD_EMULATED_BARE_PRODUCTS") != nullptr && !bare) {
+        found[(*n_found)++] = {{}, 0, CUBLAS_STATUS_NOT_SUPPORTED};
+        return CUBLAS_STATUS_SUCCESS;
+    }
     for (uint64_t id = 0; id < N_ALGORITHMS && *n_found < wanted; id++) {
         if (takes(id, *d))
-            found[(*n_found)++] = {{{preference->workspace, preference->alignment, id}},
-                                   preference->workspace};
+            found[(*n_found)++] = {
+                {{preference->workspace, preference->alignment, id, alignment_of(*desc)}},
+                preference->workspace,
+                CUBLAS_STATUS_SUCCESS};
     }
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -384,7 +396,7 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
 {
     if (!shapes_agree(*desc, *a, *b, *d) || !takes(algo->data[2], *d))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    *result = {*algo, algo->data[0]};
+    *result = {*algo, algo->data[0], CUBLAS_STATUS_SUCCESS};
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -411,7 +423,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     const uintptr_t all = (uintptr_t)a | (uintptr_t)b | (uintptr_t)d;
     if (!shapes_agree(j.desc, j.a, j.b, j.d) || c != d || layout_c != layout_d || !on_device(j))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if (workspace_bytes < algo->data[0] || all % algo->data[1] != 0 || !takes(j.algorithm, j.d))
+    if (workspace_bytes < algo->data[0] || all % algo->data[1] != 0 ||
+        alignment_of(j.desc) < algo->data[3] || !takes(j.algorithm, j.d))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     handle->products++;
     return emu_enqueue(stream, [j] { run(j); }) == cudaSuccess ? CUBLAS_STATUS_SUCCESS

@@ -181,6 +181,29 @@ static void check_blocks()
 }
 
 /* Streams, memory and copies. */
+/* Of two events that have passed. */
+static cudaError_t time_between(cudaStream_t st, unsigned flags)
+{
+    cudaEvent_t begin, end;
+    float ms;
+    cudaEventCreateWithFlags(&begin, flags);
+    cudaEventCreate(&end);
+    cudaEventRecord(begin, st);
+    cudaEventRecord(end, st);
+    cudaStreamSynchronize(st);
+    const cudaError_t error = cudaEventElapsedTime(&ms, begin, end);
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    return error;
+}
+
+static void check_timers(cudaStream_t st)
+{
+    expect(time_between(st, cudaEventDefault) == cudaSuccess, "time between two events");
+    expect(time_between(st, cudaEventDisableTiming) == cudaErrorInvalidResourceHandle,
+           "an event without timing is no timer");
+}
+
 static void check_runtime()
 {
     cudaStream_t st;
@@ -216,6 +239,7 @@ static void check_runtime()
     expect(emu_launch("planted", different_instructions, 1, 32, 64 << 10, st) ==
                cudaErrorInvalidConfiguration,
            "shared memory that was not asked for is refused");
+    check_timers(st);
     cudaFreeHost(pinned);
     cudaFree(device);
     cudaStreamDestroy(st);

@@ -101,7 +101,7 @@ static void test_heads(void **state)
     static const int32_t cu[] = {0, 1, 1, 38, 40, 139}; /* one token, none, and more */
     static const attention_case_t cases[] = {
         {7, 8, 5, cu, 2, 0, 2, 0.5f},  {3, 64, 5, cu, 0, 8, 2, 0.5f}, {3, 80, 5, cu, 3, 0, 2, 0.5f},
-        {1, 96, 5, cu, 1, 1, 2, 0.5f}, {5, 128, 5, cu, 0, 0, 2, 1},
+        {1, 96, 5, cu, 1, 1, 2, 0.5f}, {1, 104, 5, cu, 0, 0, 2, 1},   {5, 128, 5, cu, 0, 0, 2, 1},
     };
     for (int k = 0; k < 3; k++) {
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)

@@ -109,6 +109,7 @@ static void test_norm(void **state)
         check_norm(op_dtypes[k], 5, 24, 2, SUM_ALONE, false);
         check_norm(op_dtypes[k], 300, 500, 4, NORM_ALONE, true);
         check_norm(op_dtypes[k], 3, 511, 4, NORM_AND_COPY, false);
+        check_norm(op_dtypes[k], 1, 6144, 0, SUM_AND_NORM, true); /* two rows are 48 KiB */
     }
 }
 

@@ -182,12 +182,34 @@ static void test_tf32(void **state)
     reopen(NULL, LRD_BF16);
 }
 
+/* The library sees how a bias is aligned when it is asked for an algorithm; that serves all others of its kind. */
+static void test_bias_anywhere(void **state)
+{
+    (void)state;
+    uint64_t seed = 8;
+    reopen(NULL, LRD_BF16);
+    ref_mat_t bias = op_random(&seed, 2, N, 1), want = op_zeros(T, N);
+    memcpy(bias.v + N, bias.v, N * sizeof *bias.v);
+    const lrd_mat_t rows = op_put(bias, LRD_BF16, 8); /* at 0 and at 144 bytes */
+    const lrd_weight_t weight = {lrd_const(dev_w)};
+    bias.rows = 1;
+    ref_linear(x, w, bias, want);
+    for (int row = 0; row < 2; row++) {
+        const lrd_cmat_t b = {(const uint16_t *)rows.data + row * rows.ld, 1, N, rows.ld, LRD_BF16};
+        const lrd_mat_t y = op_empty(T, N, LRD_BF16, 0);
+        assert_ok(lrd_linear_forward(
+            op_st, op_scratch,
+            &(lrd_linear_fwd_t){.x = lrd_const(dev_x), .w = &weight, .bias = b, .y = y}));
+        op_check("y", OP_LINEAR, LRD_BF16, K, y, want);
+    }
+}
+
 int main(int argc, char **argv)
 {
     op_arguments(argc, argv);
     file = lrd_test_temporary("tuning.json");
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_tuning),
-                                       cmocka_unit_test(test_refusals),
-                                       cmocka_unit_test(test_tf32)};
+                                       cmocka_unit_test(test_refusals), cmocka_unit_test(test_tf32),
+                                       cmocka_unit_test(test_bias_anywhere)};
     return cmocka_run_group_tests(tests, op_setup, op_teardown);
 }

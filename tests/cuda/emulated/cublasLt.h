@@ -64,6 +64,7 @@ typedef struct cublasLtMatmulAlgo {
 typedef struct cublasLtMatmulHeuristicResult {
     cublasLtMatmulAlgo_t algo;
     size_t workspaceSize;
+    cublasStatus_t state;
 } cublasLtMatmulHeuristicResult_t;
 
 size_t cublasLtGetVersion();

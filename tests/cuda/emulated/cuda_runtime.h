@@ -253,9 +253,9 @@ bool emu_is_device(const void *ptr, size_t bytes);
 bool emu_is_pinned(const void *ptr, size_t bytes);
 #pragma GCC visibility pop
 
-/* Shared memory that a block may have without cudaFuncSetAttribute; and with it, on the smallest device of compute
- * capability 8.0 or later. */
-enum { EMU_SHARED = 48 << 10, EMU_SHARED_OPT_IN = 99 << 10, EMU_BLOCK = 1024 };
+/* Shared memory that a launch may give a block without cudaFuncSetAttribute, of 48 KiB; and with it, on the smallest device
+ * of compute capability 8.0 or later. What a kernel has of its own, which is not seen here, counts too: up to 1 KiB. */
+enum { EMU_SHARED = 47 << 10, EMU_SHARED_OPT_IN = 99 << 10, EMU_BLOCK = 1024 };
 cudaError_t emu_allow_shared(void (*kernel)(), size_t bytes);
 cudaError_t emu_check_launch(void (*kernel)(), dim3 grid, dim3 block, size_t shared_bytes);
 
