@@ -173,9 +173,7 @@ lrd_status_t lrd_fitting_open(const lrd_session_t *s, const lrd_fitting_ranks_t 
     LRD_NEW(t->other, n_stages);
     LRD_NEW(t->last, n_stages * s->engine.config.n_layers);
     LRD_TRY(lrd_session_limits(s, n_ranks / n_stages, &t->limits, &t->micro_batches, NULL));
-    const int n_replicas = n_ranks / n_stages;
-    t->micro_batches = lrd_shares_most(t->micro_batches, n_replicas,
-                                       lrd_shares_move(&s->o.settings->parallel, n_replicas));
+    t->micro_batches = lrd_shares_most(t->micro_batches, n_ranks / n_stages, s->moves);
     for (int stage = 0; stage < n_stages; stage++)
         t->room[stage] = lrd_ranks_room(given->room, n_ranks, n_stages, stage);
     lrd_pace_of_stages(given->times, n_ranks, n_stages, t->times);

@@ -88,6 +88,23 @@ out:
     return status;
 }
 
+/* What a run has where there is room for it, and is done without before stages are added or activations computed
+ * again. */
+static void want_extras(lrd_session_t *s)
+{
+    s->graphs = lrd_has_graphs(s->engine.backend);
+    s->moves = lrd_shares_move(&s->o.settings->parallel, lrd_comm_size(s->o.comm));
+}
+
+/* One of them less; false: there was none. */
+static bool give_up_extra(lrd_session_t *s)
+{
+    bool *extra = s->moves ? &s->moves : &s->graphs;
+    const bool had = *extra;
+    *extra = false;
+    return had;
+}
+
 /* ---- a map that the settings give -------------------------------------------------------------- */
 
 /* By how much the worst stage of the session's placement misses. */
@@ -112,11 +129,9 @@ static lrd_status_t take_map(lrd_session_t *s, lrd_rooms_t rooms, const lrd_pass
     int64_t missing;
     LRD_TRY(lrd_ranks_map(&s->o.settings->parallel, &s->engine, rooms, lrd_comm_size(s->o.comm),
                           &s->placement));
-    LRD_TRY(find_missing(s, &given, false, &missing));
-    if (missing > 0 && s->graphs) {
-        s->graphs = false;
+    do {
         LRD_TRY(find_missing(s, &given, false, &missing));
-    }
+    } while (missing > 0 && give_up_extra(s));
     if (missing <= 0)
         goto out;
     if (lrd_ranks_use_files(&s->o.settings->parallel, &s->engine))
@@ -153,18 +168,15 @@ out:
     return status;
 }
 
-/* With graphs; without, where there is no room for them: they are worth less than fewer stages, or activations
- * that are kept. */
-static lrd_status_t try_graphs(lrd_session_t *s, const lrd_fitting_ranks_t *given, int n_stages,
+/* With graphs and shares that may move, or what there is room for. */
+static lrd_status_t try_extras(lrd_session_t *s, const lrd_fitting_ranks_t *given, int n_stages,
                                bool mapped, lrd_placement_t *placement_out)
 {
     lrd_status_t status = LRD_OK;
-    s->graphs = lrd_has_graphs(s->engine.backend);
-    LRD_TRY(try_with(s, given, n_stages, mapped, placement_out));
-    if (placement_out->begin == NULL && s->graphs) {
-        s->graphs = false;
+    want_extras(s);
+    do {
         LRD_TRY(try_with(s, given, n_stages, mapped, placement_out));
-    }
+    } while (placement_out->begin == NULL && give_up_extra(s));
 out:
     return status;
 }
@@ -181,7 +193,7 @@ static lrd_status_t choose_among(lrd_session_t *s, const lrd_fitting_ranks_t *gi
     lrd_checkpointing_t chosen = LRD_CHECKPOINTING_NONE;
     lrd_placement_t found = {.begin = NULL};
     double least = INFINITY, slowness;
-    bool graphs = false;
+    bool graphs = false, moves = false;
     int first, most;
     LRD_TRY(lrd_ranks_stages(x, size, &first, &most));
     for (int n = first; n <= most; n++) {
@@ -194,7 +206,7 @@ static lrd_status_t choose_among(lrd_session_t *s, const lrd_fitting_ranks_t *gi
             LRD_TRY(rate(s, n, s->recompute, &slowness));
             if (slowness >= least)
                 break;
-            LRD_TRY(try_graphs(s, given, n, mapped, &found));
+            LRD_TRY(try_extras(s, given, n, mapped, &found));
             fits_here = found.begin != NULL;
             if (!fits_here)
                 continue;
@@ -203,11 +215,13 @@ static lrd_status_t choose_among(lrd_session_t *s, const lrd_fitting_ranks_t *gi
             found = (lrd_placement_t){.begin = NULL};
             chosen = s->recompute;
             graphs = s->graphs;
+            moves = s->moves;
             least = slowness;
         }
     }
     s->recompute = chosen;
     s->graphs = graphs;
+    s->moves = moves;
 out:
     return status;
 }
@@ -298,7 +312,7 @@ out:
 static lrd_status_t place(lrd_session_t *s, lrd_rooms_t rooms, const lrd_pass_times_t *times)
 {
     lrd_status_t status = LRD_OK;
-    s->graphs = lrd_has_graphs(s->engine.backend);
+    want_extras(s);
     const lrd_parallel_settings_t *x = &s->o.settings->parallel;
     const int recompute = s->o.settings->training.gradient_checkpointing;
     const bool is_auto = x->device_map.kind == LRD_DEVICE_MAP_AUTO;

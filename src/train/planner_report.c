@@ -151,6 +151,9 @@ lrd_status_t lrd_planner_report(lrd_session_t *s)
         lrd_comm_rank(s->o.comm) == 0)
         lrd_info("Computed again on the way back: %s", lrd_planner_recompute_name(s->recompute));
     lrd_ranks_report_graphs(s->engine.backend, s->graphs);
+    if (lrd_shares_move(&s->o.settings->parallel, s->grid.n_replicas) && !s->moves)
+        lrd_info("No room for the gradients of unequal shares: replicas share the micro-batches of "
+                 "an update evenly");
     if (s->grid.n_stages == 1 && s->placement.home == NULL)
         return LRD_OK;
     LRD_NEW(row, lrd_comm_size(s->o.comm));

@@ -187,7 +187,7 @@ static lrd_status_t open_stage(lrd_session_t *s)
     lrd_status_t status = LRD_OK;
     const lrd_loader_limits_t l = lrd_loader_limits(s->loader);
     const int n = s->grid.n_replicas, p = s->grid.n_stages;
-    const bool moves = lrd_shares_move(&s->o.settings->parallel, n);
+    const bool moves = s->moves && n > 1;
     const int64_t of_replica = lrd_shares_most(l.micro_batches, n, moves);
     LRD_TRY(lrd_shares_open(n, (p - 1.0) * p / s->placement.n_runs, moves, &s->shares));
     LRD_TRY(open_pipeline(s, find_limits(s), of_replica));
@@ -431,6 +431,7 @@ lrd_status_t lrd_session_measure(const lrd_session_t *s, const lrd_placement_t *
                        .adapter = s->adapter,
                        .placement = *placement,
                        .graphs = s->graphs,
+                       .moves = s->moves,
                        .recompute = s->recompute,
                        .engine = s->engine,
                        .resumes = s->resumes,

@@ -53,6 +53,8 @@ typedef struct lrd_session {
     lrd_placement_t placement;
     /* Passes that come again are graphs: the backend has them, and the planner room for them. */
     bool graphs;
+    bool
+        moves; /* replicas' shares may (train/shares.h): the settings want it, and the planner has room for it */
     lrd_checkpointing_t recompute; /* what the planner made of training.gradient_checkpointing */
     int64_t *rooms;                /* [ranks] bytes that each may use */
     lrd_room_reason_t *room_why;   /* [ranks] and why no more */

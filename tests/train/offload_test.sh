@@ -89,6 +89,7 @@ try block 1 --set 'parallel.device_map={"": 0, transformer.h.2: cpu, transformer
 touch model/model.safetensors # another model, for all one knows
 rm -r copies/*
 try replicas 2 "${limit[@]}" --set parallel.data=2
+grep -q '^No room for the gradients of unequal shares' replicas.log || fail "replicas: $(cat replicas.log)" # there is for even ones
 [ "$(find copies -type f | wc -l)" = 1 ] || fail "two ranks leave $(ls copies)"
 
 # Memory as planned, with the copy and without.
