@@ -3,7 +3,7 @@
 # does: builds both once more, with the suites of ops, streams and graphs, and runs these.
 set -euo pipefail
 source "$(dirname "$0")/../support/shell_support.sh"
-build=$LRD_BINARY_DIR/sanitized
+build=$LRD_BINARY_DIR-sanitized # beside it: launch/bundle.sh takes what tests a build folder has
 export CTEST_OUTPUT_ON_FAILURE=1
 targets=(lrd_cuda_emulated test_emulation test_streams test_graphs)
 for family in norm linear attention cached head merge products rows sample single update; do
