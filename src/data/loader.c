@@ -204,13 +204,6 @@ out:
     return status;
 }
 
-void lrd_loader_share(int64_t n, int64_t share_index, int64_t share_count, int64_t *begin_out,
-                      int64_t *end_out)
-{
-    *begin_out = n * share_index / share_count;
-    *end_out = n * (share_index + 1) / share_count;
-}
-
 static lrd_status_t reserve(lrd_batch_t *b, int64_t n_tokens, int64_t n_sequences)
 {
     lrd_status_t status = LRD_OK;

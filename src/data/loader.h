@@ -73,11 +73,6 @@ typedef struct lrd_update {
 /* Update `index` of the run, from 0. */
 lrd_status_t lrd_loader_update(lrd_loader_t *loader, int64_t index, lrd_update_t *update_out);
 
-/* The share of n micro-batches (or of any n things) that share_index of share_count computes:
- * [n * index / count, n * (index + 1) / count). May be empty. */
-void lrd_loader_share(int64_t n, int64_t share_index, int64_t share_count, int64_t *begin_out,
-                      int64_t *end_out);
-
 /* A packed micro-batch: sequences one after the other, without padding. Start from {0}; filling it
  * again reuses the memory. */
 typedef struct lrd_batch {

@@ -184,17 +184,6 @@ static void check_epoch(const lrd_dataset_t *set, lrd_loader_t *loader,
             n_seen++;
         }
         check_micro_batches(set, s, &limits, &u);
-        for (int count = 1; count <= 8; count++) {
-            int64_t next = 0;
-            for (int index = 0; index < count; index++) {
-                int64_t begin, end;
-                lrd_loader_share(u.n_micro_batches, index, count, &begin, &end);
-                assert_int_equal(begin, next);
-                assert_true(end >= begin && end - begin <= u.n_micro_batches / count + 1);
-                next = end;
-            }
-            assert_int_equal(next, u.n_micro_batches);
-        }
     }
     assert_int_equal(n_seen, n);
     assert_true(before == (double)(epoch + 1));
