@@ -15,6 +15,7 @@ model: {name_or_path: model}
 lora: {r: 4, target_modules: all-linear, lora_dropout: 0.1}
 data: {format: tokenized, train_file: train.jsonl, cache_dir: data}
 training: {per_device_train_batch_size: 1, global_batch_size: 4, max_steps: 3, save_steps: 100, warmup_steps: 0}
+parallel: {shares: even} # room for unequal ones would be given up first
 END
 
 # run NAME RANKS [SETTING]...
