@@ -79,7 +79,7 @@ for group in "${@:2}"; do
     [ "$(grep ^device_map planned)" = "$(grep ^device_map limited.log)" ] || fail "another map is planned"
     grep -Eq '^Beside it weights travel for [0-9.e-]+ s' planned || fail "no time for the way: $(tail -n 2 planned)"
     block=$(($(stat -c %s model/model.safetensors) / 11000))
-    limit=(--set "parallel.max_memory={0: ${half}KiB, cpu: $((block * 4))KiB}")
+    limit=(--set "parallel.max_memory={0: ${half}KiB, cpu: $((block * 6))KiB}")
     try spilled one 1 "${limit[@]}"
     map_of spilled | grep -q cpu && map_of spilled | grep -q disk || fail "not on both: $(map_of spilled)"
     # As accelerate places them: by their weights alone.
