@@ -141,6 +141,15 @@ lrd_status_t lrd_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *tot
     return be->ops->mem_info(be, free_bytes_out, total_bytes_out);
 }
 
+size_t lrd_mem_free_bytes(lrd_backend_t *be)
+{
+    size_t free_bytes = 0, total_bytes;
+    if (lrd_mem_info(be, &free_bytes, &total_bytes) == LRD_OK)
+        return free_bytes;
+    lrd_error_clear();
+    return 0;
+}
+
 lrd_status_t lrd_mem_alloc(lrd_backend_t *be, lrd_memkind_t kind, size_t bytes, void **ptr_out)
 {
     return be->ops->mem_alloc(be, kind, bytes, ptr_out);

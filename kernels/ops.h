@@ -542,6 +542,9 @@ void lrd_backend_software(lrd_backend_t *be, char text[LRD_SOFTWARE]);
 /* Memory of the device that is free for this process, and in all. */
 lrd_status_t lrd_mem_info(lrd_backend_t *be, size_t *free_bytes_out, size_t *total_bytes_out);
 
+/* What is free, to tell people what became less: 0 where the device does not say, which is no failure. */
+size_t lrd_mem_free_bytes(lrd_backend_t *be);
+
 /* Uninitialized memory, aligned to 256. LRD_ERR_NO_MEMORY says how much was asked and is free. */
 lrd_status_t lrd_mem_alloc(lrd_backend_t *be, lrd_memkind_t kind, size_t bytes, void **ptr_out);
 /* NULL is fine. */

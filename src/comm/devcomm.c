@@ -256,18 +256,10 @@ out:
     return end_job(d, explain(d, status));
 }
 
-/* Bytes that are free on the device; what they became less is the library's. */
-static size_t count_free(const lrd_devcomm_t *d)
-{
-    size_t free_bytes = 0, total_bytes;
-    if (lrd_mem_info(d->stream->backend, &free_bytes, &total_bytes) != LRD_OK)
-        lrd_error_clear(); /* it is only told to people */
-    return free_bytes;
-}
-
+/* What the device's free bytes became less is the library's. */
 static void count_taken(lrd_devcomm_t *d, size_t free_before)
 {
-    const size_t free_now = count_free(d);
+    const size_t free_now = lrd_mem_free_bytes(d->stream->backend);
     d->taken += free_before > free_now ? free_before - free_now : 0;
 }
 
@@ -320,7 +312,7 @@ lrd_status_t lrd_devcomm_open(lrd_comm_t *comm, lrd_stream_t *stream, double tim
     unsigned char id[DEVCOMM_ID_BYTES] = {0};
     lrd_devcomm_t *d = NULL;
     LRD_TRY(lrd_agree(comm, create(comm, stream, &d)));
-    const size_t free_before = count_free(d);
+    const size_t free_before = lrd_mem_free_bytes(d->stream->backend);
     if (comm->rank == 0)
         made = d->table->make_id(id);
     LRD_TRY(lrd_agree(comm, made));
@@ -397,7 +389,7 @@ static lrd_status_t begin(lrd_devcomm_t *d, bool is_first, call_t *call_out)
         LRD_TRY(lrd_event_record(d->stream, call.lap->begin));
     }
     if (is_first)
-        call.free_before = count_free(d);
+        call.free_before = lrd_mem_free_bytes(d->stream->backend);
     *call_out = call;
 out:
     return end_job(d, status);

@@ -5,7 +5,6 @@
  *                short, and nothing is repeated
  *   micro-batch  records_per_micro_batch consecutive records of the update, packed; or, with
  *                max_tokens, as many as fit, greedily
- *   share        a contiguous range of the update's micro-batches: who computes what
  *
  * All of it is a pure function of the data set and the settings: it does not depend on ranks, and
  * any update can be asked for at any time, which is how a run resumes. Source of the order: what

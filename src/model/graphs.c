@@ -117,19 +117,10 @@ static void clear(lrd_graphs_t *g, entry_t *e)
     e->used = 0;
 }
 
-/* Bytes of the device: what it has less of behind a first launch is the graph's. */
-static size_t count_free(const lrd_graphs_t *g)
-{
-    size_t free_bytes = 0, total_bytes;
-    if (lrd_mem_info(g->stream->backend, &free_bytes, &total_bytes) != LRD_OK)
-        lrd_error_clear(); /* it is only told to people */
-    return free_bytes;
-}
-
 /* Graphs are gone, before which the device had so much: not all that they took has to be back. */
 static void note_return(lrd_graphs_t *g, size_t free_before)
 {
-    const size_t free_now = count_free(g),
+    const size_t free_now = lrd_mem_free_bytes(g->stream->backend),
                  back = free_now > free_before ? free_now - free_before : 0;
     g->taken.now -= back < g->taken.now ? back : g->taken.now;
 }
@@ -138,7 +129,7 @@ lrd_status_t lrd_graphs_forget(lrd_graphs_t *g)
 {
     const bool any = g->n_graphs > 0;
     const lrd_status_t status = any ? lrd_stream_sync(g->stream) : LRD_OK;
-    const size_t free_before = any ? count_free(g) : 0;
+    const size_t free_before = any ? lrd_mem_free_bytes(g->stream->backend) : 0;
     for (int i = 0; i < 2 * g->n; i++)
         clear(g, &g->entry[i]);
     if (any)
@@ -183,7 +174,7 @@ static lrd_status_t drop(lrd_graphs_t *g, entry_t *e)
 {
     lrd_status_t status = LRD_OK;
     LRD_TRY(e->used <= g->marked ? lrd_event_sync(g->mark) : lrd_stream_sync(g->stream));
-    const size_t free_before = count_free(g);
+    const size_t free_before = lrd_mem_free_bytes(g->stream->backend);
     clear(g, e);
     note_return(g, free_before);
 out:
@@ -220,13 +211,13 @@ static lrd_status_t launch_first(lrd_graphs_t *g, entry_t *e, lrd_graphs_pass_t 
                                  void *context)
 {
     lrd_status_t status = LRD_OK;
-    const size_t free_before = count_free(g);
+    const size_t free_before = lrd_mem_free_bytes(g->stream->backend);
     LRD_TRY(take_down(g, e, pass, context));
     e->too_large = e->graph == NULL;
     if (e->too_large)
         return pass(context);
     LRD_TRY(launch(g, e));
-    const size_t free_now = count_free(g);
+    const size_t free_now = lrd_mem_free_bytes(g->stream->backend);
     g->taken.now += free_before > free_now ? free_before - free_now : 0;
     g->taken.most = g->taken.now > g->taken.most ? g->taken.now : g->taken.most;
 out:
